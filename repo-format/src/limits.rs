@@ -1,0 +1,58 @@
+//! The limits of the format (SPEC.md §13): every decoder checks them before it allocates.
+
+/// Plaintext bytes of one chunk.
+pub const CHUNK_BYTES: usize = 4 << 20;
+/// Plaintext bytes of one block.
+pub const BLOCK_PLAIN_BYTES: usize = 8 << 20;
+/// Stored bytes of one sealed block.
+pub const BLOCK_SEALED_BYTES: usize = BLOCK_PLAIN_BYTES + (64 << 10);
+/// Chunks in one block.
+pub const BLOCK_CHUNKS: usize = 1 << 16;
+/// Blocks in one pack.
+pub const PACK_BLOCKS: usize = 1 << 16;
+/// Chunks in one pack.
+pub const PACK_CHUNKS: usize = 1 << 20;
+/// Stored bytes of one pack.
+pub const PACK_BYTES: usize = 64 << 20;
+/// Stored bytes of one segment.
+pub const SEGMENT_BYTES: usize = 64 << 20;
+/// Packs in one segment.
+pub const SEGMENT_PACKS: usize = 1 << 16;
+/// Stored bytes of a config.
+pub const CONFIG_BYTES: usize = 64 << 10;
+/// Stored bytes of a key slot.
+pub const SLOT_BYTES: usize = 64 << 10;
+/// Key slots that one config may list.
+pub const SLOTS: usize = 64;
+/// Stored bytes of a session record, its `.done`, or an amendment.
+pub const SMALL_RECORD_BYTES: usize = 64 << 10;
+/// Stored bytes of a snapshot's cell.
+pub const CELL_BYTES: usize = 16 << 20;
+/// Stored bytes of a collector record.
+pub const COLLECTOR_BYTES: usize = 256 << 20;
+/// Bytes of an entry's key (a path relative to its source).
+pub const KEY_BYTES: usize = 64 << 10;
+/// Levels of a tree or of a list above its leaves.
+pub const HEIGHT: u8 = 16;
+/// Items in one node of a tree.
+pub const NODE_ITEMS: usize = 512;
+/// Sum of key bytes at which a node is ended.
+pub const NODE_KEY_BYTES: usize = 64 << 10;
+/// Items in one node of a list.
+pub const LIST_ITEMS: usize = 2048;
+/// Bytes of attributes kept inside an entry; more go out of line.
+pub const INLINE_ATTRIBUTE_BYTES: usize = 1 << 10;
+/// Extents kept inside an entry; more go into a list.
+pub const INLINE_EXTENTS: usize = 31;
+/// Bytes of a symbolic link's target.
+pub const LINK_TARGET_BYTES: usize = 4096;
+/// Bytes of a user's or group's name.
+pub const OWNER_NAME_BYTES: usize = 256;
+/// Memory of one passphrase derivation, in KiB.
+pub const KDF_MEMORY_KIB: u32 = 2 << 20;
+/// Passes of one passphrase derivation.
+pub const KDF_PASSES: u32 = 64;
+/// Lanes of one passphrase derivation.
+pub const KDF_LANES: u32 = 16;
+/// Memory times passes of all passphrase slots of a repository together, in KiB.
+pub const KDF_TOTAL_KIB: u64 = 64 << 20;
