@@ -4,14 +4,6 @@
 //! `storage` is the only place that touches the repository's bytes and the only one that knows an
 //! async runtime; `source` and `target` are the only places that touch the user's files.
 
-pub mod backup;
-pub mod browse;
-pub mod cancel;
-pub mod check;
-pub mod error;
-pub mod keys;
-pub mod progress;
-pub mod repository;
-pub mod restore;
-pub mod snapshots;
-pub mod stats;
+
+/// The repository format, for those who show what it holds.
+pub use larder_format as format;

@@ -2,7 +2,12 @@
 
 use alloc::vec::Vec;
 
+use crate::error::{FormatError, Result};
 use crate::ids::ChunkId;
+use crate::limits::{
+    CHUNK_BYTES, HEIGHT, INLINE_ATTRIBUTE_BYTES, INLINE_EXTENTS, KEY_BYTES, LINK_TARGET_BYTES,
+    OWNER_NAME_BYTES,
+};
 
 /// What kind of thing a path names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -174,5 +179,238 @@ impl Entry {
     #[must_use]
     pub fn is_hard_linked(&self) -> bool {
         self.links > 1 && self.kind != EntryType::Directory
+    }
+
+    /// Checks what SPEC.md asks of an entry on its own; nodes neither hold nor give any other.
+    pub fn check(&self) -> Result<()> {
+        check_length("bytes of a key", &self.key, KEY_BYTES)?;
+        if !is_file_key(&self.key, self.kind) {
+            return Err(malformed(
+                "its key is not a path that an entry of its type can have",
+            ));
+        }
+        self.check_metadata()?;
+        self.check_content()
+    }
+
+    /// Checks all but key and content.
+    pub(crate) fn check_metadata(&self) -> Result<()> {
+        check_length("bytes of an owner's name", &self.user, OWNER_NAME_BYTES)?;
+        check_length("bytes of an owner's name", &self.group, OWNER_NAME_BYTES)?;
+        check_length(
+            "bytes of a link target",
+            &self.link_target,
+            LINK_TARGET_BYTES,
+        )?;
+        let times = [self.mtime, self.ctime, self.atime.unwrap_or_default()];
+        let device = matches!(
+            self.kind,
+            EntryType::CharacterDevice | EntryType::BlockDevice
+        );
+        if self.mode > 0o7777 {
+            Err(malformed("its mode has unknown bits"))
+        } else if times.iter().any(|time| time.nanoseconds >= 1_000_000_000) {
+            Err(malformed("a time has a second of nanoseconds or more"))
+        } else if !self.link_target.is_empty() && self.kind != EntryType::Symlink {
+            Err(malformed("it has a link target but is not a symlink"))
+        } else if self.link_target.contains(&0) {
+            Err(malformed("its link target has a NUL byte"))
+        } else if self.kind == EntryType::Symlink
+            && self.link_target.is_empty()
+            && !self.flags.unreadable
+        {
+            Err(malformed("it is a symlink without a target"))
+        } else if self.flags.read_as_special && self.kind != EntryType::File {
+            Err(malformed("it was read as special but is not a file"))
+        } else if self.device != 0 && !device {
+            Err(malformed("it has a device number but is not a device"))
+        } else if let Attributes::Inline(record) = &self.attributes {
+            if record.is_empty() {
+                return Err(malformed("its attributes record is empty"));
+            }
+            check_length("bytes of inline attributes", record, INLINE_ATTRIBUTE_BYTES)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Checks that content and size agree.
+    pub(crate) fn check_content(&self) -> Result<()> {
+        if self.kind != EntryType::File {
+            return if self.size == 0 && self.content == Content::None {
+                Ok(())
+            } else {
+                Err(malformed("it has size or content but is not a file"))
+            };
+        }
+        match &self.content {
+            Content::None if self.size > 0 && !self.flags.unreadable => {
+                Err(malformed("it has a size but no content, and was readable"))
+            }
+            Content::None => Ok(()),
+            Content::Whole(_) if self.size == 0 => Err(malformed("its one chunk is empty")),
+            Content::Whole(_) => check_chunk_length(self.size),
+            Content::List { level, .. } if *level > HEIGHT => Err(FormatError::Limit {
+                what: "height of a list",
+                found: u64::from(*level),
+                limit: u64::from(HEIGHT),
+            }),
+            // Each of its extents has at least a byte.
+            Content::List { .. } if self.size <= INLINE_EXTENTS as u64 => {
+                Err(malformed("it has a list but is too small for one"))
+            }
+            Content::List { .. } => Ok(()),
+            Content::Extents(extents) => self.check_extents(extents),
+        }
+    }
+
+    fn check_extents(&self, extents: &[Extent]) -> Result<()> {
+        if extents.is_empty() || extents.len() > INLINE_EXTENTS {
+            return Err(malformed("it does not have 1 to 31 extents"));
+        }
+        if matches!(extents, [Extent::Data { .. }]) {
+            return Err(malformed("its only extent is a chunk, which is content 1"));
+        }
+        let mut sum = Some(0_u64);
+        let mut after_hole = false;
+        for extent in extents {
+            check_extent(extent, after_hole)?;
+            after_hole = matches!(extent, Extent::Hole { .. });
+            sum = sum.and_then(|sum| sum.checked_add(extent.length()));
+        }
+        if sum == Some(self.size) {
+            Ok(())
+        } else {
+            Err(malformed("its extents do not add up to its size"))
+        }
+    }
+}
+
+/// Checks an extent's length, and that no hole follows a hole.
+pub(crate) fn check_extent(extent: &Extent, after_hole: bool) -> Result<()> {
+    match extent {
+        Extent::Data { length: 0, .. } | Extent::Hole { length: 0 } => {
+            Err(malformed("an extent is empty"))
+        }
+        Extent::Hole { .. } if after_hole => Err(malformed("a hole follows a hole")),
+        // A column holds lengths doubled.
+        Extent::Hole { length } if *length > u64::MAX >> 1 => {
+            Err(malformed("a hole is 2^63 bytes or longer"))
+        }
+        Extent::Hole { .. } => Ok(()),
+        Extent::Data { length, .. } => check_chunk_length(*length),
+    }
+}
+
+/// Tells whether `key` can be the path of something of type `kind` in a file system.
+///
+/// True for the empty key, which is the source itself. Otherwise there is no NUL byte and no
+/// empty, `.` or `..` component, and a directory's key alone ends in `/`.
+#[must_use]
+pub fn is_file_key(key: &[u8], kind: EntryType) -> bool {
+    if key.is_empty() {
+        return true;
+    }
+    let (path, directory) = match key.strip_suffix(b"/") {
+        Some(path) => (path, true),
+        None => (key, false),
+    };
+    directory == (kind == EntryType::Directory)
+        && !path.contains(&0)
+        && path
+            .split(|byte| *byte == b'/')
+            .all(|component| !matches!(component, b"" | b"." | b".."))
+}
+
+fn check_length(what: &'static str, bytes: &[u8], limit: usize) -> Result<()> {
+    if bytes.len() > limit {
+        return Err(FormatError::Limit {
+            what,
+            found: bytes.len() as u64,
+            limit: limit as u64,
+        });
+    }
+    Ok(())
+}
+
+fn check_chunk_length(found: u64) -> Result<()> {
+    if found > CHUNK_BYTES as u64 {
+        return Err(FormatError::Limit {
+            what: "bytes of a chunk",
+            found,
+            limit: CHUNK_BYTES as u64,
+        });
+    }
+    Ok(())
+}
+
+fn malformed(why: &'static str) -> FormatError {
+    FormatError::Malformed {
+        what: "entry",
+        at: 0,
+        why,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_entry_says_must_fit_its_type() {
+        let entry = |kind, change: fn(&mut Entry)| {
+            let mut entry = Entry {
+                key: match kind {
+                    EntryType::Directory => b"a/".to_vec(),
+                    _ => b"a".to_vec(),
+                },
+                kind,
+                ..Entry::default()
+            };
+            change(&mut entry);
+            entry.check().is_ok()
+        };
+        let unreadable = |entry: &mut Entry| {
+            entry.size = 7;
+            entry.flags.unreadable = true;
+        };
+        assert!(entry(EntryType::File, unreadable));
+        assert!(!entry(EntryType::Fifo, unreadable));
+        assert!(!entry(EntryType::File, |entry| entry.size = 7));
+        let special = |entry: &mut Entry| entry.flags.read_as_special = true;
+        assert!(entry(EntryType::File, special));
+        assert!(!entry(EntryType::BlockDevice, special));
+        let target = |entry: &mut Entry| entry.link_target = b"to".to_vec();
+        assert!(entry(EntryType::Symlink, target));
+        assert!(!entry(EntryType::File, target));
+        assert!(!entry(EntryType::Symlink, |_| {}));
+        assert!(entry(EntryType::Symlink, |entry| entry.flags.unreadable = true));
+        assert!(!entry(EntryType::Symlink, |entry| {
+            entry.link_target = b"t\0o".to_vec();
+        }));
+        let device = |entry: &mut Entry| entry.device = 1;
+        assert!(entry(EntryType::CharacterDevice, device));
+        assert!(!entry(EntryType::Fifo, device));
+    }
+
+    #[test]
+    fn only_safe_paths_are_keys() {
+        for key in ["", "a", "a/b", "...", "a/.b", "a b\n", ".a", "a."] {
+            assert!(is_file_key(key.as_bytes(), EntryType::File), "{key:?}");
+        }
+        for key in [
+            "/", "/a", "a/", "a//b", ".", "..", "a/..", "../a", "a/./b", "a\0",
+        ] {
+            assert!(!is_file_key(key.as_bytes(), EntryType::File), "{key:?}");
+        }
+        for key in ["", "a/", "a/b/"] {
+            assert!(is_file_key(key.as_bytes(), EntryType::Directory), "{key:?}");
+        }
+        for key in ["a", "/", "//", "a//", "../", "./"] {
+            assert!(
+                !is_file_key(key.as_bytes(), EntryType::Directory),
+                "{key:?}"
+            );
+        }
     }
 }

@@ -90,6 +90,60 @@ identifier!(
     24
 );
 
+/// The type of a chunk: it goes into the chunk's id and its block's associated data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum ChunkType {
+    /// Bytes of files.
+    Data = 1,
+    /// A leaf of a tree.
+    TreeLeaf = 2,
+    /// An interior node of a tree.
+    TreeInterior = 3,
+    /// A leaf of a list.
+    ListLeaf = 4,
+    /// An interior node of a list.
+    ListInterior = 5,
+    /// A value out of line.
+    Value = 6,
+}
+
+impl ChunkType {
+    /// Takes the type from its number in SPEC.md.
+    #[must_use]
+    pub fn from_number(number: u8) -> Option<Self> {
+        Some(match number {
+            1 => Self::Data,
+            2 => Self::TreeLeaf,
+            3 => Self::TreeInterior,
+            4 => Self::ListLeaf,
+            5 => Self::ListInterior,
+            6 => Self::Value,
+            _ => return None,
+        })
+    }
+
+    /// Gives the type of a tree's node at `level`.
+    #[must_use]
+    pub fn of_tree(level: u8) -> Self {
+        if level == 0 {
+            Self::TreeLeaf
+        } else {
+            Self::TreeInterior
+        }
+    }
+
+    /// Gives the type of a list's node at `level`.
+    #[must_use]
+    pub fn of_list(level: u8) -> Self {
+        if level == 0 {
+            Self::ListLeaf
+        } else {
+            Self::ListInterior
+        }
+    }
+}
+
 impl ChunkId {
     /// Gives the half of the id that directories and segments hold.
     #[must_use]

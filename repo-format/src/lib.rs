@@ -9,7 +9,41 @@
 
 extern crate alloc;
 
+pub mod attributes;
+pub mod block;
+pub mod cbor;
+pub mod cell;
+pub mod codec;
+pub mod collector;
+pub mod column;
+pub mod compression;
+pub mod config;
+pub mod directory;
 pub mod entry;
 pub mod error;
 pub mod ids;
+pub mod keys;
 pub mod limits;
+pub mod list;
+pub mod names;
+pub mod node;
+pub mod object;
+pub mod pack;
+pub mod page;
+pub mod record;
+pub mod seal;
+pub mod secret_text;
+pub mod segment;
+pub mod session;
+pub mod slot;
+pub mod tree;
+
+#[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
+mod testing;

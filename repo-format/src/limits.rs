@@ -22,6 +22,8 @@ pub const SEGMENT_PACKS: usize = 1 << 16;
 pub const CONFIG_BYTES: usize = 64 << 10;
 /// Stored bytes of a key slot.
 pub const SLOT_BYTES: usize = 64 << 10;
+/// Stored bytes of the reserve.
+pub const RESERVE_BYTES: usize = 16 << 20;
 /// Key slots that one config may list.
 pub const SLOTS: usize = 64;
 /// Stored bytes of a session record, its `.done`, or an amendment.
@@ -34,12 +36,19 @@ pub const COLLECTOR_BYTES: usize = 256 << 20;
 pub const KEY_BYTES: usize = 64 << 10;
 /// Levels of a tree or of a list above its leaves.
 pub const HEIGHT: u8 = 16;
+/// Columns in one page; the highest field is one less.
+pub const PAGE_COLUMNS: usize = 64;
 /// Items in one node of a tree.
 pub const NODE_ITEMS: usize = 512;
+/// Items that a node of a tree has at least, unless it is the last of its level or a leaf ended
+/// by its key bytes.
+pub const NODE_ITEMS_MIN: usize = 16;
 /// Sum of key bytes at which a node is ended.
 pub const NODE_KEY_BYTES: usize = 64 << 10;
 /// Items in one node of a list.
 pub const LIST_ITEMS: usize = 2048;
+/// Items that a node of a list has at least, unless it is the last of its level.
+pub const LIST_ITEMS_MIN: usize = 64;
 /// Bytes of attributes kept inside an entry; more go out of line.
 pub const INLINE_ATTRIBUTE_BYTES: usize = 1 << 10;
 /// Extents kept inside an entry; more go into a list.
@@ -56,3 +65,31 @@ pub const KDF_PASSES: u32 = 64;
 pub const KDF_LANES: u32 = 16;
 /// Memory times passes of all passphrase slots of a repository together, in KiB.
 pub const KDF_TOTAL_KIB: u64 = 64 << 20;
+/// Bytes of the label of a key slot.
+pub const LABEL_BYTES: usize = 256;
+/// Features in each list of a config.
+pub const FEATURES: usize = 64;
+/// Bytes of the name of a feature or of a chunker.
+pub const FEATURE_BYTES: usize = 256;
+/// Tags of a snapshot.
+pub const TAGS: usize = 1024;
+/// Bytes of a tag.
+pub const TAG_BYTES: usize = 256;
+/// Bytes of the name of a host, a user or a program.
+pub const NAME_BYTES: usize = 1024;
+/// Sources of a snapshot.
+pub const SOURCES: usize = 4096;
+/// Bytes of the path of a source.
+pub const SOURCE_PATH_BYTES: usize = 64 << 10;
+/// Segments that one cell names.
+pub const CELL_SEGMENTS: usize = 1 << 18;
+/// Numbers in the statistics of a snapshot.
+pub const STATISTICS: usize = 256;
+/// Options of a snapshot.
+pub const OPTIONS: usize = 256;
+/// Bytes of the name or the value of an option.
+pub const OPTION_BYTES: usize = 4096;
+/// Newest cells that a cell names.
+pub const SEEN_CELLS: usize = 16;
+/// Ids in one list of a collector round or state.
+pub const COLLECTOR_IDS: usize = 1 << 22;
