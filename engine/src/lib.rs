@@ -4,6 +4,8 @@
 //! `storage` is the only place that touches the repository's bytes and the only one that knows an
 //! async runtime; `source` and `target` are the only places that touch the user's files.
 
+pub mod index;
+pub mod scratch;
 pub mod storage;
 
 /// The repository format, for those who show what it holds.
