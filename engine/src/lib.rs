@@ -6,6 +6,7 @@
 
 pub mod index;
 pub mod scratch;
+pub mod source;
 pub mod storage;
 
 /// The repository format, for those who show what it holds.

@@ -1,0 +1,20 @@
+//! What is read: the sorted walk of a file tree, what is chosen of it, and its bytes.
+//!
+//! This is the only place of the engine that reads the user's files. Everything happens
+//! relative to handles of folders, never by a whole path below the source, so that paths may
+//! be longer than `PATH_MAX` and nothing can be swapped for a symbolic link on the way.
+
+pub mod ahead;
+pub mod attributes;
+pub mod change;
+mod folder;
+mod listing;
+mod marks;
+pub mod only;
+pub mod paths;
+pub mod read;
+pub mod select;
+pub mod stat;
+#[cfg(test)]
+mod tests;
+pub mod walk;
