@@ -8,6 +8,7 @@ pub mod index;
 pub mod scratch;
 pub mod source;
 pub mod storage;
+pub mod target;
 
 /// The repository format, for those who show what it holds.
 pub use larder_format as format;
