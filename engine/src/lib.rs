@@ -4,11 +4,26 @@
 //! `storage` is the only place that touches the repository's bytes and the only one that knows an
 //! async runtime; `source` and `target` are the only places that touch the user's files.
 
+pub mod backup;
+pub mod budget;
+pub mod cancel;
+pub mod chunker;
+pub mod chunks;
+pub mod error;
 pub mod index;
+pub mod packer;
+pub mod progress;
+pub mod random;
+pub mod repository;
+pub mod salvage;
 pub mod scratch;
+pub mod session;
+pub mod snapshots;
 pub mod source;
 pub mod storage;
+mod sync;
 pub mod target;
+pub mod view;
 
 /// The repository format, for those who show what it holds.
 pub use larder_format as format;

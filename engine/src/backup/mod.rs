@@ -1,0 +1,444 @@
+//! Backup: sources into a snapshot.
+//!
+//! One picture of a source's way through the threads:
+//!
+//! ```text
+//! walk ──► plan (merge with the parent) ──► feed, in order ──► packer ──► storage
+//!                    └──► readers (cut, hash) ──┘
+//! ```
+
+mod plan;
+mod read;
+mod run;
+mod sources;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use larder_format::block;
+use larder_format::cell::{self, Cell, CellKind, Source};
+use larder_format::ids::{ObjectId, SessionId};
+use larder_format::session::Base;
+
+use crate::cancel::Cancel;
+use crate::error::Result;
+use crate::packer::{Packer, PackerOptions};
+use crate::progress::Progress;
+use crate::repository::Repository;
+use crate::session;
+use crate::snapshots::{self, Statistics};
+use crate::view::{self, View};
+
+/// What is left out of a backup.
+#[derive(Debug, Clone, Default)]
+pub struct Selection {
+    /// gitignore-style patterns of what is left out; `!` takes back.
+    pub exclude: Vec<String>,
+    /// The same, whatever the case.
+    pub iexclude: Vec<String>,
+    /// Files that hold such patterns, a line each.
+    pub exclude_files: Vec<PathBuf>,
+    /// Files that hold case-insensitive ones.
+    pub iexclude_files: Vec<PathBuf>,
+    /// Name of files that hold patterns for the folder they are in, e.g. `.larderignore`.
+    pub ignore_file: Option<String>,
+    /// Folders that hold a file of this name (`NAME` or `NAME:HEADER`) are left out but for themselves.
+    pub exclude_if_present: Vec<String>,
+    /// Folders with a valid CACHEDIR.TAG are left out.
+    pub exclude_caches: bool,
+    /// Files larger than this many bytes are left out.
+    pub exclude_larger_than: Option<u64>,
+    /// Other file systems are not entered.
+    pub one_file_system: bool,
+    /// Only these paths, as listed by `--files-from`; they replace the sources.
+    pub only: Vec<PathBuf>,
+}
+
+/// How data is compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    /// Not at all.
+    Off,
+    /// zstd at level 3, stored where it does not pay.
+    Auto,
+    /// zstd at a level from 1 to 19.
+    Level(i32),
+}
+
+/// How a backup is made.
+#[derive(Debug, Clone)]
+pub struct BackupOptions {
+    /// The sources, absolute paths.
+    pub sources: Vec<PathBuf>,
+    /// What is left out.
+    pub selection: Selection,
+    /// Host name that the snapshot carries.
+    pub host: String,
+    /// User name that the snapshot carries.
+    pub user: String,
+    /// Tags.
+    pub tags: Vec<String>,
+    /// Time that the snapshot carries; now if none.
+    pub time: Option<jiff::Timestamp>,
+    /// Snapshot to compare with (id or prefix); the newest of the same host and sources if none.
+    pub parent: Option<String>,
+    /// Reads every file, whatever the parent says.
+    pub force: bool,
+    /// Does not compare ctime.
+    pub ignore_ctime: bool,
+    /// Does not compare inodes.
+    pub ignore_inode: bool,
+    /// Keeps atime.
+    pub with_atime: bool,
+    /// Reads block devices and named pipes as files.
+    pub read_special: bool,
+    /// Makes no snapshot if nothing changed.
+    pub skip_if_unchanged: bool,
+    /// Writes nothing.
+    pub dry_run: bool,
+    /// How data is compressed.
+    pub compression: Compression,
+    /// Whether small chunks share blocks.
+    pub solid: bool,
+    /// Seconds between checkpoints; 0 for one after every 256 entries, however fast they come.
+    pub checkpoint_seconds: u64,
+}
+
+/// Something of the source that could not be read.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct SourceIssue {
+    /// The path, lossy where it is not UTF-8.
+    pub path: String,
+    /// What was tried.
+    pub operation: String,
+    /// Why it failed.
+    pub error: String,
+}
+
+/// What a backup did.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct BackupReport {
+    /// The snapshot's id; none in a dry run, or if nothing changed and that was to be skipped.
+    pub snapshot: Option<String>,
+    /// The snapshot it was compared with.
+    pub parent: Option<String>,
+    /// The checkpoint from which it went on.
+    pub resumed_from: Option<String>,
+    /// Whether nothing at all differs from the parent.
+    pub unchanged: bool,
+    /// What was counted.
+    pub statistics: Statistics,
+    /// What could not be read: at most 1,000 of them.
+    pub issues: Vec<SourceIssue>,
+    /// All that could not be read.
+    pub issue_count: u64,
+    /// Seconds that it took.
+    pub seconds: f64,
+}
+
+/// Backs the sources up into one snapshot.
+///
+/// # Errors
+/// `Request` for sources that do not exist or patterns that do not parse, `Interrupted` after a
+/// checkpoint, or what the storage answers.
+pub fn backup(
+    repository: &Arc<Repository>,
+    options: &BackupOptions,
+    progress: &dyn Progress,
+    cancel: &Cancel,
+) -> Result<BackupReport> {
+    let clock = Instant::now();
+    repository.check_write()?;
+    let sources = sources::prepare(repository, options, progress)?;
+    let before = view::read_cells(repository, None)?;
+    let previous = Previous::choose(&before, options, &sources)?;
+    let mut writer = Writer::start(repository, options, previous, before)?;
+    for unusable in &writer.view.unusable {
+        let (object, why) = (&unusable.object, &unusable.why);
+        progress.warning(&format!(
+            "{object} cannot be used: {why}; run `larder check`"
+        ));
+    }
+    for source in &sources {
+        let tree = run::run_source(&mut writer, source, options, progress, cancel)?;
+        writer.trees.push(tree);
+        writer.packer.end_blocks();
+    }
+    let unchanged = writer.is_unchanged();
+    let snapshot = if options.dry_run || (options.skip_if_unchanged && unchanged) {
+        None
+    } else {
+        let trees = writer.trees.clone();
+        writer.commit(CellKind::Complete, trees)?;
+        Some(writer.session.snapshot_name())
+    };
+    let written = writer.packer.written();
+    let mut statistics = writer.statistics;
+    statistics.bytes = writer.trees.iter().map(|tree| tree.bytes).sum();
+    statistics.bytes_added = written.plain_bytes;
+    statistics.bytes_stored = written.stored_bytes;
+    statistics.chunks_added = written.chunks;
+    Ok(BackupReport {
+        snapshot,
+        parent: writer
+            .previous
+            .parent
+            .as_ref()
+            .map(|cell| cell.id.snapshot_name()),
+        resumed_from: writer
+            .previous
+            .checkpoint
+            .as_ref()
+            .map(|cell| cell.id.snapshot_name()),
+        unchanged,
+        statistics,
+        issue_count: writer.issue_count,
+        issues: writer.issues,
+        seconds: clock.elapsed().as_secs_f64(),
+    })
+}
+
+/// What a backup compares with.
+#[derive(Default)]
+struct Previous {
+    /// The newest snapshot of the same host and sources.
+    parent: Option<Cell>,
+    /// The newest checkpoint of an unfinished run over the same, if it is newer.
+    checkpoint: Option<Cell>,
+}
+
+impl Previous {
+    fn choose(view: &View, options: &BackupOptions, sources: &[sources::Prepared]) -> Result<Self> {
+        let paths: Vec<&[u8]> = sources
+            .iter()
+            .map(|source| source.name.as_slice())
+            .collect();
+        let same = |cell: &&Cell| {
+            cell.host == options.host
+                && cell
+                    .sources
+                    .iter()
+                    .all(|source| paths.contains(&source.path.as_slice()))
+        };
+        let complete = |cell: &&Cell| cell.sources.len() == paths.len() && same(cell);
+        let parent = match &options.parent {
+            Some(prefix) => Some(snapshots::by_prefix(view, prefix)?.clone()),
+            None => view
+                .snapshots()
+                .filter(complete)
+                .max_by_key(|cell| cell.started)
+                .cloned(),
+        };
+        let checkpoint = view
+            .cells
+            .values()
+            .filter(|cell| cell.kind == CellKind::Partial && !view.is_forgotten(&cell.id))
+            .filter(|cell| !view.is_superseded(&cell.id))
+            .filter(same)
+            .filter(|cell| {
+                parent
+                    .as_ref()
+                    .is_none_or(|parent| cell.ended > parent.ended)
+            })
+            .max_by_key(|cell| cell.ended)
+            .cloned();
+        Ok(Self { parent, checkpoint })
+    }
+
+    fn base(&self) -> Base {
+        match (&self.checkpoint, &self.parent) {
+            (Some(cell), _) => Base::Predecessor(cell.id),
+            (None, Some(cell)) => Base::Parent(cell.id),
+            (None, None) => Base::None,
+        }
+    }
+}
+
+/// One run's session, and what it has done so far.
+struct Writer<'a> {
+    repository: &'a Arc<Repository>,
+    options: &'a BackupOptions,
+    previous: Previous,
+    view: View,
+    session: SessionId,
+    /// The checkpoint that this run goes on from, its own or that of an earlier run.
+    predecessor: Option<SessionId>,
+    packer: Packer,
+    /// When the run began, in nanoseconds since 1970: whatever changed since may be missing.
+    read_from: i64,
+    trees: Vec<Source>,
+    statistics: Statistics,
+    issues: Vec<SourceIssue>,
+    issue_count: u64,
+    last_checkpoint: Instant,
+}
+
+impl<'a> Writer<'a> {
+    fn start(
+        repository: &'a Arc<Repository>,
+        options: &'a BackupOptions,
+        previous: Previous,
+        before: View,
+    ) -> Result<Self> {
+        let read_from = session::now_ns();
+        let session = if options.dry_run {
+            SessionId::default()
+        } else {
+            session::register(repository, previous.base(), &options.host, &options.user)?
+        };
+        let view = view::read(repository, false, Some(before))?;
+        let packer_options = PackerOptions {
+            compression: match options.compression {
+                Compression::Off => block::Compression::Stored,
+                Compression::Auto => block::Compression::Level(3),
+                Compression::Level(level) => block::Compression::Level(level),
+            },
+            solid: options.solid,
+            dry_run: options.dry_run,
+        };
+        Ok(Self {
+            repository,
+            options,
+            predecessor: previous.checkpoint.as_ref().map(|cell| cell.id),
+            previous,
+            view,
+            session,
+            packer: Packer::start(repository, session, packer_options)?,
+            read_from,
+            trees: Vec::new(),
+            statistics: Statistics::default(),
+            issues: Vec::new(),
+            issue_count: 0,
+            last_checkpoint: Instant::now(),
+        })
+    }
+
+    /// Tells whether every tree is that of the parent.
+    fn is_unchanged(&self) -> bool {
+        let roots = |sources: &[Source]| -> Vec<_> {
+            let pairs = sources
+                .iter()
+                .map(|source| (source.path.clone(), source.root));
+            let mut pairs: Vec<_> = pairs.collect();
+            pairs.sort();
+            pairs
+        };
+        self.previous
+            .parent
+            .as_ref()
+            .is_some_and(|parent| roots(&parent.sources) == roots(&self.trees))
+    }
+
+    /// Tells whether it is time for a checkpoint.
+    fn is_checkpoint_due(&self) -> bool {
+        if self.options.dry_run {
+            return false;
+        }
+        if self.options.checkpoint_seconds == 0 {
+            let counted = &self.statistics;
+            let entries = counted.files + counted.directories + counted.others;
+            return entries.is_multiple_of(CHECKPOINT_ENTRIES);
+        }
+        self.last_checkpoint.elapsed().as_secs() >= self.options.checkpoint_seconds
+    }
+
+    /// Commits what there is as a partial snapshot and goes on under a successor.
+    fn checkpoint(&mut self, trees: Vec<Source>) -> Result<()> {
+        if self.options.dry_run {
+            return Ok(());
+        }
+        self.commit(CellKind::Partial, trees)?;
+        let cell = self.session;
+        self.predecessor = Some(cell);
+        let (host, user) = (&self.options.host, &self.options.user);
+        self.session = session::register(self.repository, Base::Predecessor(cell), host, user)?;
+        self.view = view::read(self.repository, false, Some(std::mem::take(&mut self.view)))?;
+        self.packer.succeed(self.session)?;
+        self.last_checkpoint = Instant::now();
+        Ok(())
+    }
+
+    /// Uploads what is open and creates the cell.
+    fn commit(&mut self, kind: CellKind, trees: Vec<Source>) -> Result<()> {
+        let mut segments: Vec<ObjectId> = self.packer.flush()?;
+        segments.sort_unstable();
+        let written = self.packer.written();
+        let counted = &self.statistics;
+        let started = self.options.time.map_or(self.read_from, |time| {
+            i64::try_from(time.as_nanosecond()).unwrap_or(i64::MAX)
+        });
+        let mut tags = self.options.tags.clone();
+        tags.sort();
+        tags.dedup();
+        let mut seen: Vec<&Cell> = self.view.cells.values().collect();
+        seen.sort_by_key(|cell| std::cmp::Reverse(cell.ended));
+        let mut seen_cells: Vec<_> = seen.iter().take(SEEN_CELLS).map(|cell| cell.id).collect();
+        seen_cells.sort_unstable();
+        let cell = Cell {
+            kind,
+            id: self.session,
+            predecessor: self.predecessor,
+            parent: self.previous.parent.as_ref().map(|cell| cell.id),
+            started,
+            ended: session::now_ns(),
+            host: self.options.host.clone(),
+            user: self.options.user.clone(),
+            tags,
+            sources: trees,
+            segments,
+            statistics: cell::Statistics {
+                files: counted.files,
+                directories: counted.directories,
+                others: counted.others,
+                new: counted.new,
+                changed: counted.changed,
+                unchanged: counted.unchanged,
+                unreadable: counted.unreadable,
+                changed_while_read: counted.changed_while_read,
+                read_bytes: counted.bytes_read,
+                new_chunk_bytes: written.plain_bytes,
+                stored_bytes: written.stored_bytes,
+                new_chunks: written.chunks,
+                ..cell::Statistics::default()
+            },
+            options: [(READ_FROM.to_owned(), self.read_from.to_string())].into(),
+            program: session::PROGRAM.to_owned(),
+            config: self.repository.config().number,
+            seen_cells,
+            seen_round: 0,
+        };
+        session::commit(self.repository, &cell)
+    }
+
+    /// Counts an issue and keeps the first of them.
+    fn report(&mut self, issue: SourceIssue, progress: &dyn Progress) {
+        let SourceIssue {
+            path,
+            operation,
+            error,
+        } = &issue;
+        progress.warning(&format!("cannot {operation} {path}: {error}"));
+        if self.issues.len() < ISSUES_MAX {
+            self.issues.push(issue);
+        }
+    }
+}
+
+/// Entries between checkpoints if no time is set.
+const CHECKPOINT_ENTRIES: u64 = if cfg!(test) { 1 } else { 256 };
+/// Issues that a report keeps.
+const ISSUES_MAX: usize = 1000;
+/// Cells that a cell names as seen.
+const SEEN_CELLS: usize = 16;
+/// The option of a cell that tells since when its source was read, in nanoseconds since 1970.
+const READ_FROM: &str = "read-from";
+
+/// Gives the time since which a snapshot's source was read.
+fn read_from(cell: &Cell) -> i64 {
+    let told = cell
+        .options
+        .get(READ_FROM)
+        .and_then(|text| text.parse().ok());
+    told.unwrap_or(cell.started).min(cell.ended)
+}

@@ -1,0 +1,507 @@
+//! One source from walk to tree: the threads and what passes between them.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use larder_format::cell::Source;
+use larder_format::entry::{Attributes, Entry, EntryType, Extent};
+use larder_format::ids::{ChunkId, ChunkType};
+use larder_format::limits::INLINE_ATTRIBUTE_BYTES;
+use larder_format::list::ContentBuilder;
+use larder_format::node::{decode_leaf, encode_leaf};
+use larder_format::tree::build::{NodeOut, TreeBuilder};
+
+use crate::budget::Budget;
+use crate::cancel::Cancel;
+use crate::chunker::ChunkBuffer;
+use crate::error::{EngineError, Result};
+use crate::packer::Packer;
+use crate::progress::Progress;
+use crate::repository::Repository;
+use crate::scratch::ScratchMap;
+use crate::source::change::ChangeRules;
+use crate::source::stat::WalkIssue;
+use crate::source::walk::{Step, Walk, WalkOptions};
+
+use super::plan::{EntryJob, Job, LINK_BYTES, Planner, ReadJob, Work, has_same_metadata, link_key};
+use super::read::{Piece, ReadContext, ReadEntry, Stopped, read_attributes, read_entry};
+use super::sources::Prepared;
+use super::{BackupOptions, SourceIssue, Writer};
+
+/// Bytes between the source and sealed blocks: so many, and more for each worker, but not more
+/// than so many.
+const BUDGET_BYTES: usize = 16 << 20;
+const BUDGET_BYTES_PER_WORKER: usize = 8 << 20;
+const BUDGET_BYTES_MAX: usize = 96 << 20;
+/// Steps that the walk is ahead of the plan, and the plan of the feeder.
+const STEPS_AHEAD: usize = 512;
+/// Steps that change threads together: waking the other thread for each one costs more than a
+/// small file does.
+const BATCH_STEPS: usize = 32;
+/// Bytes to be read at which a batch is full, so that other readers get the next one.
+const BATCH_READ_BYTES: u64 = 256 << 10;
+/// Threads that read files.
+const READERS: usize = 4;
+
+/// Backs one source up into a tree, with checkpoints on the way.
+pub(super) fn run_source(
+    writer: &mut Writer<'_>,
+    source: &Prepared,
+    options: &BackupOptions,
+    progress: &dyn Progress,
+    cancel: &Cancel,
+) -> Result<Source> {
+    let repository = writer.repository;
+    let walk = Walk::start(
+        &source.path,
+        source.selection.clone(),
+        walk_options(repository, options),
+    )
+    .map_err(|issue| file_error(&issue))?;
+    let (items, bytes) = expected(writer, source);
+    progress.phase("backing up", items, bytes);
+    let rules = ChangeRules {
+        ignore_ctime: options.ignore_ctime,
+        ignore_inode: options.ignore_inode,
+        force: options.force,
+    };
+    let planner = Planner::new(repository, &writer.previous, &source.name, rules, progress);
+    let chunker = repository.chunker()?;
+    let budget = Budget::new(budget_bytes(repository.workers().current_num_threads()));
+    let context = ReadContext {
+        keyring: repository.keyring(),
+        chunker: &chunker,
+        budget: &budget,
+    };
+    let ahead = walk
+        .ahead(STEPS_AHEAD)
+        .map_err(|error| EngineError::Internal(format!("cannot start a thread: {error}")))?;
+    let (to_readers, reading) = bounded(STEPS_AHEAD / BATCH_STEPS);
+    let (to_feeder, planned) = bounded(STEPS_AHEAD / BATCH_STEPS);
+    let fed = AtomicBool::new(false);
+    thread::scope(|scope| {
+        if items.is_none() && progress.wants_totals() {
+            scope.spawn(|| count_ahead(source, walk_options(repository, options), progress, &fed));
+        }
+        for _ in 0..READERS {
+            let reading = reading.clone();
+            let context = &context;
+            scope.spawn(move || read_all(context, &reading));
+        }
+        drop(reading);
+        scope.spawn(move || plan_all(planner, ahead, &to_readers, &to_feeder));
+        let mut feeder = Feeder {
+            source,
+            shown: Vec::new(),
+            context: &context,
+            builder: TreeBuilder::new(repository.keyring().boundary_key()),
+            links: ScratchMap::new(repository.cache_dir(), LINK_BYTES),
+            progress,
+            cancel,
+        };
+        let outcome = feeder.feed(writer, &planned);
+        fed.store(true, Ordering::Relaxed);
+        // Readers and planner end when nobody takes what they have.
+        budget.stop();
+        drop(planned);
+        outcome.and_then(|()| finish(feeder.builder, source, &mut writer.packer))
+    })
+}
+
+fn budget_bytes(workers: usize) -> usize {
+    BUDGET_BYTES
+        .saturating_add(BUDGET_BYTES_PER_WORKER.saturating_mul(workers))
+        .min(BUDGET_BYTES_MAX)
+}
+
+fn walk_options(repository: &Repository, options: &BackupOptions) -> WalkOptions {
+    WalkOptions {
+        atime: options.with_atime,
+        read_special: options.read_special,
+        scratch_folder: repository.cache_dir().to_path_buf(),
+        ..WalkOptions::default()
+    }
+}
+
+/// Walks the source ahead of the backup, for a first run whose totals nobody knows.
+fn count_ahead(
+    source: &Prepared,
+    options: WalkOptions,
+    progress: &dyn Progress,
+    stop: &AtomicBool,
+) {
+    let Ok(walk) = Walk::start(&source.path, source.selection.clone(), options) else {
+        return;
+    };
+    let (mut items, mut bytes) = (0, 0_u64);
+    for step in walk {
+        if stop.load(Ordering::Relaxed) {
+            return;
+        }
+        if let Step::Entry(walked) = step {
+            items += 1;
+            bytes = bytes.saturating_add(walked.entry.size);
+        }
+    }
+    progress.total(items, bytes);
+}
+
+/// Guesses entries and bytes from the snapshot that is compared with.
+fn expected(writer: &Writer<'_>, source: &Prepared) -> (Option<u64>, Option<u64>) {
+    let parent = writer.previous.parent.as_ref();
+    let found = parent.and_then(|cell| cell.sources.iter().find(|one| one.path == source.name));
+    (found.map(|one| one.entries), found.map(|one| one.bytes))
+}
+
+/// Plans every step and hands the jobs on in batches, to the readers before the feeder waits for them.
+fn plan_all(
+    mut planner: Planner<'_>,
+    mut steps: impl Iterator<Item = Step>,
+    to_readers: &Sender<Vec<ReadJob>>,
+    to_feeder: &Sender<Vec<Result<Job>>>,
+) {
+    loop {
+        let (mut jobs, mut reads) = (Vec::new(), Vec::new());
+        let mut bytes = 0_u64;
+        let mut goes_on = true;
+        while jobs.len() < BATCH_STEPS && bytes < BATCH_READ_BYTES && goes_on {
+            let Some(step) = steps.next() else {
+                goes_on = false;
+                break;
+            };
+            let before = reads.len();
+            let job = planner.plan(step, &mut reads);
+            let added = reads.get(before..).unwrap_or_default().iter();
+            bytes = added.fold(bytes, |sum, read| {
+                sum.saturating_add(read.walked.entry.size)
+            });
+            goes_on = job.is_ok();
+            jobs.push(job);
+        }
+        let is_taken =
+            (reads.is_empty() || to_readers.send(reads).is_ok()) && to_feeder.send(jobs).is_ok();
+        if !is_taken || !goes_on {
+            return;
+        }
+    }
+}
+
+fn read_all(context: &ReadContext<'_>, jobs: &Receiver<Vec<ReadJob>>) {
+    let mut buffer = ChunkBuffer::new();
+    for job in jobs.iter().flatten() {
+        let mut emit = |piece| job.pieces.send(piece).map_err(|_| Stopped);
+        if let Some(content) = job.kept {
+            if emit(read_attributes(&job.walked, content)).is_err() {
+                return;
+            }
+            continue;
+        }
+        if read_entry(context, &mut buffer, &job.walked, job.ticket, &mut emit).is_err() {
+            return;
+        }
+    }
+}
+
+/// Takes jobs in order, puts their chunks into the packer and their entries into the tree.
+struct Feeder<'a> {
+    source: &'a Prepared,
+    /// The path that was shown last.
+    shown: Vec<u8>,
+    context: &'a ReadContext<'a>,
+    builder: TreeBuilder,
+    /// Content of files with several names, as a leaf of one entry, by file system and inode.
+    links: ScratchMap,
+    progress: &'a dyn Progress,
+    cancel: &'a Cancel,
+}
+
+impl Feeder<'_> {
+    fn feed(
+        &mut self,
+        writer: &mut Writer<'_>,
+        planned: &Receiver<Vec<Result<Job>>>,
+    ) -> Result<()> {
+        for job in planned.iter().flatten() {
+            if self.cancel.is_requested() {
+                self.checkpoint(writer)?;
+                return Err(EngineError::Interrupted);
+            }
+            match job? {
+                Job::Issue(issue) => self.report(writer, &issue),
+                Job::Entry(job) => self.take(writer, *job)?,
+            }
+            if writer.is_checkpoint_due() {
+                self.checkpoint(writer)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Commits the tree as far as it goes, behind those of the sources before.
+    fn checkpoint(&self, writer: &mut Writer<'_>) -> Result<()> {
+        let tree = finish(self.builder.clone(), self.source, &mut writer.packer)?;
+        let mut trees = writer.trees.clone();
+        trees.push(tree);
+        writer.checkpoint(trees)
+    }
+
+    fn take(&mut self, writer: &mut Writer<'_>, job: EntryJob) -> Result<()> {
+        let EntryJob {
+            ticket,
+            walked,
+            work,
+        } = job;
+        self.context.budget.set_head(ticket);
+        self.show(&walked.entry.key);
+        let mut content = Incoming::default();
+        let previous = match work {
+            Work::Reuse {
+                content,
+                attributes,
+                same,
+            } => {
+                let mut entry = walked.entry;
+                entry.content = content;
+                entry.attributes = attributes;
+                let class = if same {
+                    Class::Unchanged
+                } else {
+                    Class::Changed
+                };
+                return self.push(writer, entry, class);
+            }
+            Work::Read { pieces, previous } => {
+                for piece in pieces {
+                    content.take(piece, &mut writer.packer)?;
+                }
+                previous
+            }
+            Work::Linked { previous } => {
+                if let Some(first) = self.first_name_of(&walked.entry)? {
+                    let mut entry = walked.entry;
+                    entry.content = first.content;
+                    entry.attributes = first.attributes;
+                    entry.flags = first.flags;
+                    let class = Class::of(previous.as_ref(), &entry);
+                    return self.push(writer, entry, class);
+                }
+                content.read_here(self.context, &walked, ticket, &mut writer.packer)?;
+                previous
+            }
+        };
+        let Some(read) = content.done else {
+            return Err(EngineError::Internal(
+                "a reader ended without a result".to_owned(),
+            ));
+        };
+        let Some(entry) = self.finish_read(writer, *read, content.builder)? else {
+            return Ok(());
+        };
+        let class = Class::of(previous.as_ref(), &entry);
+        self.push(writer, entry, class)
+    }
+
+    /// Gives the entry of the first name of the same file, if it was read and is still the same.
+    fn first_name_of(&self, entry: &Entry) -> Result<Option<Entry>> {
+        let Some(leaf) = self.links.get(&link_key(entry))? else {
+            return Ok(None);
+        };
+        let first = decode_leaf(&leaf)?.into_iter().next();
+        Ok(first.filter(|first| first.size == entry.size && first.mtime == entry.mtime))
+    }
+
+    /// Makes the entry of what was read, and reports what could not be; none if it is gone.
+    fn finish_read(
+        &mut self,
+        writer: &mut Writer<'_>,
+        read: ReadEntry,
+        content: ContentBuilder,
+    ) -> Result<Option<Entry>> {
+        writer.statistics.bytes_read += read.bytes_read;
+        if read.vanished {
+            return Ok(None);
+        }
+        for issue in &read.issues {
+            self.report(writer, issue);
+        }
+        let mut entry = read.entry;
+        if entry.flags.changed_while_read {
+            writer.statistics.changed_while_read += 1;
+            let path = String::from_utf8_lossy(&self.shown);
+            self.progress.warning(&format!(
+                "{path} changed while it was read, twice; the snapshot marks it"
+            ));
+        }
+        let is_whole_file = entry.kind == EntryType::File && !entry.flags.unreadable;
+        if is_whole_file && !read.has_content {
+            entry.content = content.finish(&mut sink(&mut writer.packer))?;
+        }
+        entry.attributes = keep_attributes(read.attributes, &mut writer.packer)?;
+        if is_whole_file && entry.is_hard_linked() {
+            let leaf = encode_leaf(std::slice::from_ref(&entry))?;
+            self.links.insert(&link_key(&entry), &leaf)?;
+        }
+        Ok(Some(entry))
+    }
+
+    fn show(&mut self, key: &[u8]) {
+        self.shown.clear();
+        self.shown.extend_from_slice(&self.source.name);
+        if !key.is_empty() && !self.shown.ends_with(b"/") {
+            self.shown.push(b'/');
+        }
+        self.shown.extend_from_slice(key);
+        self.progress.current(&self.shown);
+    }
+
+    /// Counts the entry and adds it to the tree.
+    fn push(&mut self, writer: &mut Writer<'_>, entry: Entry, class: Class) -> Result<()> {
+        let counted = &mut writer.statistics;
+        match entry.kind {
+            EntryType::File => counted.files += 1,
+            EntryType::Directory => counted.directories += 1,
+            _ => counted.others += 1,
+        }
+        match class {
+            Class::New => counted.new += 1,
+            Class::Changed => counted.changed += 1,
+            Class::Unchanged => counted.unchanged += 1,
+        }
+        if entry.flags.unreadable {
+            counted.unreadable += 1;
+        }
+        self.progress.advance(1, entry.size);
+        self.builder.push(entry, &mut sink(&mut writer.packer))
+    }
+
+    fn report(&self, writer: &mut Writer<'_>, issue: &WalkIssue) {
+        let issue = SourceIssue {
+            path: issue.path.to_string_lossy().into_owned(),
+            operation: issue.operation.to_owned(),
+            error: issue.error.to_string(),
+        };
+        writer.issue_count += 1;
+        writer.report(issue, self.progress);
+    }
+}
+
+/// The content of one entry as its pieces come in.
+#[derive(Default)]
+struct Incoming {
+    builder: ContentBuilder,
+    done: Option<Box<ReadEntry>>,
+}
+
+impl Incoming {
+    fn take(&mut self, piece: Piece, packer: &mut Packer) -> Result<()> {
+        match piece {
+            Piece::Chunk { id, bytes, held } => {
+                packer.put(ChunkType::Data, id, &bytes, Some(held))?;
+                let length = bytes.len() as u64;
+                let extent = Extent::Data { id, length };
+                self.builder.push(extent, &mut sink(packer))
+            }
+            Piece::Hole(length) => self
+                .builder
+                .push(Extent::Hole { length }, &mut sink(packer)),
+            Piece::Restart => {
+                self.builder = ContentBuilder::new();
+                Ok(())
+            }
+            Piece::Done(read) => {
+                self.done = Some(read);
+                Ok(())
+            }
+        }
+    }
+
+    /// Reads an entry on this thread: rare, and no reader needs to be free for it.
+    fn read_here(
+        &mut self,
+        context: &ReadContext<'_>,
+        walked: &crate::source::stat::Walked,
+        ticket: u64,
+        packer: &mut Packer,
+    ) -> Result<()> {
+        let mut failure = None;
+        let mut emit = |piece| {
+            self.take(piece, packer).map_err(|error| {
+                failure = Some(error);
+                Stopped
+            })
+        };
+        let mut buffer = ChunkBuffer::new();
+        let read = read_entry(context, &mut buffer, walked, ticket, &mut emit);
+        match (read, failure) {
+            (_, Some(error)) => Err(error),
+            (Err(Stopped), None) => Err(EngineError::Interrupted),
+            (Ok(()), None) => Ok(()),
+        }
+    }
+}
+
+/// Keeps an attributes record inside the entry, or out of line if it is long.
+fn keep_attributes(record: Vec<u8>, packer: &mut Packer) -> Result<Attributes> {
+    if record.is_empty() {
+        return Ok(Attributes::None);
+    }
+    if record.len() <= INLINE_ATTRIBUTE_BYTES {
+        return Ok(Attributes::Inline(record));
+    }
+    let id = packer.chunk_id(ChunkType::Value, &record);
+    packer.put(ChunkType::Value, id, &record, None)?;
+    Ok(Attributes::OutOfLine(id))
+}
+
+/// Gives what keeps the nodes of trees and lists.
+fn sink(packer: &mut Packer) -> impl FnMut(NodeOut) -> Result<ChunkId> + '_ {
+    |node| {
+        let id = packer.chunk_id(node.chunk_type, &node.plain);
+        packer.put(node.chunk_type, id, &node.plain, None)?;
+        Ok(id)
+    }
+}
+
+fn finish(builder: TreeBuilder, source: &Prepared, packer: &mut Packer) -> Result<Source> {
+    let root = builder.finish(&mut sink(packer))?;
+    Ok(Source {
+        path: source.name.clone(),
+        root: root.id,
+        level: root.level,
+        entries: root.entries,
+        bytes: root.bytes,
+    })
+}
+
+/// How an entry compares with the snapshot before.
+#[derive(Clone, Copy)]
+enum Class {
+    New,
+    Changed,
+    Unchanged,
+}
+
+impl Class {
+    fn of(previous: Option<&Entry>, now: &Entry) -> Self {
+        match previous {
+            None => Self::New,
+            Some(previous)
+                if previous.content == now.content
+                    && previous.attributes == now.attributes
+                    && has_same_metadata(previous, now) =>
+            {
+                Self::Unchanged
+            }
+            Some(_) => Self::Changed,
+        }
+    }
+}
+
+fn file_error(issue: &WalkIssue) -> EngineError {
+    EngineError::File {
+        operation: issue.operation,
+        path: issue.path.clone(),
+        source: std::io::Error::new(issue.error.kind(), issue.error.to_string()),
+    }
+}

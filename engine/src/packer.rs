@@ -1,0 +1,347 @@
+//! The way of new chunks into packs: grouped into blocks, compressed and sealed on all cores,
+//! packed, uploaded, and entered in the index.
+//!
+//! One thread (the *feeder*) puts chunks in; it decides what is new. Blocks are sealed by the
+//! repository's workers, full packs are uploaded by threads of their own. Memory is bounded by
+//! the pipeline's budget (bytes until they are sealed) and by the number of packs that are open
+//! or on their way.
+
+mod packs;
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+use larder_format::block::{BlockBuilder, Compression, SealedBlock};
+use larder_format::compression::Compressor;
+use larder_format::ids::{ChunkId, ChunkPrefix, ChunkType, ObjectId, SessionId};
+
+use crate::budget::Held;
+use crate::error::{EngineError, Result};
+use crate::random;
+use crate::repository::Repository;
+use crate::sync::lock;
+use packs::PackSet;
+
+/// Plaintext bytes at which a block of small chunks is full.
+const DATA_BLOCK_BYTES: usize = 1 << 20;
+/// Plaintext bytes at which a block of nodes or values is full.
+const TREE_BLOCK_BYTES: usize = 128 << 10;
+/// A chunk of this many bytes is a block of its own.
+const OWN_BLOCK_BYTES: usize = 256 << 10;
+
+/// How the packer treats what it gets.
+#[derive(Debug, Clone, Copy)]
+pub struct PackerOptions {
+    /// How blocks are compressed.
+    pub compression: Compression,
+    /// Whether small chunks share blocks.
+    pub solid: bool,
+    /// Counts what is new and writes nothing.
+    pub dry_run: bool,
+}
+
+/// What a packer has written so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Written {
+    /// New chunks.
+    pub chunks: u64,
+    /// Their plaintext bytes.
+    pub plain_bytes: u64,
+    /// Bytes of packs and segments.
+    pub stored_bytes: u64,
+}
+
+/// Takes the chunks of one session; see the module.
+pub struct Packer {
+    shared: Arc<Shared>,
+    builders: Vec<Filling>,
+}
+
+/// A block that is being filled, with the budget that its bytes hold.
+struct Filling {
+    builder: BlockBuilder,
+    held: Option<Held>,
+}
+
+/// What the feeder, the workers and the uploaders share.
+pub(crate) struct Shared {
+    repository: Arc<Repository>,
+    session: SessionId,
+    options: PackerOptions,
+    packs: PackSet,
+    /// Chunks of this session whose pack is not in the index yet.
+    in_flight: Mutex<HashSet<ChunkPrefix>>,
+    /// Blocks that were handed to workers and are not in a pack yet.
+    sealing: Mutex<usize>,
+    sealed: Condvar,
+    failed: AtomicBool,
+    failure: Mutex<Option<EngineError>>,
+    compressors: Mutex<Vec<Compressor>>,
+    chunks: AtomicU64,
+    plain_bytes: AtomicU64,
+    stored_bytes: AtomicU64,
+}
+
+impl Packer {
+    /// Starts a packer for a session.
+    ///
+    /// # Errors
+    /// When the operating system gives no threads or randomness.
+    pub fn start(
+        repository: &Arc<Repository>,
+        session: SessionId,
+        options: PackerOptions,
+    ) -> Result<Self> {
+        let shared = Arc::new(Shared {
+            repository: Arc::clone(repository),
+            session,
+            options,
+            packs: PackSet::new(),
+            in_flight: Mutex::default(),
+            sealing: Mutex::new(0),
+            sealed: Condvar::new(),
+            failed: AtomicBool::new(false),
+            failure: Mutex::new(None),
+            compressors: Mutex::default(),
+            chunks: AtomicU64::new(0),
+            plain_bytes: AtomicU64::new(0),
+            stored_bytes: AtomicU64::new(0),
+        });
+        packs::start_uploaders(&shared)?;
+        Ok(Self {
+            shared,
+            builders: Vec::new(),
+        })
+    }
+
+    /// Puts a chunk in unless it is there already; tells whether it was new.
+    ///
+    /// `held` is the part of the budget that its bytes take until they are sealed.
+    ///
+    /// # Errors
+    /// What went wrong with this chunk or with any before it.
+    pub fn put(
+        &mut self,
+        chunk_type: ChunkType,
+        id: ChunkId,
+        bytes: &[u8],
+        held: Option<Held>,
+    ) -> Result<bool> {
+        self.shared.check()?;
+        if self.shared.is_known(&id.prefix())? {
+            return Ok(false);
+        }
+        lock(&self.shared.in_flight).insert(id.prefix());
+        self.shared.chunks.fetch_add(1, Ordering::Relaxed);
+        self.shared
+            .plain_bytes
+            .fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        if self.shared.options.dry_run {
+            return Ok(true);
+        }
+        let alone = bytes.len() >= OWN_BLOCK_BYTES
+            || (!self.shared.options.solid && chunk_type == ChunkType::Data);
+        if alone {
+            let mut filling = Filling::new(chunk_type, bytes.len());
+            filling.push(id, bytes, held)?;
+            self.shared.seal(filling);
+            return Ok(true);
+        }
+        let limit = block_bytes(chunk_type);
+        let position = self
+            .builders
+            .iter()
+            .position(|filling| filling.builder.chunk_type() == chunk_type);
+        let mut filling = match position {
+            Some(position) => self.builders.swap_remove(position),
+            None => Filling::new(chunk_type, limit),
+        };
+        if filling.is_full_with(bytes.len(), limit) {
+            let next = Filling::new(chunk_type, limit);
+            self.shared.seal(std::mem::replace(&mut filling, next));
+        }
+        filling.push(id, bytes, held)?;
+        self.builders.push(filling);
+        Ok(true)
+    }
+
+    /// Gives the id that a chunk has in this repository.
+    #[must_use]
+    pub fn chunk_id(&self, chunk_type: ChunkType, bytes: &[u8]) -> ChunkId {
+        self.shared.repository.keyring().chunk_id(chunk_type, bytes)
+    }
+
+    /// Closes the block that is being filled, so that what follows shares none with what came.
+    pub fn end_blocks(&mut self) {
+        for filling in self.builders.drain(..) {
+            self.shared.seal(filling);
+        }
+    }
+
+    /// Waits until all that was put in is uploaded and its segments are written; gives the
+    /// segments since the last flush.
+    ///
+    /// # Errors
+    /// What went wrong with any of it.
+    pub fn flush(&mut self) -> Result<Vec<ObjectId>> {
+        self.end_blocks();
+        let mut sealing = lock(&self.shared.sealing);
+        while *sealing > 0 {
+            sealing = self
+                .shared
+                .sealed
+                .wait(sealing)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        drop(sealing);
+        self.shared.check()?;
+        packs::close_all(&self.shared)?;
+        self.shared.check()?;
+        packs::write_segment(&self.shared)?;
+        Ok(self.shared.packs.take_segments())
+    }
+
+    /// Names the session under which the next segments are written.
+    ///
+    /// # Errors
+    /// `Internal` if something is still under way: a flush must come before.
+    pub fn succeed(&mut self, session: SessionId) -> Result<()> {
+        let options = self.shared.options;
+        let repository = Arc::clone(&self.shared.repository);
+        let before = self.written();
+        packs::stop_uploaders(&self.shared);
+        *self = Self::start(&repository, session, options)?;
+        let shared = &self.shared;
+        shared.chunks.store(before.chunks, Ordering::Relaxed);
+        shared
+            .plain_bytes
+            .store(before.plain_bytes, Ordering::Relaxed);
+        shared
+            .stored_bytes
+            .store(before.stored_bytes, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Tells what was written so far.
+    #[must_use]
+    pub fn written(&self) -> Written {
+        Written {
+            chunks: self.shared.chunks.load(Ordering::Relaxed),
+            plain_bytes: self.shared.plain_bytes.load(Ordering::Relaxed),
+            stored_bytes: self.shared.stored_bytes.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl Drop for Packer {
+    fn drop(&mut self) {
+        packs::stop_uploaders(&self.shared);
+    }
+}
+
+impl Filling {
+    fn new(chunk_type: ChunkType, plain_bytes: usize) -> Self {
+        Self {
+            builder: BlockBuilder::new(chunk_type, plain_bytes),
+            held: None,
+        }
+    }
+
+    fn push(&mut self, id: ChunkId, bytes: &[u8], held: Option<Held>) -> Result<()> {
+        self.builder.push(id, bytes)?;
+        match (&mut self.held, held) {
+            (Some(all), Some(more)) => all.absorb(more),
+            (all, more) => *all = all.take().or(more),
+        }
+        Ok(())
+    }
+
+    fn is_full_with(&self, more: usize, limit: usize) -> bool {
+        let have = self.builder.plain_bytes();
+        have > 0 && have + more > limit
+    }
+}
+
+impl Shared {
+    /// Fails with what a worker or uploader failed with.
+    fn check(&self) -> Result<()> {
+        if !self.failed.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        Err(lock(&self.failure)
+            .take()
+            .unwrap_or_else(|| EngineError::Internal("an upload failed before".to_owned())))
+    }
+
+    /// Keeps the first failure for the feeder, and wakes whoever waits for what will not come.
+    fn fail(&self, error: EngineError) {
+        let mut failure = lock(&self.failure);
+        if failure.is_none() && !self.failed.load(Ordering::Acquire) {
+            *failure = Some(error);
+        }
+        self.failed.store(true, Ordering::Release);
+    }
+
+    fn is_known(&self, prefix: &ChunkPrefix) -> Result<bool> {
+        if lock(&self.in_flight).contains(prefix) {
+            return Ok(true);
+        }
+        Ok(!self.repository.index().lookup(prefix)?.is_empty())
+    }
+
+    /// Hands a block to the workers.
+    fn seal(self: &Arc<Self>, filling: Filling) {
+        *lock(&self.sealing) += 1;
+        let shared = Arc::clone(self);
+        self.repository.workers().spawn(move || {
+            let ended = Ended(&shared);
+            let Filling { builder, held } = filling;
+            let done = shared.seal_block(builder);
+            drop(held);
+            if let Err(error) = done.and_then(|block| packs::add(&shared, block)) {
+                shared.fail(error);
+            }
+            drop(ended);
+        });
+    }
+
+    fn seal_block(&self, builder: BlockBuilder) -> Result<SealedBlock> {
+        let kept = lock(&self.compressors).pop();
+        let mut compressor = match kept {
+            Some(compressor) => compressor,
+            None => Compressor::new()?,
+        };
+        let sealed = builder.seal(
+            self.repository.keyring(),
+            &mut compressor,
+            self.options.compression,
+            &random::bytes()?,
+        );
+        lock(&self.compressors).push(compressor);
+        Ok(sealed?)
+    }
+}
+
+/// Counts a block as done when dropped, whatever happened, so that a flush never waits for ever.
+struct Ended<'a>(&'a Shared);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0
+                .fail(EngineError::Internal("a worker failed".to_owned()));
+        }
+        *lock(&self.0.sealing) -= 1;
+        self.0.sealed.notify_all();
+    }
+}
+
+/// Gives the plaintext bytes at which a block of chunks of this type is full.
+fn block_bytes(chunk_type: ChunkType) -> usize {
+    if chunk_type == ChunkType::Data {
+        DATA_BLOCK_BYTES
+    } else {
+        TREE_BLOCK_BYTES
+    }
+}

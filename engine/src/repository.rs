@@ -1,0 +1,564 @@
+//! An open repository: its storage, keys, config, local index and workers.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use larder_format::config::{Chunker as ChunkerConfig, Config};
+use larder_format::ids::{ReplicaId, RepositoryId, SlotId};
+use larder_format::keys::{KEYRING_RANDOM_BYTES, Keyring};
+use larder_format::limits::{CONFIG_BYTES, RESERVE_BYTES, SLOT_BYTES};
+use larder_format::names::{self, Name};
+use larder_format::object;
+use larder_format::secret_text;
+use larder_format::slot::{self, KdfParams, Slot, SlotKind, SlotParams};
+use zeroize::Zeroizing;
+
+use crate::chunker::{ChunkSizes, Chunker};
+use crate::error::{EngineError, Result};
+use crate::index::Index;
+use crate::index::memory::MemoryIndex;
+use crate::index::rocks::{IndexOptions, OpenOutcome, RocksIndex};
+use crate::random;
+use crate::storage::error::ErrorKind;
+use crate::storage::url::{self, Mode};
+use crate::storage::{Storage, create_or_confirm};
+use crate::sync::lock;
+
+/// Features that this program knows; version 1 of the format has none.
+pub(crate) const KNOWN_FEATURES: &[&str] = &[];
+/// The chunker that new repositories get.
+pub(crate) const CHUNKER_NAME: &str = "fastcdc-v2020";
+/// Memory of the index: block cache, filters and memtables.
+const INDEX_MEMORY_BYTES: usize = 64 << 20;
+/// Sealed nodes that are kept at hand on disk.
+const NODE_CACHE_BYTES: u64 = 1 << 30;
+
+/// What opens a repository.
+pub enum Secret {
+    /// The bytes of a passphrase.
+    Passphrase(Zeroizing<Vec<u8>>),
+    /// A raw key of 32 bytes, from a key file or a recovery key.
+    RawKey(Zeroizing<[u8; 32]>),
+}
+
+impl Secret {
+    /// Reads a raw key file: 64 hex digits and an optional newline.
+    ///
+    /// # Errors
+    /// `Request`, with what is wrong with the file's text.
+    pub fn from_key_file(text: &str) -> Result<Self> {
+        secret_text::parse_raw_key(text.as_bytes())
+            .map(Self::RawKey)
+            .map_err(|error| EngineError::Request(format!("the key file cannot be used: {error}")))
+    }
+
+    /// Reads a recovery key as it was printed; case, spaces and hyphens do not matter.
+    ///
+    /// # Errors
+    /// `Request`, with what is wrong with the text.
+    pub fn from_recovery_key(text: &str) -> Result<Self> {
+        secret_text::parse_recovery_key(text)
+            .map(Self::RawKey)
+            .map_err(|error| {
+                EngineError::Request(format!("the recovery key cannot be used: {error}"))
+            })
+    }
+
+    pub(crate) fn borrowed(&self) -> slot::Secret<'_> {
+        match self {
+            Self::Passphrase(bytes) => slot::Secret::Passphrase(bytes),
+            Self::RawKey(key) => slot::Secret::RawKey(key),
+        }
+    }
+}
+
+/// Cost of deriving a key from a passphrase.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KdfCost {
+    /// Memory in KiB.
+    pub memory_kib: u32,
+    /// Passes over that memory.
+    pub passes: u32,
+    /// Lanes.
+    pub lanes: u32,
+}
+
+impl Default for KdfCost {
+    fn default() -> Self {
+        Self {
+            memory_kib: slot::DEFAULT_MEMORY_KIB,
+            passes: slot::DEFAULT_PASSES,
+            lanes: 1,
+        }
+    }
+}
+
+/// Where the local index lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Cache {
+    /// On disk, in the cache folder.
+    #[default]
+    Disk,
+    /// In memory, for simulations and small repositories.
+    Memory,
+}
+
+/// How a repository is opened.
+#[derive(Debug, Clone, Default)]
+pub struct OpenOptions {
+    /// Where local caches live; `$XDG_CACHE_HOME/larder` if none.
+    pub cache_dir: Option<PathBuf>,
+    /// Threads for CPU work; as many as there are cores if 0.
+    pub threads: usize,
+    /// Where the local index lives.
+    pub cache: Cache,
+}
+
+/// How a repository is made.
+#[derive(Debug, Clone)]
+pub struct InitOptions {
+    /// Label of the first key slot.
+    pub label: String,
+    /// Cost of its passphrase.
+    pub kdf: KdfCost,
+    /// Bytes of the reserve object, which prune frees first on a full storage.
+    pub reserve_bytes: usize,
+    /// Sizes of chunks.
+    pub chunks: ChunkSizes,
+}
+
+impl Default for InitOptions {
+    fn default() -> Self {
+        Self {
+            label: String::new(),
+            kdf: KdfCost::default(),
+            reserve_bytes: 1 << 20,
+            chunks: ChunkSizes {
+                minimum: 256 << 10,
+                mean: 1 << 20,
+                maximum: 4 << 20,
+            },
+        }
+    }
+}
+
+/// What was made by [`Repository::init`].
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct InitReport {
+    /// The repository's id, in hex.
+    pub repository: String,
+    /// The location, without secrets.
+    pub location: String,
+}
+
+/// An open repository.
+pub struct Repository {
+    storage: Arc<dyn Storage>,
+    location: String,
+    keyring: Keyring,
+    config: Mutex<Config>,
+    slot: Mutex<SlotId>,
+    index: Box<dyn Index>,
+    cache_dir: PathBuf,
+    workers: rayon::ThreadPool,
+}
+
+impl Repository {
+    /// Makes a repository at a location (a path or a `file://` URL).
+    ///
+    /// # Errors
+    /// `RepositoryExists`, or what the storage answers.
+    pub fn init(location: &str, secret: &Secret, options: &InitOptions) -> Result<InitReport> {
+        let storage = url::open(location, Mode::Create)?;
+        Self::init_on(storage.as_ref(), secret, options)
+    }
+
+    /// Makes a repository on a storage.
+    ///
+    /// # Errors
+    /// As [`Repository::init`].
+    pub fn init_on(
+        storage: &dyn Storage,
+        secret: &Secret,
+        options: &InitOptions,
+    ) -> Result<InitReport> {
+        let location = storage.describe();
+        if let Some(name) = first_object(storage)? {
+            return Err(if newest_config(storage)?.is_some() {
+                EngineError::RepositoryExists { location }
+            } else {
+                EngineError::Request(format!(
+                    "{location} is not empty: it holds {name} but no config; choose an empty folder, or remove what an interrupted init left there"
+                ))
+            });
+        }
+        check_chunk_sizes(options.chunks)?;
+        if options.reserve_bytes > RESERVE_BYTES {
+            let found = options.reserve_bytes;
+            return Err(EngineError::Request(format!(
+                "a reserve of {found} bytes is more than the {RESERVE_BYTES} that there may be"
+            )));
+        }
+        let repository = RepositoryId(random::bytes()?);
+        let keys: Zeroizing<[u8; KEYRING_RANDOM_BYTES]> = Zeroizing::new(random::bytes()?);
+        let keyring = Keyring::generate(repository, &keys);
+        let (slot_id, slot_object) =
+            make_slot(&keyring, secret, false, &options.label, options.kdf)?;
+        create_or_confirm(storage, &names::slot(&slot_id), &slot_object)?;
+        if options.reserve_bytes > 0 {
+            let reserve =
+                object::reserve(options.reserve_bytes, random::bytes()?, &random::bytes()?);
+            create_or_confirm(storage, names::RESERVE, &Bytes::from(reserve))?;
+        }
+        let config = Config {
+            number: 1,
+            repository,
+            replica: ReplicaId(random::bytes()?),
+            created: jiff::Timestamp::now().as_second(),
+            chunker: ChunkerConfig {
+                name: CHUNKER_NAME.to_owned(),
+                min_bytes: options.chunks.minimum as u64,
+                mean_bytes: options.chunks.mean as u64,
+                max_bytes: options.chunks.maximum as u64,
+            },
+            read_features: Vec::new(),
+            write_features: Vec::new(),
+            collect_features: Vec::new(),
+            slots: vec![slot_id],
+        };
+        // The config is what makes it a repository, so it comes last.
+        let object = Bytes::from(config.seal(&keyring, random::bytes()?)?);
+        match create_or_confirm(storage, &names::config(1), &object) {
+            Err(error) if error.kind == ErrorKind::AlreadyExists => {
+                Err(EngineError::RepositoryExists { location })
+            }
+            other => Ok(other.map(|()| InitReport {
+                repository: repository.to_hex(),
+                location,
+            })?),
+        }
+    }
+
+    /// Opens the repository at a location.
+    ///
+    /// # Errors
+    /// `NoRepository`, `WrongSecret`, `Unsupported`, or what the storage answers.
+    pub fn open(location: &str, secret: &Secret, options: &OpenOptions) -> Result<Arc<Self>> {
+        let storage = open_storage(location)?;
+        Self::open_on(storage, secret, options)
+    }
+
+    /// Opens the repository on a storage.
+    ///
+    /// # Errors
+    /// As [`Repository::open`].
+    pub fn open_on(
+        storage: Arc<dyn Storage>,
+        secret: &Secret,
+        options: &OpenOptions,
+    ) -> Result<Arc<Self>> {
+        let location = storage.describe();
+        let (number, object) = read_config(storage.as_ref())?;
+        let claimed = unverified_config(&location, number, &object)?;
+        let slots = read_slots(storage.as_ref(), &claimed)?;
+        let found = slot::unlock(&slots, claimed.repository, secret.borrowed());
+        let found = found.map_err(|error| EngineError::Damaged {
+            object: "a key slot".to_owned(),
+            why: error.to_string(),
+        })?;
+        let Some((slot, keyring)) = found else {
+            let slots = slots.len();
+            return Err(EngineError::WrongSecret { location, slots });
+        };
+        let config = Config::open(&keyring, number, &object)
+            .map_err(|error| EngineError::damaged(&names::config(number), &error))?;
+        let cache_dir = cache_folder(options, &config);
+        let index = open_index(&cache_dir, options, &config)?;
+        let workers = rayon::ThreadPoolBuilder::new()
+            .num_threads(options.threads)
+            .thread_name(|number| format!("worker-{number}"))
+            .build()
+            .map_err(|error| EngineError::Internal(format!("cannot start threads: {error}")))?;
+        Ok(Arc::new(Self {
+            storage,
+            location,
+            keyring,
+            config: Mutex::new(config),
+            slot: Mutex::new(slot),
+            index,
+            cache_dir,
+            workers,
+        }))
+    }
+
+    /// Tells whether a repository can be seen at a location, before anybody is asked for a password.
+    ///
+    /// # Errors
+    /// `NoRepository`, `Unsupported`, or what the storage answers.
+    pub fn probe(location: &str) -> Result<()> {
+        let storage = open_storage(location)?;
+        let (number, object) = read_config(storage.as_ref())?;
+        unverified_config(&storage.describe(), number, &object).map(|_| ())
+    }
+
+    /// Gives the location, without secrets.
+    #[must_use]
+    pub fn location(&self) -> &str {
+        &self.location
+    }
+
+    /// Gives the folder of the local cache.
+    #[must_use]
+    pub fn cache_dir(&self) -> &Path {
+        &self.cache_dir
+    }
+
+    /// Gives the storage.
+    #[must_use]
+    pub fn storage(&self) -> &dyn Storage {
+        self.storage.as_ref()
+    }
+
+    /// Gives the keys.
+    #[must_use]
+    pub fn keyring(&self) -> &Keyring {
+        &self.keyring
+    }
+
+    /// Gives the local index.
+    #[must_use]
+    pub fn index(&self) -> &dyn Index {
+        self.index.as_ref()
+    }
+
+    /// Gives the threads for CPU work.
+    #[must_use]
+    pub fn workers(&self) -> &rayon::ThreadPool {
+        &self.workers
+    }
+
+    /// Gives the newest config that was read or written.
+    #[must_use]
+    pub fn config(&self) -> Config {
+        lock(&self.config).clone()
+    }
+
+    pub(crate) fn set_config(&self, config: Config) {
+        *lock(&self.config) = config;
+    }
+
+    /// Gives the key slot that opened the repository.
+    #[must_use]
+    pub fn current_slot(&self) -> SlotId {
+        *lock(&self.slot)
+    }
+
+    pub(crate) fn set_current_slot(&self, slot: SlotId) {
+        *lock(&self.slot) = slot;
+    }
+
+    /// Makes the chunker that the config names.
+    ///
+    /// # Errors
+    /// `Unsupported` for a chunker that this program does not have.
+    pub fn chunker(&self) -> Result<Chunker> {
+        let config = self.config();
+        let sizes = ChunkSizes {
+            minimum: usize::try_from(config.chunker.min_bytes).unwrap_or_default(),
+            mean: usize::try_from(config.chunker.mean_bytes).unwrap_or_default(),
+            maximum: usize::try_from(config.chunker.max_bytes).unwrap_or_default(),
+        };
+        if config.chunker.name != CHUNKER_NAME || check_chunk_sizes(sizes).is_err() {
+            return Err(EngineError::Unsupported {
+                location: self.location.clone(),
+                why: format!("its chunker '{}' is unknown", config.chunker.name),
+            });
+        }
+        Ok(Chunker::new(sizes, self.keyring.chunker_seed()))
+    }
+
+    /// Fails if writing needs a feature that this program does not know.
+    ///
+    /// # Errors
+    /// `Unsupported`, naming the feature.
+    pub fn check_write(&self) -> Result<()> {
+        self.config()
+            .check_write(KNOWN_FEATURES)
+            .map_err(|error| EngineError::Unsupported {
+                location: self.location.clone(),
+                why: error.to_string(),
+            })
+    }
+}
+
+/// Opens the storage of a repository that is there.
+pub(crate) fn open_storage(location: &str) -> Result<Arc<dyn Storage>> {
+    url::open(location, Mode::Open).map_err(|error| match error.kind {
+        ErrorKind::NotFound => EngineError::NoRepository {
+            location: location.to_owned(),
+        },
+        _ => error.into(),
+    })
+}
+
+/// Reads the config with the highest number.
+pub(crate) fn read_config(storage: &dyn Storage) -> Result<(u64, Bytes)> {
+    let Some(number) = newest_config(storage)? else {
+        let location = storage.describe();
+        return Err(EngineError::NoRepository { location });
+    };
+    let object = storage.get(&names::config(number), CONFIG_BYTES as u64)?;
+    Ok((number, object))
+}
+
+/// Reads the slots that a config lists; those that are missing or damaged are passed over.
+pub(crate) fn read_slots(storage: &dyn Storage, config: &Config) -> Result<Vec<Slot>> {
+    let mut slots = Vec::new();
+    for id in &config.slots {
+        match storage.get(&names::slot(id), SLOT_BYTES as u64) {
+            Ok(object) => match slot::read_slot(id, &object) {
+                Ok(slot) => slots.push(slot),
+                Err(error) => tracing::warn!("key slot {id} cannot be used: {error}"),
+            },
+            Err(error) if matches!(error.kind, ErrorKind::NotFound | ErrorKind::Oversized) => {
+                tracing::warn!("key slot {id} cannot be used: {error}");
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    if slots.is_empty() {
+        return Err(EngineError::Damaged {
+            object: names::SLOTS.to_owned(),
+            why: "none of the key slots that the config lists can be read".to_owned(),
+        });
+    }
+    Ok(slots)
+}
+
+/// Makes a slot for a secret: its id and its object.
+pub(crate) fn make_slot(
+    keyring: &Keyring,
+    secret: &Secret,
+    recovery: bool,
+    label: &str,
+    kdf: KdfCost,
+) -> Result<(SlotId, Bytes)> {
+    let id = SlotId(random::bytes()?);
+    let kind = match secret {
+        Secret::Passphrase(_) => SlotKind::Passphrase(KdfParams {
+            memory_kib: kdf.memory_kib,
+            passes: kdf.passes,
+            lanes: kdf.lanes,
+            salt: random::bytes()?,
+        }),
+        Secret::RawKey(_) if recovery => SlotKind::RecoveryKey,
+        Secret::RawKey(_) => SlotKind::RawKey,
+    };
+    let params = SlotParams {
+        kind,
+        label: label.to_owned(),
+        created: jiff::Timestamp::now().as_second(),
+    };
+    let object = slot::seal_slot(
+        keyring,
+        &id,
+        &params,
+        secret.borrowed(),
+        random::bytes()?,
+        &random::bytes()?,
+    )?;
+    Ok((id, Bytes::from(object)))
+}
+
+fn unverified_config(location: &str, number: u64, object: &[u8]) -> Result<Config> {
+    use larder_format::error::FormatError;
+    let unsupported = |why: &FormatError| EngineError::Unsupported {
+        location: location.to_owned(),
+        why: why.to_string(),
+    };
+    let config = Config::read_unverified(number, object).map_err(|error| match error {
+        FormatError::UnknownVersion { .. } => unsupported(&error),
+        _ => EngineError::damaged(&names::config(number), &error),
+    })?;
+    config
+        .check_read(KNOWN_FEATURES)
+        .map_err(|error| unsupported(&error))?;
+    Ok(config)
+}
+
+fn newest_config(storage: &dyn Storage) -> Result<Option<u64>> {
+    let mut newest = None;
+    storage.list("config", &mut |object| {
+        if let Some(Name::Config(number)) = names::parse(&object.name) {
+            newest = newest.max(Some(number));
+        }
+        Ok(())
+    })?;
+    Ok(newest)
+}
+
+/// Gives the name of any object of the storage.
+fn first_object(storage: &dyn Storage) -> Result<Option<String>> {
+    let mut first = None;
+    for folder in ["config", "keys", "snapshots", "sessions", "index", "packs"] {
+        storage.list(folder, &mut |object| {
+            first.get_or_insert(object.name);
+            Ok(())
+        })?;
+        if first.is_some() {
+            break;
+        }
+    }
+    Ok(first)
+}
+
+fn check_chunk_sizes(sizes: ChunkSizes) -> Result<()> {
+    let even = [sizes.minimum, sizes.mean, sizes.maximum]
+        .iter()
+        .all(|size| size.is_multiple_of(2));
+    let in_range = (64..=1 << 20).contains(&sizes.minimum)
+        && (256..=4 << 20).contains(&sizes.mean)
+        && (1024..=larder_format::limits::CHUNK_BYTES).contains(&sizes.maximum);
+    if even && in_range && sizes.minimum <= sizes.mean && sizes.mean <= sizes.maximum {
+        return Ok(());
+    }
+    Err(EngineError::Request(
+        "chunk sizes must be even and ascend: minimum 64 bytes to 1 MiB, mean 256 bytes to 4 MiB, maximum 1 KiB to 4 MiB".to_owned(),
+    ))
+}
+
+fn cache_folder(options: &OpenOptions, config: &Config) -> PathBuf {
+    let base = options.cache_dir.clone().unwrap_or_else(default_cache_dir);
+    base.join(format!("{}-{}", config.repository, config.replica))
+}
+
+/// Gives the folder that holds all local caches unless told otherwise.
+#[must_use]
+pub fn default_cache_dir() -> PathBuf {
+    let from = |name: &str| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
+    from("XDG_CACHE_HOME")
+        .or_else(|| from("HOME").map(|home| home.join(".cache")))
+        .unwrap_or_else(std::env::temp_dir)
+        .join("larder")
+}
+
+fn open_index(folder: &Path, options: &OpenOptions, config: &Config) -> Result<Box<dyn Index>> {
+    if options.cache == Cache::Memory {
+        return Ok(Box::new(MemoryIndex::new()));
+    }
+    let settings = IndexOptions {
+        repository: config.repository,
+        replica: config.replica,
+        cache_bytes: INDEX_MEMORY_BYTES,
+        block_cache_cap_bytes: NODE_CACHE_BYTES,
+    };
+    Ok(match RocksIndex::open(&folder.join("index"), &settings)? {
+        OpenOutcome::Opened { index, .. } => index,
+        OpenOutcome::InUse => Box::new(RocksIndex::open_temporary(folder, &settings)?),
+    })
+}

@@ -1,0 +1,298 @@
+//! Snapshots: listing, and finding the one that a person means.
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+pub(crate) mod fixture;
+mod spec;
+
+use jiff::Timestamp;
+use larder_format::cell::{Cell, CellKind};
+use larder_format::names::{self, Name};
+
+use crate::error::{EngineError, Result};
+use crate::repository::Repository;
+use crate::view::{self, Unusable, View};
+
+pub use spec::{Spec, Which, parse_time};
+
+/// One finished backup, as it is listed.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct SnapshotInfo {
+    /// The id by which people name it: 32 hex digits.
+    pub id: String,
+    /// When it was started (RFC 3339, UTC).
+    #[serde(serialize_with = "rfc3339")]
+    pub time: Timestamp,
+    /// When it was finished.
+    #[serde(serialize_with = "rfc3339")]
+    pub end: Timestamp,
+    /// Whether it is a checkpoint of an unfinished backup.
+    pub partial: bool,
+    /// Host it was made on.
+    pub host: String,
+    /// User who made it.
+    pub user: String,
+    /// Tags, sorted.
+    pub tags: Vec<String>,
+    /// Sources as they were given (lossy where they are not UTF-8).
+    pub sources: Vec<String>,
+    /// Id of the snapshot that it was compared with.
+    pub parent: Option<String>,
+    /// Program that made it.
+    pub program: String,
+    /// What was counted.
+    pub statistics: Statistics,
+    /// The session, by which the engine finds it again.
+    #[serde(skip)]
+    pub session: larder_format::ids::SessionId,
+}
+
+fn rfc3339<S: serde::Serializer>(
+    time: &Timestamp,
+    serializer: S,
+) -> std::result::Result<S::Ok, S::Error> {
+    serializer.collect_str(time)
+}
+
+/// What a backup counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Statistics {
+    /// Regular files.
+    pub files: u64,
+    /// Directories.
+    pub directories: u64,
+    /// Other entries.
+    pub others: u64,
+    /// Entries that the parent did not have.
+    pub new: u64,
+    /// Entries that differ from the parent's.
+    pub changed: u64,
+    /// Entries that are as in the parent.
+    pub unchanged: u64,
+    /// Entries whose content could not be read.
+    pub unreadable: u64,
+    /// Files that changed while they were read, twice.
+    pub changed_while_read: u64,
+    /// Bytes of all files together.
+    pub bytes: u64,
+    /// Bytes read from the source.
+    pub bytes_read: u64,
+    /// Bytes of chunks that were new, before compression.
+    pub bytes_added: u64,
+    /// Bytes that were written to the storage.
+    pub bytes_stored: u64,
+    /// Chunks that were new.
+    pub chunks_added: u64,
+}
+
+/// Which snapshots are meant at all.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// Only these hosts; all if empty.
+    pub hosts: Vec<String>,
+    /// Only those that have every tag of one of these comma-separated lists; all if empty.
+    pub tags: Vec<String>,
+    /// Only those that have all of these sources, as absolute paths; all if empty.
+    pub paths: Vec<String>,
+}
+
+impl Filter {
+    /// Tells whether a snapshot is meant.
+    #[must_use]
+    pub fn takes(&self, view: &View, cell: &Cell) -> bool {
+        let tags = view.tags(cell);
+        let has_tags = |list: &String| {
+            let mut wanted = list.split(',').map(str::trim).filter(|tag| !tag.is_empty());
+            wanted.all(|wanted| tags.iter().any(|tag| tag == wanted))
+        };
+        let has_source = |path: &String| {
+            let wanted = clean_path(path.as_bytes());
+            let mut sources = cell.sources.iter();
+            sources.any(|source| clean_path(&source.path) == wanted)
+        };
+        (self.hosts.is_empty() || self.hosts.contains(&cell.host))
+            && (self.tags.is_empty() || self.tags.iter().any(has_tags))
+            && self.paths.iter().all(has_source)
+    }
+}
+
+/// Lists complete snapshots that are not forgotten, oldest first; partial ones too if asked.
+///
+/// A snapshot that cannot be read does not hide the others: it is logged as a warning, and
+/// [`unusable`] gives it.
+///
+/// # Errors
+/// What the storage answers.
+pub fn list(repository: &Repository, filter: &Filter, partial: bool) -> Result<Vec<SnapshotInfo>> {
+    let view = view::read_cells(repository, None)?;
+    for Unusable { object, why } in &view.unusable {
+        tracing::warn!("{object} cannot be used: {why}; run `larder check`");
+    }
+    Ok(of_view(&view, filter, partial))
+}
+
+/// Gives the snapshots and amendments that are there and cannot be read, and why.
+///
+/// # Errors
+/// What the storage answers.
+pub fn unusable(repository: &Repository) -> Result<Vec<Unusable>> {
+    view::read_cells(repository, None).map(|view| view.unusable)
+}
+
+/// Finds the one snapshot that is meant, among those of the filter.
+///
+/// A checkpoint of an unfinished backup is found by its id alone.
+///
+/// # Errors
+/// `NotFound`; `Request` for an ambiguous prefix, naming the candidates; `Damaged` for the id of
+/// a snapshot that is there and cannot be read.
+pub fn resolve(repository: &Repository, which: &Which, filter: &Filter) -> Result<SnapshotInfo> {
+    let view = view::read_cells(repository, None)?;
+    for Unusable { object, why } in &view.unusable {
+        tracing::warn!("{object} cannot be used: {why}; run `larder check`");
+    }
+    let found = match which {
+        Which::Prefix(prefix) => return by_id(&view, prefix, filter),
+        Which::Latest(back) => {
+            let list = of_view(&view, filter, false);
+            let count = list.len();
+            list.into_iter().rev().nth(*back).ok_or(count)
+        }
+        Which::At(time) => {
+            let list = of_view(&view, filter, false);
+            let count = list.len();
+            let mut not_later = list.into_iter().rev().filter(|one| one.time <= *time);
+            not_later.next().ok_or(count)
+        }
+    };
+    found.map_err(|count| {
+        EngineError::NotFound(match which {
+            _ if count == 0 => "there is no snapshot that was asked for: none is there, or \
+                                --host, --tag and --path leave none"
+                .to_owned(),
+            Which::At(time) => format!(
+                "none of the {count} snapshots was made at or before {time}; `larder snapshots` \
+                 lists them"
+            ),
+            _ => format!(
+                "there are only {count} snapshots to count back from; `larder snapshots` lists them"
+            ),
+        })
+    })
+}
+
+/// Finds the complete snapshot whose id starts with `prefix`.
+///
+/// # Errors
+/// `NotFound`; `Request` for an ambiguous prefix, naming the candidates.
+pub(crate) fn by_prefix<'a>(view: &'a View, prefix: &str) -> Result<&'a Cell> {
+    only_one(view, prefix, view.snapshots().collect())
+}
+
+/// Takes empty and `.` components out of a path, and what would be a `/` at its end.
+pub(crate) fn clean_path(path: &[u8]) -> Vec<u8> {
+    let parts = path.split(|byte| *byte == b'/');
+    let parts: Vec<&[u8]> = parts
+        .filter(|part| !part.is_empty() && *part != b".")
+        .collect();
+    let mut clean = if path.starts_with(b"/") {
+        b"/".to_vec()
+    } else {
+        Vec::new()
+    };
+    clean.extend_from_slice(&parts.join(&b'/'));
+    clean
+}
+
+/// Lists the snapshots of a view, oldest first.
+pub(crate) fn of_view(view: &View, filter: &Filter, partial: bool) -> Vec<SnapshotInfo> {
+    let mut cells: Vec<&Cell> = shown(view, partial)
+        .filter(|cell| filter.takes(view, cell))
+        .collect();
+    cells.sort_by_key(|cell| (cell.started, cell.ended, cell.id));
+    cells.into_iter().map(|cell| info(view, cell)).collect()
+}
+
+/// Gives what can be listed: nothing that was revoked or forgotten.
+fn shown(view: &View, partial: bool) -> impl Iterator<Item = &Cell> {
+    let kinds = move |kind| kind == CellKind::Complete || partial && kind == CellKind::Partial;
+    view.cells
+        .values()
+        .filter(move |cell| kinds(cell.kind) && !view.is_forgotten(&cell.id))
+}
+
+fn by_id(view: &View, prefix: &str, filter: &Filter) -> Result<SnapshotInfo> {
+    let cells = shown(view, true).filter(|cell| filter.takes(view, cell));
+    let found = only_one(view, prefix, cells.collect());
+    found.map(|cell| info(view, cell))
+}
+
+fn only_one<'a>(view: &View, prefix: &str, cells: Vec<&'a Cell>) -> Result<&'a Cell> {
+    let mut cells = cells;
+    cells.retain(|cell| cell.id.snapshot_name().starts_with(prefix));
+    match cells.as_slice() {
+        [one] => Ok(one),
+        [] => Err(damaged_with(view, prefix).unwrap_or_else(|| {
+            EngineError::NotFound(format!(
+                "there is no snapshot {prefix}; `larder snapshots` lists them"
+            ))
+        })),
+        several => {
+            let names: Vec<_> = several.iter().map(|cell| cell.id.snapshot_name()).collect();
+            Err(EngineError::Request(format!(
+                "{prefix} is ambiguous: {}; give more digits",
+                names.join(", ")
+            )))
+        }
+    }
+}
+
+/// Finds a cell that is listed under a prefix and does not open.
+fn damaged_with(view: &View, prefix: &str) -> Option<EngineError> {
+    let named = |unusable: &&Unusable| matches!(names::parse(&unusable.object), Some(Name::Cell(id)) if id.snapshot_name().starts_with(prefix));
+    let Unusable { object, why } = view.unusable.iter().find(named)?;
+    Some(EngineError::damaged(object, why))
+}
+
+fn info(view: &View, cell: &Cell) -> SnapshotInfo {
+    let counted = &cell.statistics;
+    let sources = cell.sources.iter();
+    let bytes = sources.clone().map(|source| source.bytes);
+    SnapshotInfo {
+        id: cell.id.snapshot_name(),
+        time: timestamp(cell.started),
+        end: timestamp(cell.ended),
+        partial: cell.kind == CellKind::Partial,
+        host: cell.host.clone(),
+        user: cell.user.clone(),
+        tags: view.tags(cell).to_vec(),
+        sources: sources
+            .map(|source| String::from_utf8_lossy(&source.path).into_owned())
+            .collect(),
+        parent: cell.parent.map(|parent| parent.snapshot_name()),
+        program: cell.program.clone(),
+        statistics: Statistics {
+            files: counted.files,
+            directories: counted.directories,
+            others: counted.others,
+            new: counted.new,
+            changed: counted.changed,
+            unchanged: counted.unchanged,
+            unreadable: counted.unreadable,
+            changed_while_read: counted.changed_while_read,
+            bytes: bytes.fold(0, u64::saturating_add),
+            bytes_read: counted.read_bytes,
+            bytes_added: counted.new_chunk_bytes,
+            bytes_stored: counted.stored_bytes,
+            chunks_added: counted.new_chunks,
+        },
+        session: cell.id,
+    }
+}
+
+fn timestamp(nanoseconds: i64) -> Timestamp {
+    Timestamp::from_nanosecond(nanoseconds.into()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;
