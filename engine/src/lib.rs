@@ -5,12 +5,15 @@
 //! async runtime; `source` and `target` are the only places that touch the user's files.
 
 pub mod backup;
+pub mod browse;
 pub mod budget;
 pub mod cancel;
 pub mod chunker;
 pub mod chunks;
 pub mod error;
 pub mod index;
+pub mod inspect;
+pub mod keys;
 pub mod packer;
 pub mod progress;
 pub mod random;
