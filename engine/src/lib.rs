@@ -18,6 +18,7 @@ pub mod packer;
 pub mod progress;
 pub mod random;
 pub mod repository;
+pub mod restore;
 pub mod salvage;
 pub mod scratch;
 pub mod session;

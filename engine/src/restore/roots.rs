@@ -1,0 +1,158 @@
+//! Which trees are restored, and where below the target they go.
+
+use larder_format::cell::{Cell, Source};
+use larder_format::entry::{Entry, EntryType};
+use larder_format::tree::build::Root as TreeRoot;
+use larder_format::tree::read::lookup;
+
+use crate::chunks::ChunkReader;
+use crate::error::{EngineError, Result};
+
+/// A tree, or a part of one, and its place in the target.
+#[derive(Debug, Clone)]
+pub(super) struct Root {
+    /// The tree.
+    pub tree: TreeRoot,
+    /// What the keys that are restored begin with; for a file its key.
+    pub prefix: Vec<u8>,
+    /// What takes the prefix's place in the target: empty, or ending in `/`; for a file its name.
+    pub place: Vec<u8>,
+    /// Whether only the one entry with the key `prefix` is restored.
+    pub single: bool,
+    /// The absolute path that was backed up as `prefix`.
+    pub path: Vec<u8>,
+}
+
+/// Finds what is to be restored of a snapshot.
+pub(super) fn find(
+    cell: &Cell,
+    path: Option<&[u8]>,
+    reader: &mut ChunkReader,
+) -> Result<Vec<Root>> {
+    let Some(path) = path else {
+        let sources = cell.sources.iter();
+        return sources
+            .map(|source| whole(source, relative(&source.path), reader))
+            .collect();
+    };
+    let path = trimmed(path);
+    for source in &cell.sources {
+        if let Some(key) = below(trimmed(&source.path), path) {
+            if key.is_empty() {
+                let name = file_name(path).to_vec();
+                let mut root = whole(source, &name, reader)?;
+                if !root.single {
+                    root.place = Vec::new();
+                }
+                return Ok(vec![root]);
+            }
+            return Ok(vec![part(source, key, path, reader)?]);
+        }
+    }
+    // A folder above sources stands for all of them.
+    let sources = cell.sources.iter();
+    let roots: Vec<_> = sources
+        .filter_map(|source| below(path, trimmed(&source.path)).map(|rest| (source, rest)))
+        .map(|(source, rest)| whole(source, rest, reader))
+        .collect::<Result<_>>()?;
+    if roots.is_empty() {
+        return Err(missing(path, cell));
+    }
+    Ok(roots)
+}
+
+fn missing(path: &[u8], cell: &Cell) -> EngineError {
+    let path = crate::target::error::Escaped(path);
+    let id = cell.id.snapshot_name();
+    EngineError::NotFound(format!(
+        "there is no {path} in snapshot {id}; `larder ls {id}` shows what it has"
+    ))
+}
+
+/// Takes a whole source, to be restored under a path relative to the target.
+fn whole(source: &Source, place: &[u8], reader: &mut ChunkReader) -> Result<Root> {
+    let tree = tree_of(source);
+    let is_directory = match lookup(&mut *reader, &tree, b"", 0) {
+        Ok(entry) => entry.is_none_or(|entry| entry.kind == EntryType::Directory),
+        // Its scan says what is damaged. What has a place for one entry only is a file.
+        Err(error) if super::tally::is_damage(&error) => source.entries != 1,
+        Err(error) => return Err(error),
+    };
+    let mut place = place.to_vec();
+    if is_directory && !place.is_empty() {
+        place.push(b'/');
+    }
+    Ok(Root {
+        tree,
+        prefix: Vec::new(),
+        place,
+        single: !is_directory,
+        path: source.path.clone(),
+    })
+}
+
+/// Takes the part of a source at or below a key.
+fn part(source: &Source, key: &[u8], path: &[u8], reader: &mut ChunkReader) -> Result<Root> {
+    let tree = tree_of(source);
+    let root = |prefix: Vec<u8>, place: &[u8], single| Root {
+        tree,
+        prefix,
+        place: place.to_vec(),
+        single,
+        path: path.to_vec(),
+    };
+    let mut found = |key: &[u8]| -> Result<Option<Entry>> { lookup(&mut *reader, &tree, key, 0) };
+    let directory = [key, b"/"].concat();
+    if found(&directory)?.is_some() {
+        return Ok(root(directory, b"", false));
+    }
+    if found(key)?.is_some() {
+        return Ok(root(key.to_vec(), file_name(key), true));
+    }
+    let path = crate::target::error::Escaped(path);
+    Err(EngineError::NotFound(format!(
+        "there is no {path} in the snapshot; `larder ls` shows what it has"
+    )))
+}
+
+fn tree_of(source: &Source) -> TreeRoot {
+    TreeRoot {
+        id: source.root,
+        level: source.level,
+        entries: source.entries,
+        bytes: source.bytes,
+    }
+}
+
+/// Gives a path's rest below a folder, without slashes around it; empty for the folder itself.
+fn below<'a>(folder: &[u8], path: &'a [u8]) -> Option<&'a [u8]> {
+    let rest = path.strip_prefix(folder)?;
+    if rest.is_empty() {
+        return Some(rest);
+    }
+    // The root folder is the one that ends in a slash, or is empty once trimmed.
+    match rest.strip_prefix(b"/") {
+        Some(rest) => Some(rest),
+        None if folder.is_empty() => Some(rest),
+        None => None,
+    }
+}
+
+/// Drops slashes at the end; the root folder becomes empty.
+fn trimmed(path: &[u8]) -> &[u8] {
+    let end = path.iter().rposition(|byte| *byte != b'/');
+    end.and_then(|end| path.get(..=end)).unwrap_or_default()
+}
+
+/// Drops slashes on both sides.
+fn relative(path: &[u8]) -> &[u8] {
+    let path = trimmed(path);
+    let start = path.iter().position(|byte| *byte != b'/');
+    start
+        .and_then(|start| path.get(start..))
+        .unwrap_or_default()
+}
+
+fn file_name(path: &[u8]) -> &[u8] {
+    path.rsplit(|byte| *byte == b'/').next().unwrap_or(path)
+}

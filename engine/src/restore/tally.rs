@@ -1,0 +1,89 @@
+//! What a restore did so far, counted from several threads.
+
+use std::sync::Mutex;
+
+use crate::error::{EngineError, Result};
+use crate::progress::Progress;
+use crate::sync::lock;
+use crate::target::error::{Escaped, TargetError};
+
+use super::{RestoreIssue, RestoreReport};
+
+/// Issues and warnings that a report keeps of each.
+const KEPT_MAX: usize = 1000;
+
+/// The report that is being made.
+pub(super) struct Tally<'a> {
+    report: Mutex<RestoreReport>,
+    progress: &'a dyn Progress,
+}
+
+impl<'a> Tally<'a> {
+    pub(super) fn new(progress: &'a dyn Progress) -> Self {
+        Self {
+            report: Mutex::default(),
+            progress,
+        }
+    }
+
+    /// Changes the counts.
+    pub(super) fn count(&self, change: impl FnOnce(&mut RestoreReport)) {
+        change(&mut lock(&self.report));
+    }
+
+    /// Notes that something of an entry could not be restored; `entries` of them count as failed.
+    pub(super) fn issue(&self, key: &[u8], error: &str, entries: u64) {
+        let shown = Escaped(key);
+        self.progress
+            .warning(&format!("cannot restore {shown}: {error}"));
+        let mut report = lock(&self.report);
+        report.failed += entries;
+        if report.issues.len() < KEPT_MAX {
+            report.issues.push(RestoreIssue {
+                path: String::from_utf8_lossy(key).into_owned(),
+                error: error.to_owned(),
+            });
+        }
+    }
+
+    /// Notes that an entry could not be written; fails if there is no room for any other.
+    pub(super) fn failed(&self, error: TargetError) -> Result<()> {
+        if error.is_out_of_space() {
+            return Err(EngineError::File {
+                operation: error.operation,
+                path: std::path::PathBuf::from(Escaped(&error.path).to_string()),
+                source: error.cause,
+            });
+        }
+        let what = format!("cannot {}: {}", error.operation, error.cause);
+        self.issue(&error.path, &what, 1);
+        Ok(())
+    }
+
+    /// Notes something that a person should know.
+    pub(super) fn warning(&self, text: String) {
+        self.progress.warning(&text);
+        let mut report = lock(&self.report);
+        if report.warnings.len() < KEPT_MAX {
+            report.warnings.push(text);
+        }
+    }
+
+    /// Gives the report.
+    pub(super) fn take(&self) -> RestoreReport {
+        std::mem::take(&mut lock(&self.report))
+    }
+}
+
+/// Tells whether an error concerns what was to be read alone, so that the rest can go on.
+pub(super) fn is_damage(error: &EngineError) -> bool {
+    use crate::storage::error::ErrorKind::{Denied, NotFound, Oversized, Permanent, Truncated};
+    match error {
+        EngineError::Damaged { .. } | EngineError::Format(_) => true,
+        EngineError::Storage(error) => matches!(
+            error.kind,
+            NotFound | Truncated | Oversized | Denied | Permanent
+        ),
+        _ => false,
+    }
+}
