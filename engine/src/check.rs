@@ -1,0 +1,179 @@
+//! Check: is everything there, and is it right?
+//!
+//! Two levels. *Structure* reads every object but the packs, and of the packs the nodes of trees
+//! and lists, each shared one once; of all other pack bytes it knows no more than the listing:
+//! that the pack is there and has its size. *Data* also reads the chosen packs whole and opens
+//! everything in them. So what is altered inside a pack of the right size, its directory
+//! included, is found for certain at the level of data only.
+//!
+//! What cannot be found at all: the latest amendment of a snapshot taken away, an object that
+//! nothing names taken away, and two key slots exchanged neither of which opened the repository.
+
+mod context;
+mod findings;
+mod listing;
+mod nodes;
+mod packs;
+mod records;
+#[cfg(test)]
+mod tests;
+mod verify;
+mod walk;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use larder_format::ids::ObjectId;
+
+use crate::cancel::Cancel;
+use crate::error::{EngineError, Result};
+use crate::progress::Progress;
+use crate::random;
+use crate::repository::Repository;
+use context::Context;
+use findings::Damage;
+use listing::Listing;
+
+/// How much of the packs' bytes is read.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum ReadData {
+    /// None: the structure alone.
+    No,
+    /// All of it.
+    All,
+    /// A random share, in percent.
+    Percent(f64),
+    /// The Nth of M parts, from 1, by pack name.
+    Part(u64, u64),
+}
+
+/// How a check is made.
+#[derive(Debug, Clone)]
+pub struct CheckOptions {
+    /// How much of the packs' bytes is read.
+    pub read_data: ReadData,
+}
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Worth knowing; nothing is wrong with any snapshot and nothing needs mending.
+    Note,
+    /// Damage that costs no data: a copy or another object still holds it.
+    Harmless,
+    /// Damage that costs data.
+    Loss,
+}
+
+/// One thing that check found.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Finding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// The object, by its name in the storage.
+    pub object: String,
+    /// What is wrong with it.
+    pub problem: String,
+    /// Ids of the snapshots that suffer.
+    pub snapshots: Vec<String>,
+    /// Paths that suffer, at most 1,000 per finding (lossy where they are not UTF-8).
+    pub paths: Vec<String>,
+}
+
+/// What a check saw.
+#[derive(Debug, Clone, Default, serde::Serialize)]
+pub struct CheckReport {
+    /// What was found, worst first.
+    pub findings: Vec<Finding>,
+    /// Snapshots whose structure was walked.
+    pub snapshots: u64,
+    /// Tree and list nodes, each counted once.
+    pub nodes: u64,
+    /// Chunks that are referred to.
+    pub chunks: u64,
+    /// Packs in the index.
+    pub packs: u64,
+    /// Packs whose bytes were all read, opened and hashed.
+    pub packs_read: u64,
+    /// Bytes read from the storage.
+    pub bytes_read: u64,
+    /// Seconds that it took.
+    pub seconds: f64,
+}
+
+/// Checks the repository.
+///
+/// Damage never ends it early: whatever can still be checked is.
+///
+/// # Errors
+/// `Request` for an impossible share of data, `Interrupted`, and what else keeps the check itself
+/// from being made, e.g. a storage that does not answer; damage is in the report.
+pub fn check(
+    repository: &Arc<Repository>,
+    options: &CheckOptions,
+    progress: &dyn Progress,
+    cancel: &Cancel,
+) -> Result<CheckReport> {
+    let clock = Instant::now();
+    options.read_data.check()?;
+    let context = Context::new(repository, progress, cancel);
+    let mut damage = Damage::new(repository.cache_dir());
+    progress.phase("checking records", None, None);
+    let mut listing = Listing::read(&context, &mut damage)?;
+    let view = records::check(&context, &listing, &mut damage)?;
+    let packs = packs::check(
+        &context,
+        &mut listing,
+        &view,
+        options.read_data,
+        &mut damage,
+    )?;
+    let walked = walk::check(&context, &view, &mut damage);
+    // What counted for this check alone must not be deduplicated against afterwards.
+    repository.index().drop_pending()?;
+    let walked = walked?;
+    Ok(CheckReport {
+        findings: damage.into_findings(),
+        snapshots: walked.snapshots,
+        nodes: walked.nodes,
+        chunks: walked.chunks,
+        packs: packs.packs,
+        packs_read: packs.packs_read,
+        bytes_read: context.bytes_read(),
+        seconds: clock.elapsed().as_secs_f64(),
+    })
+}
+
+impl ReadData {
+    fn check(self) -> Result<()> {
+        let is_possible = match self {
+            Self::No | Self::All => true,
+            Self::Percent(percent) => (0.0..=100.0).contains(&percent),
+            Self::Part(part, parts) => part >= 1 && part <= parts,
+        };
+        if is_possible {
+            return Ok(());
+        }
+        Err(EngineError::Request(
+            "the share of data to read must be a percentage from 0 to 100, or N/M with N from 1 to M"
+                .to_owned(),
+        ))
+    }
+
+    /// Tells whether a pack is read whole.
+    fn chooses(self, pack: &ObjectId) -> Result<bool> {
+        Ok(match self {
+            Self::No => false,
+            Self::All => true,
+            Self::Percent(percent) => {
+                let fraction = f64::from(u32::from_le_bytes(random::bytes()?)) / 2_f64.powi(32);
+                fraction * 100.0 < percent
+            }
+            Self::Part(part, parts) => {
+                let start = pack.0.first_chunk().copied().unwrap_or_default();
+                u64::from_be_bytes(start) % parts == part - 1
+            }
+        })
+    }
+}

@@ -1,0 +1,425 @@
+//! Every snapshot's trees, down to the places of their chunks.
+//!
+//! A node is read once, whichever snapshots share it: of a node below which everything is there,
+//! that is remembered. One with damage below is walked again in each snapshot, so that all paths
+//! and snapshots that suffer are known after one walk.
+
+use std::collections::HashSet;
+
+use larder_format::attributes;
+use larder_format::cell::{Cell, CellKind, Source};
+use larder_format::entry::{Attributes, Content, Entry, Extent};
+use larder_format::error::FormatError;
+use larder_format::ids::{ChunkId, ChunkType};
+use larder_format::list::{ListChild, ListInterior, decode_list_leaf};
+use larder_format::names;
+use larder_format::node::{Child, Interior, decode_leaf};
+
+use super::Severity;
+use super::context::Context;
+use super::findings::{Damage, DraftId};
+use super::nodes::Nodes;
+use crate::error::Result;
+use crate::index::PackKind;
+use crate::scratch::ScratchMap;
+use crate::view::View;
+
+/// Memory of each set of what was seen, before it goes to disk.
+const SEEN_BYTES: usize = 24 << 20;
+
+/// What was walked.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Walked {
+    pub snapshots: u64,
+    pub nodes: u64,
+    pub chunks: u64,
+}
+
+/// Walks every snapshot that is not forgotten, and the checkpoints that no later one replaces.
+pub(super) fn check(context: &Context<'_>, view: &View, damage: &mut Damage) -> Result<Walked> {
+    let is_live = |cell: &&Cell| match cell.kind {
+        CellKind::Revoked => false,
+        CellKind::Partial => !view.is_forgotten(&cell.id) && !view.is_superseded(&cell.id),
+        CellKind::Complete | CellKind::Shard => !view.is_forgotten(&cell.id),
+    };
+    let live: Vec<&Cell> = view.cells.values().filter(is_live).collect();
+    let progress = context.progress;
+    progress.phase("checking snapshots", Some(live.len() as u64), None);
+    let scratch = context.repository.cache_dir();
+    let mut walk = Walk {
+        context,
+        damage,
+        nodes: Nodes::new(context)?,
+        seen_nodes: ScratchMap::new(scratch, SEEN_BYTES),
+        seen_chunks: ScratchMap::new(scratch, SEEN_BYTES),
+        damaged_lists: HashSet::new(),
+        walked: Walked::default(),
+    };
+    for cell in live {
+        let mut malformed = None;
+        for source in &cell.sources {
+            let mut place = Site {
+                cell,
+                source,
+                malformed: &mut malformed,
+            };
+            let root = Claim {
+                id: source.root,
+                level: source.level,
+                entries: source.entries,
+                bytes: source.bytes,
+                lower: (&[], 0),
+                upper: None,
+                is_root: true,
+            };
+            walk.tree(&mut place, &root)?;
+        }
+        walk.walked.snapshots += 1;
+        progress.advance(1, 0);
+    }
+    Ok(walk.walked)
+}
+
+struct Walk<'a, 'b> {
+    context: &'a Context<'b>,
+    damage: &'a mut Damage,
+    nodes: Nodes<'a, 'b>,
+    /// 1 where everything below a node is there, else 0, by id.
+    seen_nodes: ScratchMap,
+    /// 1 where a chunk has a usable place, else 0, by prefix and length.
+    seen_chunks: ScratchMap,
+    /// Nodes of this file's list with damage below: a list may repeat itself.
+    damaged_lists: HashSet<ChunkId>,
+    walked: Walked,
+}
+
+/// Whose tree is walked.
+struct Site<'a> {
+    cell: &'a Cell,
+    source: &'a Source,
+    /// The finding about nodes of this snapshot that contradict each other.
+    malformed: &'a mut Option<DraftId>,
+}
+
+/// What is said of a node above it.
+struct Claim<'a> {
+    id: ChunkId,
+    level: u8,
+    entries: u64,
+    bytes: u64,
+    /// No key is below this one.
+    lower: (&'a [u8], u64),
+    /// All keys are below this one.
+    upper: Option<(&'a [u8], u64)>,
+    is_root: bool,
+}
+
+impl Walk<'_, '_> {
+    /// Walks a node of a tree and all below it; tells whether everything is there.
+    fn tree(&mut self, site: &mut Site<'_>, claim: &Claim<'_>) -> Result<bool> {
+        if self.is_clean(&claim.id)? {
+            return Ok(true);
+        }
+        let chunk_type = ChunkType::of_tree(claim.level);
+        let page = match self.nodes.read(chunk_type, &claim.id, self.damage)? {
+            Ok(page) => page,
+            Err(blame) => {
+                self.suffer(site, &blame, &lost_range(site.source, claim));
+                return self.remember(&claim.id, false);
+            }
+        };
+        let clean = if claim.level == 0 {
+            match decode_leaf(&page) {
+                Ok(entries) => self.leaf(site, claim, &entries)?,
+                Err(error) => self.malformed(site, &error, &lost_range(site.source, claim)),
+            }
+        } else {
+            match Interior::decode(&page) {
+                Ok(node) => self.interior(site, claim, &node)?,
+                Err(error) => self.malformed(site, &error, &lost_range(site.source, claim)),
+            }
+        };
+        self.remember(&claim.id, clean)
+    }
+
+    fn leaf(&mut self, site: &mut Site<'_>, claim: &Claim<'_>, entries: &[Entry]) -> Result<bool> {
+        let bytes = entries.iter().map(|entry| entry.size);
+        let bytes = bytes.fold(0, u64::wrapping_add);
+        let in_range = entries
+            .iter()
+            .all(|entry| claim.spans((&entry.key, entry.ordinal)));
+        let mut clean = true;
+        if entries.len() as u64 != claim.entries || bytes != claim.bytes || !in_range {
+            clean = self.malformed(site, &CONTRADICTION, &lost_range(site.source, claim));
+        }
+        for entry in entries {
+            clean &= self.content(site, entry)?;
+            if let Attributes::OutOfLine(id) = &entry.attributes {
+                clean &= self.value(site, id, &entry.key)?;
+            }
+        }
+        Ok(clean)
+    }
+
+    fn interior(
+        &mut self,
+        site: &mut Site<'_>,
+        claim: &Claim<'_>,
+        node: &Interior,
+    ) -> Result<bool> {
+        let sum = |value: fn(&Child) -> u64| {
+            let values = node.children.iter().map(value);
+            values.fold(0, u64::wrapping_add)
+        };
+        let separators = node.children.iter().skip(1).map(separator);
+        let fits = node.level == claim.level
+            && sum(|child| child.entries) == claim.entries
+            && sum(|child| child.bytes) == claim.bytes
+            && node.children.len() > usize::from(claim.is_root)
+            && separators.clone().all(|separator| claim.spans(separator));
+        if !fits {
+            // Going below could take for ever: somebody hostile may have written it.
+            return Ok(self.malformed(site, &CONTRADICTION, &lost_range(site.source, claim)));
+        }
+        let mut clean = true;
+        let uppers = separators.map(Some).chain([claim.upper]);
+        for (position, (child, upper)) in node.children.iter().zip(uppers).enumerate() {
+            let below = Claim {
+                id: child.id,
+                level: claim.level.saturating_sub(1),
+                entries: child.entries,
+                bytes: child.bytes,
+                lower: if position == 0 {
+                    claim.lower
+                } else {
+                    separator(child)
+                },
+                upper,
+                is_root: false,
+            };
+            clean &= self.tree(site, &below)?;
+        }
+        Ok(clean)
+    }
+
+    fn content(&mut self, site: &mut Site<'_>, entry: &Entry) -> Result<bool> {
+        match &entry.content {
+            Content::None => Ok(true),
+            Content::Whole(id) => self.data(site, id, entry.size, &entry.key),
+            Content::Extents(extents) => self.extents(site, extents, &entry.key),
+            Content::List { root, level } => {
+                let root = ListChild {
+                    id: *root,
+                    bytes: entry.size,
+                    extents: 0,
+                };
+                self.damaged_lists.clear();
+                self.list(site, &root, *level, true, &entry.key)
+            }
+        }
+    }
+
+    fn extents(&mut self, site: &mut Site<'_>, extents: &[Extent], key: &[u8]) -> Result<bool> {
+        let mut clean = true;
+        for extent in extents {
+            if let Extent::Data { id, length } = extent {
+                clean &= self.data(site, id, *length, key)?;
+            }
+        }
+        Ok(clean)
+    }
+
+    /// Walks a node of a file's list and all below it; tells whether everything is there.
+    fn list(
+        &mut self,
+        site: &mut Site<'_>,
+        claim: &ListChild,
+        level: u8,
+        is_root: bool,
+        key: &[u8],
+    ) -> Result<bool> {
+        if self.is_clean(&claim.id)? {
+            return Ok(true);
+        }
+        if self.damaged_lists.contains(&claim.id) {
+            return Ok(false);
+        }
+        let chunk_type = ChunkType::of_list(level);
+        let page = match self.nodes.read(chunk_type, &claim.id, self.damage)? {
+            Ok(page) => page,
+            Err(blame) => {
+                self.suffer(site, &blame, &path_of(site.source, key));
+                return self.remember(&claim.id, false);
+            }
+        };
+        let says = |bytes: u64, extents: u64| {
+            bytes == claim.bytes && (is_root || extents == claim.extents)
+        };
+        let path = || path_of(site.source, key);
+        let clean = if level == 0 {
+            match decode_list_leaf(&page) {
+                Ok(extents) => {
+                    let bytes = extents.iter().map(Extent::length);
+                    let bytes = bytes.fold(0, u64::saturating_add);
+                    let fits = says(bytes, extents.len() as u64);
+                    let fits = fits || self.malformed(site, &CONTRADICTION, &path());
+                    self.extents(site, &extents, key)? && fits
+                }
+                Err(error) => self.malformed(site, &error, &path()),
+            }
+        } else {
+            match ListInterior::decode(&page) {
+                Ok(node) => {
+                    let sum = |value: fn(&ListChild) -> u64| {
+                        let values = node.children.iter().map(value);
+                        values.fold(0, u64::saturating_add)
+                    };
+                    let fits = says(sum(|child| child.bytes), sum(|child| child.extents))
+                        && node.level == level;
+                    let mut clean = fits || self.malformed(site, &CONTRADICTION, &path());
+                    for child in &node.children {
+                        clean &= self.list(site, child, level.saturating_sub(1), false, key)?;
+                    }
+                    clean
+                }
+                Err(error) => self.malformed(site, &error, &path()),
+            }
+        };
+        if !clean {
+            self.damaged_lists.insert(claim.id);
+        }
+        self.remember(&claim.id, clean)
+    }
+
+    /// Tells whether a chunk of a file has a usable place.
+    fn data(&mut self, site: &mut Site<'_>, id: &ChunkId, length: u64, key: &[u8]) -> Result<bool> {
+        let prefix = id.prefix();
+        let seen_key = [prefix.0.as_slice(), &length.to_le_bytes()].concat();
+        let seen = self.seen_chunks.get(&seen_key)?;
+        if seen.as_deref() == Some(&[1]) {
+            return Ok(true);
+        }
+        let mut places = self.context.repository.index().lookup(&prefix)?;
+        places
+            .retain(|place| place.pack_kind == PackKind::Data && u64::from(place.length) == length);
+        let mut clean = false;
+        for place in &places {
+            clean = clean || self.damage.holds(&prefix, place)?;
+        }
+        if seen.is_none() {
+            self.walked.chunks += 1;
+            self.seen_chunks.insert(&seen_key, &[u8::from(clean)])?;
+        }
+        if !clean {
+            let blame = self.damage.blame(&places, &format!("the chunk {id}"));
+            self.suffer(site, &blame, &path_of(site.source, key));
+        }
+        Ok(clean)
+    }
+
+    /// Reads the attributes that an entry keeps out of line.
+    fn value(&mut self, site: &mut Site<'_>, id: &ChunkId, key: &[u8]) -> Result<bool> {
+        let seen_key = id.0;
+        let seen = self.seen_chunks.get(&seen_key)?;
+        if seen.as_deref() == Some(&[1]) {
+            return Ok(true);
+        }
+        let read = self.nodes.read(ChunkType::Value, id, self.damage)?;
+        let clean = match read {
+            Ok(record) => match attributes::decode(&record) {
+                Ok(_) => true,
+                Err(error) => self.malformed(site, &error, &path_of(site.source, key)),
+            },
+            Err(blame) => {
+                self.suffer(site, &blame, &path_of(site.source, key));
+                false
+            }
+        };
+        if seen.is_none() {
+            self.walked.chunks += 1;
+            self.seen_chunks.insert(&seen_key, &[u8::from(clean)])?;
+        }
+        Ok(clean)
+    }
+
+    fn suffer(&mut self, site: &Site<'_>, blame: &[DraftId], path: &str) {
+        for draft in blame {
+            self.damage.suffer(*draft, &site.cell.id, Some(path));
+        }
+    }
+
+    /// Reports nodes that open and contradict the format or each other; gives false.
+    fn malformed(&mut self, site: &mut Site<'_>, error: &FormatError, path: &str) -> bool {
+        let draft = *site.malformed.get_or_insert_with(|| {
+            let problem = format!(
+                "its tree was written wrongly or by somebody hostile: {error}; back the source up again"
+            );
+            self.damage
+                .add(Severity::Loss, names::cell(&site.cell.id), problem)
+        });
+        self.damage.suffer(draft, &site.cell.id, Some(path));
+        false
+    }
+
+    fn is_clean(&mut self, id: &ChunkId) -> Result<bool> {
+        self.context.cancel.check()?;
+        let seen = self.seen_nodes.get(&id.0)?;
+        if seen.is_none() {
+            self.walked.nodes += 1;
+        }
+        Ok(seen.as_deref() == Some(&[1]))
+    }
+
+    fn remember(&mut self, id: &ChunkId, clean: bool) -> Result<bool> {
+        self.seen_nodes.insert(&id.0, &[u8::from(clean)])?;
+        Ok(clean)
+    }
+}
+
+const CONTRADICTION: FormatError = FormatError::Malformed {
+    what: "tree",
+    at: 0,
+    why: "a node is not what is said of it above",
+};
+
+impl Claim<'_> {
+    fn spans(&self, place: (&[u8], u64)) -> bool {
+        self.lower <= place && self.upper.is_none_or(|upper| place < upper)
+    }
+}
+
+fn separator(child: &Child) -> (&[u8], u64) {
+    (&child.separator_key, child.separator_ordinal)
+}
+
+/// Gives an entry's path as it was backed up, without a closing slash.
+fn path_of(source: &Source, key: &[u8]) -> String {
+    let root = source.path.strip_suffix(b"/").unwrap_or(&source.path);
+    let key = key.strip_suffix(b"/").unwrap_or(key);
+    let path = if key.is_empty() {
+        source.path.clone()
+    } else {
+        [root, b"/", key].concat()
+    };
+    String::from_utf8_lossy(&path).into_owned()
+}
+
+/// Says which paths are lost with a node that held their names.
+fn lost_range(source: &Source, claim: &Claim<'_>) -> String {
+    let whole = claim.lower.0.is_empty() && claim.upper.is_none();
+    if whole {
+        return path_of(source, b"");
+    }
+    let from = path_of(source, claim.lower.0);
+    let count = claim.entries;
+    match claim.upper {
+        Some((upper, _)) => {
+            let to = path_of(source, upper);
+            format!("{count} entries from {from} up to before {to}")
+        }
+        None => {
+            let end = path_of(source, b"");
+            format!("{count} entries from {from} to the end of {end}")
+        }
+    }
+}
