@@ -1,3 +1,144 @@
-//! The larder command.
+//! The larder command: arguments, rendering and exit codes over the engine.
 
-fn main() {}
+mod args;
+mod commands;
+mod context;
+mod exit;
+mod interrupt;
+mod item;
+mod output;
+mod password;
+mod progress;
+mod render;
+mod settings;
+mod times;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use clap::error::ErrorKind;
+use serde::Serialize;
+
+use crate::args::Arguments;
+use crate::context::Context;
+use crate::exit::Exit;
+use crate::interrupt::Interrupt;
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return misunderstood(&error).into(),
+    };
+    let json = arguments.global.json;
+    let result = run(arguments);
+    if output::reader_has_gone() {
+        interrupt::end_by_closed_pipe();
+    }
+    match result {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            let exit = Exit::of(&error);
+            report(&paragraph(&error), exit, json);
+            exit.into()
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> anyhow::Result<Exit> {
+    start_log(arguments.global.verbose);
+    let interrupt = Interrupt::install()?;
+    let context = Context::new(arguments.global, &arguments.command, interrupt)?;
+    commands::run(&context, arguments.command)
+}
+
+/// Answers what clap could not parse, or was asked to show.
+fn misunderstood(error: &clap::Error) -> Exit {
+    if !error.use_stderr() {
+        let _ = error.print();
+        return Exit::Success;
+    }
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        let _ = error.print();
+        return Exit::Failure;
+    }
+    let json = std::env::args_os().any(|argument| argument == "--json");
+    let text = error.render().to_string();
+    report(
+        text.trim_start_matches("error: ").trim_end(),
+        Exit::Failure,
+        json,
+    );
+    Exit::Failure
+}
+
+/// Joins an error and its causes into one paragraph.
+fn paragraph(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        // Some errors tell their cause themselves.
+        if text.ends_with(&cause) {
+            continue;
+        }
+        if !text.is_empty() {
+            text.push_str(": ");
+        }
+        text.push_str(&cause);
+    }
+    text
+}
+
+/// Writes an error to standard error, for a person and, if asked, for a program.
+fn report(message: &str, exit: Exit, json: bool) {
+    #[derive(Serialize)]
+    struct Error<'a> {
+        code: u8,
+        message: &'a str,
+    }
+    let mut stderr = std::io::stderr().lock();
+    let _ = writeln!(stderr, "larder: {message}");
+    if json {
+        let code = exit.code();
+        let _ = output::message(&mut stderr, "error", &Error { code, message });
+    }
+}
+
+/// Sends the log to standard error, as much of it as `-v` asks for, or as `LARDER_LOG` says.
+fn start_log(verbose: u8) {
+    let level = match verbose {
+        0 => "error",
+        1 => "info",
+        2 => "debug",
+        _ => "trace",
+    };
+    // Below `trace`, what libraries say about themselves is left out.
+    let usual = if verbose < 3 {
+        format!("error,larder={level},larder_engine={level}")
+    } else {
+        level.to_owned()
+    };
+    let directives = std::env::var("LARDER_LOG").unwrap_or(usual);
+    let filter = tracing_subscriber::EnvFilter::builder().parse_lossy(directives);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    let _ = log.try_init();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context as _;
+
+    #[test]
+    fn an_error_is_one_paragraph_and_says_nothing_twice() {
+        let error = Err::<(), _>(anyhow::anyhow!("no such file"))
+            .context("cannot open x: no such file")
+            .context("cannot read the settings");
+        let text = error.map_or_else(|error| paragraph(&error), |()| String::new());
+        assert_eq!(
+            text,
+            "cannot read the settings: cannot open x: no such file"
+        );
+    }
+}

@@ -1,0 +1,425 @@
+//! `larder backup`.
+
+use std::ffi::OsStr;
+use std::io::Read as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Component, Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use clap::{Args, ValueEnum};
+use jiff::Zoned;
+use larder_engine::backup::{BackupOptions, BackupReport, Compression, Selection, backup};
+
+use crate::context::Context;
+use crate::exit::Exit;
+use crate::settings::{BackupSettings, Env, process_env};
+use crate::{output, render, times};
+
+/// Seconds between checkpoints unless told otherwise.
+const CHECKPOINT_SECONDS: u64 = 300;
+
+/// Back up files and folders into a new snapshot
+///
+/// Files whose size, times and inode are as in the parent (the newest snapshot of the same host
+/// and sources) are not read again. An interrupted backup leaves a checkpoint, from which the next
+/// one goes on. Every option but the ones for a single run can have a default in larder.toml;
+/// patterns given here are added to those there, and --SWITCH=false turns a switch of the file off.
+///
+/// Example: larder backup /home /etc --exclude '*.iso' --exclude-caches --tag nightly
+#[derive(Debug, Default, Args)]
+pub struct BackupArgs {
+    /// Files and folders to back up; by default those of larder.toml
+    #[arg(value_name = "SOURCE")]
+    sources: Vec<PathBuf>,
+
+    /// Leave out what matches this gitignore-style pattern; `!` before a pattern takes back
+    #[arg(short, long, value_name = "PATTERN", help_heading = "Selection")]
+    exclude: Vec<String>,
+    /// The same, whatever the case
+    #[arg(long, value_name = "PATTERN", help_heading = "Selection")]
+    iexclude: Vec<String>,
+    /// Leave out what matches the patterns in this file, one a line
+    #[arg(long, value_name = "FILE", help_heading = "Selection")]
+    exclude_file: Vec<PathBuf>,
+    /// The same, whatever the case
+    #[arg(long, value_name = "FILE", help_heading = "Selection")]
+    iexclude_file: Vec<PathBuf>,
+    /// Heed files of this name, which hold patterns for the folder they are in
+    #[arg(long, value_name = "NAME", help_heading = "Selection")]
+    ignore_file: Option<String>,
+    /// Leave out folders that hold a file NAME (which begins with HEADER, if that is given)
+    #[arg(long, value_name = "NAME[:HEADER]", help_heading = "Selection")]
+    exclude_if_present: Vec<String>,
+    /// Leave out folders with a valid CACHEDIR.TAG
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", hide_possible_values = true, help_heading = "Selection")]
+    exclude_caches: Option<bool>,
+    /// Leave out files larger than this, e.g. 500M or 2G
+    #[arg(long, value_name = "SIZE", value_parser = times::bytes, help_heading = "Selection")]
+    exclude_larger_than: Option<u64>,
+    /// Do not enter other file systems
+    #[arg(short = 'x', long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", hide_possible_values = true, help_heading = "Selection")]
+    one_file_system: Option<bool>,
+    /// Back up only the paths in this file, one a line
+    ///
+    /// They lie below the sources; without SOURCE they may lie anywhere. Blank lines and lines that
+    /// begin with # are skipped. - is standard input.
+    #[arg(long, value_name = "FILE", help_heading = "Selection")]
+    files_from: Vec<PathBuf>,
+    /// The same, with a NUL after each path and nothing skipped
+    #[arg(long, value_name = "FILE", help_heading = "Selection")]
+    files_from0: Vec<PathBuf>,
+
+    /// Tags of the snapshot
+    #[arg(
+        long,
+        value_name = "TAG[,TAG...]",
+        value_delimiter = ',',
+        help_heading = "Snapshot"
+    )]
+    tag: Vec<String>,
+    /// Host name of the snapshot [env: LARDER_HOST] [default: the machine's]
+    #[arg(long, value_name = "HOST", help_heading = "Snapshot")]
+    host: Option<String>,
+    /// Time of the snapshot, e.g. '2026-11-01 03:00' [default: now]
+    #[arg(long, value_name = "TIME", help_heading = "Snapshot")]
+    time: Option<String>,
+    /// Make no snapshot if nothing changed since the parent
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", hide_possible_values = true, help_heading = "Snapshot")]
+    skip_if_unchanged: Option<bool>,
+    /// Write nothing; say what would be new
+    #[arg(short = 'n', long, help_heading = "Snapshot")]
+    dry_run: bool,
+
+    /// Compare with this snapshot [default: the newest of the same host and sources]
+    #[arg(long, value_name = "ID", help_heading = "Reading")]
+    parent: Option<String>,
+    /// Read every file, whatever the parent says
+    #[arg(short, long, help_heading = "Reading")]
+    force: bool,
+    /// Do not compare ctime
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", hide_possible_values = true, help_heading = "Reading")]
+    ignore_ctime: Option<bool>,
+    /// Do not compare inode numbers
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", hide_possible_values = true, help_heading = "Reading")]
+    ignore_inode: Option<bool>,
+    /// Keep the time of the last read
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", hide_possible_values = true, help_heading = "Reading")]
+    with_atime: Option<bool>,
+    /// Read block devices and named pipes as files
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", hide_possible_values = true, help_heading = "Reading")]
+    read_special: Option<bool>,
+
+    /// `off`, `auto` (zstd level 3 where it pays), or a level of zstd from 1 to 19 [default: auto]
+    #[arg(long, value_name = "HOW", value_parser = compression, help_heading = "Writing")]
+    compression: Option<Compression>,
+    /// Whether small pieces are compressed together [default: on]
+    #[arg(long, value_name = "WHETHER", help_heading = "Writing")]
+    solid: Option<Switch>,
+    /// Time between checkpoints, e.g. 90s or 10m; 0 for one every 256 entries [default: 5m]
+    #[arg(long, value_name = "DURATION", value_parser = checkpoint, help_heading = "Writing")]
+    checkpoint_interval: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Switch {
+    On,
+    Off,
+}
+
+/// Backs the sources up.
+///
+/// # Errors
+/// What keeps the snapshot from being made.
+pub fn run(context: &Context, args: &BackupArgs) -> anyhow::Result<Exit> {
+    let options = args.options(&context.settings.backup, &process_env, &Zoned::now())?;
+    let repository = context.open()?;
+    let reporter = context.reporter();
+    let result = backup(&repository, &options, &reporter, context.cancel());
+    reporter.finish();
+    let report = result?;
+    if context.json() {
+        output::summary(&report)?;
+    } else if context.talks() {
+        output::line(&summary(&report, options.dry_run))?;
+    }
+    Ok(
+        if report.issue_count > 0 || report.statistics.unreadable > 0 {
+            Exit::SourceUnreadable
+        } else {
+            Exit::Success
+        },
+    )
+}
+
+impl BackupArgs {
+    /// Joins the flags with the file's defaults; flags win, and patterns add up.
+    fn options(
+        &self,
+        file: &BackupSettings,
+        env: Env,
+        now: &Zoned,
+    ) -> anyhow::Result<BackupOptions> {
+        let (sources, only) = self.what(file)?;
+        let in_file = |key: &str| format!("larder.toml, [backup] {key}");
+        let time = self.time.as_deref().map(|text| times::point(text, now));
+        let compressed = match (&self.compression, &file.compression) {
+            (Some(flag), _) => *flag,
+            (None, Some(text)) => compression(text).with_context(|| in_file("compression"))?,
+            (None, None) => Compression::Auto,
+        };
+        let checkpoint_seconds = match (self.checkpoint_interval, &file.checkpoint_interval) {
+            (Some(flag), _) => flag,
+            (None, Some(text)) => {
+                checkpoint(text).with_context(|| in_file("checkpoint-interval"))?
+            }
+            (None, None) => CHECKPOINT_SECONDS,
+        };
+        let solid = self.solid.map(|switch| switch == Switch::On);
+        let switch = |flag: Option<bool>, file: Option<bool>| flag.or(file).unwrap_or(false);
+        Ok(BackupOptions {
+            sources,
+            selection: self.selection(file, only)?,
+            host: self.host_name(file, env)?,
+            user: user_name(),
+            tags: if self.tag.is_empty() {
+                file.tag.clone()
+            } else {
+                self.tag.clone()
+            },
+            time: time.transpose().context("--time")?,
+            parent: self.parent.clone(),
+            force: self.force,
+            ignore_ctime: switch(self.ignore_ctime, file.ignore_ctime),
+            ignore_inode: switch(self.ignore_inode, file.ignore_inode),
+            with_atime: switch(self.with_atime, file.with_atime),
+            read_special: switch(self.read_special, file.read_special),
+            skip_if_unchanged: switch(self.skip_if_unchanged, file.skip_if_unchanged),
+            dry_run: self.dry_run,
+            compression: compressed,
+            solid: solid.or(file.solid).unwrap_or(true),
+            checkpoint_seconds,
+        })
+    }
+
+    /// Gives the sources, or the paths of `--files-from`, made absolute.
+    fn what(&self, file: &BackupSettings) -> anyhow::Result<(Vec<PathBuf>, Vec<PathBuf>)> {
+        let current = std::env::current_dir().context("cannot tell the current folder")?;
+        let place = |paths: Vec<PathBuf>| -> anyhow::Result<Vec<PathBuf>> {
+            paths.iter().map(|path| absolute(path, &current)).collect()
+        };
+        if !self.files_from.is_empty() || !self.files_from0.is_empty() {
+            let mut listed = Vec::new();
+            for path in &self.files_from {
+                listed.extend(lines(&read_list(path)?));
+            }
+            for path in &self.files_from0 {
+                listed.extend(records(&read_list(path)?));
+            }
+            if listed.is_empty() {
+                bail!("--files-from lists no path; nothing was backed up");
+            }
+            // Without a source the paths may lie anywhere; those of the file are not meant.
+            return Ok((place(self.sources.clone())?, place(listed)?));
+        }
+        let sources = if self.sources.is_empty() {
+            &file.sources
+        } else {
+            &self.sources
+        };
+        if sources.is_empty() {
+            bail!(
+                "nothing to back up was named; give files or folders, e.g. `larder backup /home`, \
+                 or `sources` in larder.toml"
+            );
+        }
+        Ok((place(sources.clone())?, Vec::new()))
+    }
+
+    fn selection(&self, file: &BackupSettings, only: Vec<PathBuf>) -> anyhow::Result<Selection> {
+        let larger = match (self.exclude_larger_than, &file.exclude_larger_than) {
+            (Some(flag), _) => Some(flag),
+            (None, Some(text)) => {
+                Some(times::bytes(text).context("larder.toml, [backup] exclude-larger-than")?)
+            }
+            (None, None) => None,
+        };
+        Ok(Selection {
+            exclude: joined(&file.exclude, &self.exclude),
+            iexclude: joined(&file.iexclude, &self.iexclude),
+            exclude_files: joined(&file.exclude_file, &self.exclude_file),
+            iexclude_files: joined(&file.iexclude_file, &self.iexclude_file),
+            ignore_file: self.ignore_file.clone().or(file.ignore_file.clone()),
+            exclude_if_present: joined(&file.exclude_if_present, &self.exclude_if_present),
+            exclude_caches: self.exclude_caches.or(file.exclude_caches).unwrap_or(false),
+            exclude_larger_than: larger,
+            one_file_system: self
+                .one_file_system
+                .or(file.one_file_system)
+                .unwrap_or(false),
+            only,
+        })
+    }
+
+    fn host_name(&self, file: &BackupSettings, env: Env) -> anyhow::Result<String> {
+        let environment = || env("LARDER_HOST").map(|name| name.to_string_lossy().into());
+        let named = self.host.clone().or_else(environment).or(file.host.clone());
+        if let Some(host) = named {
+            return Ok(host);
+        }
+        let system = rustix::system::uname();
+        let host = system.nodename().to_string_lossy().into_owned();
+        if host.is_empty() {
+            bail!("this machine has no host name; give one with --host");
+        }
+        Ok(host)
+    }
+}
+
+fn joined<T: Clone>(first: &[T], then: &[T]) -> Vec<T> {
+    first.iter().chain(then).cloned().collect()
+}
+
+fn user_name() -> String {
+    let name = uzers::get_current_username();
+    name.map_or_else(
+        || uzers::get_current_uid().to_string(),
+        |name| name.to_string_lossy().into_owned(),
+    )
+}
+
+fn compression(text: &str) -> anyhow::Result<Compression> {
+    match text {
+        "off" => Ok(Compression::Off),
+        "auto" => Ok(Compression::Auto),
+        level => match level.parse() {
+            Ok(level @ 1..=19) => Ok(Compression::Level(level)),
+            _ => bail!("'{text}' is none of off, auto, and the levels 1 to 19"),
+        },
+    }
+}
+
+fn checkpoint(text: &str) -> anyhow::Result<u64> {
+    times::seconds(text)
+}
+
+/// Makes a path absolute without resolving its last part, should that be a symbolic link.
+fn absolute(path: &Path, current: &Path) -> anyhow::Result<PathBuf> {
+    if path.as_os_str().is_empty() {
+        bail!("an empty path names nothing to back up");
+    }
+    let mut result = PathBuf::from("/");
+    for component in current.join(path).components() {
+        match component {
+            Component::Normal(name) => result.push(name),
+            Component::ParentDir => {
+                // What is above a symbolic link is above what it leads to.
+                if result.is_symlink() {
+                    let tried = || format!("cannot follow {}", result.display());
+                    result = result.canonicalize().with_context(tried)?;
+                }
+                result.pop();
+            }
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    Ok(result)
+}
+
+fn read_list(path: &Path) -> anyhow::Result<Vec<u8>> {
+    let tried = || format!("cannot read the list of files {}", path.display());
+    if path == Path::new("-") {
+        let mut bytes = Vec::new();
+        std::io::stdin()
+            .read_to_end(&mut bytes)
+            .with_context(tried)?;
+        return Ok(bytes);
+    }
+    std::fs::read(path).with_context(tried)
+}
+
+fn lines(list: &[u8]) -> Vec<PathBuf> {
+    list.split(|byte| *byte == b'\n')
+        .map(|line| line.strip_suffix(b"\r").unwrap_or(line))
+        .filter(|line| !line.trim_ascii().is_empty() && !line.starts_with(b"#"))
+        .map(|line| PathBuf::from(OsStr::from_bytes(line)))
+        .collect()
+}
+
+fn records(list: &[u8]) -> Vec<PathBuf> {
+    list.split(|byte| *byte == 0)
+        .filter(|path| !path.is_empty())
+        .map(|path| PathBuf::from(OsStr::from_bytes(path)))
+        .collect()
+}
+
+/// Tells what a backup did, for people.
+fn summary(report: &BackupReport, dry_run: bool) -> String {
+    let counted = &report.statistics;
+    let mut text = String::new();
+    if let Some(checkpoint) = &report.resumed_from {
+        text.push_str(&format!("went on from checkpoint {}\n", short(checkpoint)));
+    }
+    match &report.parent {
+        Some(parent) => text.push_str(&format!("compared with   snapshot {}\n", short(parent))),
+        None => text.push_str("compared with   nothing: the first of these sources\n"),
+    }
+    text.push_str(&format!(
+        "entries         {} new, {} changed, {} unchanged\n",
+        render::count(counted.new),
+        render::count(counted.changed),
+        render::count(counted.unchanged)
+    ));
+    text.push_str(&format!(
+        "source          {} in {}, {} read\n",
+        render::size(counted.bytes),
+        render::counted(counted.files, "file", "files"),
+        render::size(counted.bytes_read)
+    ));
+    let verb = if dry_run {
+        "would add      "
+    } else {
+        "added          "
+    };
+    text.push_str(&format!(
+        "{verb} {}, {} stored\n",
+        render::size(counted.bytes_added),
+        render::size(counted.bytes_stored)
+    ));
+    text.push_str(&format!(
+        "time            {}\n",
+        render::duration(report.seconds)
+    ));
+    if report.issue_count > 0 {
+        let paths = render::counted(report.issue_count, "path", "paths");
+        text.push_str(&format!(
+            "warning         {paths} could not be read in full\n"
+        ));
+    }
+    if counted.changed_while_read > 0 {
+        let files = render::counted(counted.changed_while_read, "file", "files");
+        text.push_str(&format!(
+            "warning         {files} changed while being read\n"
+        ));
+    }
+    match &report.snapshot {
+        Some(snapshot) => text.push_str(&format!("snapshot {} saved", short(snapshot))),
+        None if dry_run => text.push_str("dry run: nothing was written"),
+        None => text.push_str("nothing changed: no snapshot was made"),
+    }
+    text
+}
+
+fn short(id: &str) -> &str {
+    id.get(..8).unwrap_or(id)
+}
+
+#[cfg(test)]
+#[path = "backup_tests.rs"]
+mod tests;

@@ -1,0 +1,266 @@
+//! `larder check`.
+
+use std::fmt::Write as _;
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use larder_engine::check::{CheckOptions, CheckReport, Finding, ReadData, Severity, check};
+
+use crate::context::Context;
+use crate::exit::Exit;
+use crate::output::{self, Output};
+use crate::render;
+
+/// Paths shown of one finding unless `-v` is given.
+const PATHS_SHOWN: usize = 10;
+
+/// Check that everything is there and right
+///
+/// The structure is always checked: every snapshot, and all that it needs, is there. With
+/// --read-data the bytes of all packs, or of a part of them, are read and verified too. What is
+/// found names the damaged object and the snapshots and paths that suffer.
+///
+/// Examples: larder check --read-data
+///           larder check --read-data=10%
+///           larder check --read-data=3/7     (the third of seven parts)
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub struct CheckArgs {
+    /// Read and verify the packs too: all, a random N%, or the Nth of M parts
+    #[arg(long, value_name = "N%|N/M", num_args = 0..=1, require_equals = true,
+          default_missing_value = "all", value_parser = read_data)]
+    read_data: Option<ReadData>,
+}
+
+/// Checks the repository.
+///
+/// # Errors
+/// What keeps the check from being made; damage is in the exit code.
+pub fn run(context: &Context, args: &CheckArgs) -> anyhow::Result<Exit> {
+    let repository = context.open()?;
+    let options = CheckOptions {
+        read_data: args.read_data.unwrap_or(ReadData::No),
+    };
+    let reporter = context.reporter();
+    let result = check(&repository, &options, &reporter, context.cancel());
+    reporter.finish();
+    let report = result?;
+    if context.json() {
+        let mut out = Output::new();
+        for finding in &report.findings {
+            output::message(&mut out, "finding", finding)?;
+        }
+        std::io::Write::flush(&mut out)?;
+        output::summary(&Summary::of(&report))?;
+    } else {
+        let all_paths = context.globals.verbose > 0;
+        let found = findings(&report.findings, all_paths);
+        if !found.is_empty() {
+            output::line(found.trim_end())?;
+        }
+        if context.talks() {
+            output::line(&summary(&report))?;
+        }
+    }
+    Ok(exit(&report.findings))
+}
+
+/// The report without its findings, which were messages of their own.
+#[derive(serde::Serialize)]
+struct Summary {
+    snapshots: u64,
+    nodes: u64,
+    chunks: u64,
+    packs: u64,
+    packs_read: u64,
+    bytes_read: u64,
+    seconds: f64,
+    loss: usize,
+    harmless: usize,
+    notes: usize,
+}
+
+impl Summary {
+    fn of(report: &CheckReport) -> Self {
+        let count = |severity| number_of(&report.findings, severity);
+        Self {
+            snapshots: report.snapshots,
+            nodes: report.nodes,
+            chunks: report.chunks,
+            packs: report.packs,
+            packs_read: report.packs_read,
+            bytes_read: report.bytes_read,
+            seconds: report.seconds,
+            loss: count(Severity::Loss),
+            harmless: count(Severity::Harmless),
+            notes: count(Severity::Note),
+        }
+    }
+}
+
+fn number_of(findings: &[Finding], severity: Severity) -> usize {
+    findings
+        .iter()
+        .filter(|finding| finding.severity == severity)
+        .count()
+}
+
+fn exit(findings: &[Finding]) -> Exit {
+    match findings.iter().map(|finding| finding.severity).max() {
+        Some(Severity::Loss) => Exit::DataLost,
+        Some(Severity::Harmless) => Exit::DamageHarmless,
+        Some(Severity::Note) | None => Exit::Success,
+    }
+}
+
+fn read_data(text: &str) -> anyhow::Result<ReadData> {
+    let wrong = || format!("'{text}' is neither a share like 10% nor a part like 3/7");
+    if text == "all" {
+        return Ok(ReadData::All);
+    }
+    if let Some(percent) = text.strip_suffix('%') {
+        let percent: f64 = percent.parse().ok().with_context(wrong)?;
+        if !(percent > 0.0 && percent <= 100.0) {
+            bail!("{text} is not between 0% and 100%");
+        }
+        return Ok(ReadData::Percent(percent));
+    }
+    let (part, parts) = text.split_once('/').with_context(wrong)?;
+    let part: u64 = part.parse().ok().with_context(wrong)?;
+    let parts: u64 = parts.parse().ok().with_context(wrong)?;
+    if part == 0 || part > parts {
+        bail!("there is no part {text}; the parts of {parts} are 1/{parts} to {parts}/{parts}");
+    }
+    Ok(ReadData::Part(part, parts))
+}
+
+/// Shows the findings in groups, worst first.
+fn findings(findings: &[Finding], all_paths: bool) -> String {
+    let mut text = String::new();
+    for (severity, heading) in [
+        (Severity::Loss, "damage that costs data"),
+        (Severity::Harmless, "damage that costs no data"),
+        (Severity::Note, "worth knowing"),
+    ] {
+        let number = number_of(findings, severity);
+        if number == 0 {
+            continue;
+        }
+        let _ = writeln!(text, "{heading} ({}):", render::count(number as u64));
+        for finding in findings
+            .iter()
+            .filter(|finding| finding.severity == severity)
+        {
+            show(&mut text, finding, all_paths);
+        }
+        text.push('\n');
+    }
+    text
+}
+
+fn show(text: &mut String, finding: &Finding, all_paths: bool) {
+    let printable = |text: &String| render::printable(text.as_bytes());
+    let _ = writeln!(
+        text,
+        "  {}: {}",
+        printable(&finding.object),
+        printable(&finding.problem)
+    );
+    if !finding.snapshots.is_empty() {
+        let short = |id: &String| id.get(..8).unwrap_or(id).to_owned();
+        let ids: Vec<String> = finding.snapshots.iter().map(short).collect();
+        let _ = writeln!(text, "    in snapshots {}", ids.join(", "));
+    }
+    let shown = if all_paths {
+        finding.paths.len()
+    } else {
+        PATHS_SHOWN
+    };
+    for path in finding.paths.iter().take(shown) {
+        let _ = writeln!(text, "    {}", printable(path));
+    }
+    if finding.paths.len() > shown {
+        let more = render::count((finding.paths.len() - shown) as u64);
+        let _ = writeln!(text, "    and {more} more (-v shows them)");
+    }
+}
+
+fn summary(report: &CheckReport) -> String {
+    let mut text = format!(
+        "checked {}, {}, {} and {}",
+        render::counted(report.snapshots, "snapshot", "snapshots"),
+        render::counted(report.nodes, "node", "nodes"),
+        render::counted(report.chunks, "chunk", "chunks"),
+        render::counted(report.packs, "pack", "packs")
+    );
+    let _ = writeln!(
+        text,
+        " in {}; read {} ({})",
+        render::duration(report.seconds),
+        render::counted(report.packs_read, "pack in full", "packs in full"),
+        render::size(report.bytes_read)
+    );
+    let loss = number_of(&report.findings, Severity::Loss);
+    let harmless = number_of(&report.findings, Severity::Harmless);
+    text.push_str(match (loss, harmless) {
+        (0, 0) => "no damage was found",
+        (0, _) => "damage was found; it costs no data",
+        _ => "damage was found; it costs data",
+    });
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    fn finding(severity: Severity, paths: usize) -> Finding {
+        Finding {
+            severity,
+            object: "packs/ab/abcd".into(),
+            problem: "it is missing".into(),
+            snapshots: vec!["0123456789abcdef".into()],
+            paths: (0..paths).map(|number| format!("/f{number}")).collect(),
+        }
+    }
+
+    #[test]
+    fn the_worst_finding_decides_the_exit_code() {
+        let code = |severities: &[Severity]| {
+            let findings: Vec<Finding> = severities.iter().map(|kind| finding(*kind, 0)).collect();
+            exit(&findings).code()
+        };
+        assert_eq!(code(&[]), 0);
+        assert_eq!(code(&[Severity::Note]), 0);
+        assert_eq!(code(&[Severity::Note, Severity::Harmless]), 5);
+        assert_eq!(code(&[Severity::Loss, Severity::Harmless]), 4);
+    }
+
+    #[test]
+    fn findings_are_grouped_worst_first() {
+        let found = [finding(Severity::Note, 0), finding(Severity::Loss, 12)];
+        let text = findings(&found, false);
+        let expected = "\
+damage that costs data (1):
+  packs/ab/abcd: it is missing
+    in snapshots 01234567
+    /f0
+";
+        assert!(text.starts_with(expected), "{text}");
+        assert!(text.contains("    /f9\n    and 2 more (-v shows them)\n\nworth knowing (1):\n"));
+        assert!(findings(&found, true).contains("    /f11\n\n"));
+    }
+
+    #[test]
+    fn the_part_to_read_is_a_share_or_a_part() {
+        assert_eq!(read_data("all").unwrap(), ReadData::All);
+        assert_eq!(read_data("2.5%").unwrap(), ReadData::Percent(2.5));
+        assert_eq!(read_data("7/7").unwrap(), ReadData::Part(7, 7));
+        for text in [
+            "", "10", "0%", "101%", "NaN%", "-1%", "0/7", "8/7", "1/", "1/0", "a/b",
+        ] {
+            assert!(read_data(text).is_err(), "{text}");
+        }
+    }
+}

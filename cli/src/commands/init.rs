@@ -1,0 +1,78 @@
+//! `larder init`.
+
+use clap::Args;
+use larder_engine::error::EngineError;
+use larder_engine::repository::{InitOptions, Repository};
+use serde::Serialize;
+
+use crate::context::Context;
+use crate::exit::Exit;
+use crate::{output, password};
+
+/// Make a repository
+///
+/// The location must hold no repository yet. The password is asked for twice, or taken from where
+/// the global options say. There is no way into a repository without one of its keys: when it is
+/// made, print a recovery key with `larder key recovery` and keep it on paper.
+///
+/// Example: larder -r /srv/backup init
+#[derive(Debug, Args)]
+pub struct InitArgs {
+    /// Label of the first key
+    #[arg(long, default_value = "first", value_name = "TEXT")]
+    label: String,
+    /// Say what would be done, and do nothing
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+}
+
+#[derive(Serialize)]
+struct Planned<'a> {
+    repository: Option<String>,
+    location: &'a str,
+    dry_run: bool,
+}
+
+/// Makes a repository.
+///
+/// # Errors
+/// What the engine answers.
+pub fn run(context: &Context, args: &InitArgs) -> anyhow::Result<Exit> {
+    let location = context.location()?;
+    match Repository::probe(&location) {
+        Err(EngineError::NoRepository { .. }) => {}
+        Ok(()) => return Err(EngineError::RepositoryExists { location }.into()),
+        Err(error) => return Err(error.into()),
+    }
+    if args.dry_run {
+        if context.json() {
+            output::json(&Planned {
+                repository: None,
+                location: &location,
+                dry_run: true,
+            })?;
+        } else if context.talks() {
+            output::line(&format!("would make a repository at {location}"))?;
+        }
+        return Ok(Exit::Success);
+    }
+    let secret = password::fresh(
+        context.secret_source()?,
+        &format!("new password for {location}"),
+    )?;
+    let options = InitOptions {
+        label: args.label.clone(),
+        ..InitOptions::default()
+    };
+    let report = Repository::init(&location, &secret, &options)?;
+    if context.json() {
+        output::json(&report)?;
+    } else if context.talks() {
+        output::line(&format!(
+            "made repository {} at {}\n\nWithout a password or key nobody can read it, you \
+             included. `larder key recovery`\nprints one more key, to be kept on paper.",
+            report.repository, report.location
+        ))?;
+    }
+    Ok(Exit::Success)
+}

@@ -1,0 +1,47 @@
+//! The commands, one a file.
+
+pub mod backup;
+pub mod cache;
+pub mod cat;
+pub mod check;
+pub mod completions;
+pub mod diff;
+pub mod dump;
+pub mod find;
+pub mod init;
+pub mod key;
+pub mod ls;
+pub mod man;
+pub mod restore;
+pub mod snapshots;
+pub mod stats;
+mod version;
+
+use crate::args::Command;
+use crate::context::Context;
+use crate::exit::Exit;
+
+/// Runs a command.
+///
+/// # Errors
+/// What keeps it from doing what was asked.
+pub fn run(context: &Context, command: Command) -> anyhow::Result<Exit> {
+    match command {
+        Command::Init(args) => init::run(context, &args),
+        Command::Backup(args) => backup::run(context, &args),
+        Command::Snapshots(args) => snapshots::run(context, &args),
+        Command::Ls(args) => ls::run(context, &args),
+        Command::Find(args) => find::run(context, &args),
+        Command::Diff(args) => diff::run(context, &args),
+        Command::Dump(args) => dump::run(context, &args),
+        Command::Restore(args) => restore::run(context, &args),
+        Command::Check(args) => check::run(context, &args),
+        Command::Stats(args) => stats::run(context, &args),
+        Command::Key(args) => key::run(context, &args),
+        Command::Cache(args) => cache::run(context, &args),
+        Command::Cat(args) => cat::run(context, &args),
+        Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => man::run(context, &args),
+        Command::Version => version::run(context),
+    }
+}

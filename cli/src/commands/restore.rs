@@ -1,0 +1,269 @@
+//! `larder restore`.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, bail};
+use clap::{Args, ValueEnum};
+use larder_engine::progress::Progress as _;
+use larder_engine::restore::{Overwrite, RestoreOptions, RestoreReport, restore};
+
+use crate::args::{FilterArgs, SNAPSHOT_HELP};
+use crate::context::{Context, parse_spec, resolve};
+use crate::exit::Exit;
+use crate::{output, render};
+
+/// Restore a snapshot, or a part of it, into a folder
+///
+/// Without PATH every source is made anew below DIR under its own path. With the PATH of a folder
+/// what is in it comes into DIR itself, which takes the folder's owner, permissions and times;
+/// with the PATH of a file, that file.
+///
+/// Example: larder restore latest:/home/me/letters --target /tmp/letters
+#[derive(Debug, Args)]
+#[command(after_long_help = SNAPSHOT_HELP)]
+pub struct RestoreArgs {
+    /// The snapshot, and the file or folder in it
+    #[arg(value_name = "SNAPSHOT[:PATH]")]
+    snapshot: OsString,
+    /// Restore into this folder; it is made if it is not there
+    #[arg(short, long, value_name = "DIR")]
+    target: PathBuf,
+    /// What happens to files that are there already
+    #[arg(long, value_enum, value_name = "WHEN", default_value = "always")]
+    overwrite: When,
+    /// Remove from the target what the snapshot does not have
+    #[arg(long)]
+    delete: bool,
+    /// Restore only what matches this gitignore-style pattern
+    #[arg(short, long, value_name = "PATTERN")]
+    include: Vec<String>,
+    /// Leave out what matches this gitignore-style pattern
+    #[arg(short, long, value_name = "PATTERN")]
+    exclude: Vec<String>,
+    /// Write runs of zeros as holes
+    #[arg(long)]
+    sparse: bool,
+    /// Write nothing; say what would be done
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+    /// Read every restored file back and compare it
+    #[arg(long)]
+    verify: bool,
+    /// Do not set owners
+    #[arg(long, conflicts_with_all = ["numeric_owner", "map_uid", "map_gid"])]
+    no_owner: bool,
+    /// Set owners by number, not by name
+    #[arg(long)]
+    numeric_owner: bool,
+    /// Give what belongs to user FROM to user TO, by number
+    #[arg(long, value_name = "FROM:TO", value_parser = mapping)]
+    map_uid: Vec<(u32, u32)>,
+    /// Give what belongs to group FROM to group TO, by number
+    #[arg(long, value_name = "FROM:TO", value_parser = mapping)]
+    map_gid: Vec<(u32, u32)>,
+    /// Change existing files in place, not by a temporary file and a rename
+    #[arg(long)]
+    in_place: bool,
+    /// Make device nodes and keep setuid bits even when not run by root
+    #[arg(long)]
+    devices: bool,
+    #[command(flatten)]
+    filter: FilterArgs,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum When {
+    /// They are made as in the snapshot; parts that are right are not fetched
+    Always,
+    /// The same, but files of the same size and modification time are left alone
+    IfChanged,
+    /// They are left alone
+    Never,
+}
+
+/// Restores.
+///
+/// # Errors
+/// What keeps the restore from being made; single entries that fail are reported and make the
+/// exit code 1.
+pub fn run(context: &Context, args: &RestoreArgs) -> anyhow::Result<Exit> {
+    let spec = parse_spec(&args.snapshot)?;
+    let options = args.options();
+    let repository = context.open()?;
+    let snapshot = resolve(&repository, &spec, &args.filter.filter())?;
+    let reporter = context.reporter();
+    let path = spec.path.as_deref();
+    let cancel = context.cancel();
+    let result = restore(&repository, &snapshot, path, &options, &reporter, cancel);
+    reporter.finish();
+    let report = result?;
+    for issue in &report.issues {
+        reporter.warning(&format!("cannot restore {}: {}", issue.path, issue.error));
+    }
+    for warning in &report.warnings {
+        reporter.warning(warning);
+    }
+    if context.json() {
+        output::summary(&report)?;
+    } else if context.talks() {
+        output::line(&summary(&report, &options))?;
+    }
+    Ok(if report.failed > 0 {
+        Exit::Failure
+    } else {
+        Exit::Success
+    })
+}
+
+impl RestoreArgs {
+    fn options(&self) -> RestoreOptions {
+        RestoreOptions {
+            target: self.target.clone(),
+            overwrite: match self.overwrite {
+                When::Always => Overwrite::Always,
+                When::IfChanged => Overwrite::IfChanged,
+                When::Never => Overwrite::Never,
+            },
+            delete: self.delete,
+            include: self.include.clone(),
+            exclude: self.exclude.clone(),
+            sparse: self.sparse,
+            dry_run: self.dry_run,
+            verify: self.verify,
+            no_owner: self.no_owner,
+            numeric_owner: self.numeric_owner,
+            map_uid: self.map_uid.clone(),
+            map_gid: self.map_gid.clone(),
+            in_place: self.in_place,
+            devices: self.devices,
+        }
+    }
+}
+
+fn mapping(text: &str) -> anyhow::Result<(u32, u32)> {
+    let wrong = || format!("'{text}' is not FROM:TO, two numbers, e.g. 1000:1001");
+    let (from, to) = text.split_once(':').with_context(wrong)?;
+    match (from.parse(), to.parse()) {
+        (Ok(from), Ok(to)) => Ok((from, to)),
+        _ => bail!(wrong()),
+    }
+}
+
+/// Tells what a restore did, for people.
+fn summary(report: &RestoreReport, options: &RestoreOptions) -> String {
+    let verb = if options.dry_run {
+        "would restore"
+    } else {
+        "restored"
+    };
+    let mut text = format!(
+        "{verb} {}, {} and {} into {}\n",
+        render::counted(report.files, "file", "files"),
+        render::counted(report.directories, "folder", "folders"),
+        render::counted(report.others, "other entry", "other entries"),
+        options.target.display()
+    );
+    if report.unchanged > 0 {
+        let files = render::counted(report.unchanged, "file was", "files were");
+        text.push_str(&format!("{files} right already\n"));
+    }
+    if report.deleted > 0 {
+        let entries = render::counted(report.deleted, "entry", "entries");
+        let verb = if options.dry_run {
+            "would remove"
+        } else {
+            "removed"
+        };
+        text.push_str(&format!(
+            "{verb} {entries} that the snapshot does not have\n"
+        ));
+    }
+    text.push_str(&format!(
+        "{} written, {} fetched, {}",
+        render::size(report.bytes),
+        render::size(report.bytes_fetched),
+        render::duration(report.seconds)
+    ));
+    if report.failed > 0 {
+        let entries = render::counted(report.failed, "entry", "entries");
+        text.push_str(&format!(
+            "\n{entries} could not be restored; see the warnings above"
+        ));
+    }
+    if options.dry_run {
+        text.push_str("\ndry run: nothing was written");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use crate::args::{Arguments, Command};
+    use clap::Parser as _;
+
+    fn options(flags: &str) -> RestoreOptions {
+        let line = format!("larder restore latest --target /t {flags}");
+        let arguments = Arguments::try_parse_from(line.split_whitespace()).unwrap();
+        match arguments.command {
+            Command::Restore(args) => args.options(),
+            other => unreachable!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn flags_become_options() {
+        let made = options("");
+        assert_eq!(made.overwrite, Overwrite::Always);
+        assert!(!made.delete && !made.sparse && !made.no_owner && made.include.is_empty());
+        let made = options(
+            "--overwrite if-changed --map-uid 1:2 --map-uid 3:4 --map-gid 5:6 --delete \
+             --include *.c --exclude x --verify --in-place --devices --sparse --numeric-owner",
+        );
+        assert_eq!(made.overwrite, Overwrite::IfChanged);
+        assert_eq!(
+            (made.map_uid, made.map_gid),
+            (vec![(1, 2), (3, 4)], vec![(5, 6)])
+        );
+        assert_eq!(
+            (made.include, made.exclude),
+            (vec!["*.c".into()], vec!["x".into()])
+        );
+        assert!(made.delete && made.verify && made.in_place && made.devices && made.sparse);
+        assert!(made.numeric_owner);
+    }
+
+    #[test]
+    fn a_mapping_is_two_numbers() {
+        assert_eq!(mapping("0:4294967295").unwrap(), (0, u32::MAX));
+        for text in ["", "1", "1:", ":1", "a:b", "1:4294967296", "-1:0"] {
+            assert!(
+                mapping(text).unwrap_err().to_string().contains("1000:1001"),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_summary_names_what_failed_and_what_was_removed() {
+        let report = RestoreReport {
+            files: 3,
+            directories: 1,
+            deleted: 1,
+            failed: 2,
+            bytes: 1 << 20,
+            bytes_fetched: 1 << 10,
+            seconds: 1.0,
+            ..RestoreReport::default()
+        };
+        let expected = "\
+restored 3 files, 1 folder and 0 other entries into /t
+removed 1 entry that the snapshot does not have
+1.000 MiB written, 1.000 KiB fetched, 1.00 s
+2 entries could not be restored; see the warnings above";
+        assert_eq!(summary(&report, &options("")), expected);
+        assert!(summary(&report, &options("--dry-run")).starts_with("would restore 3 files"));
+    }
+}

@@ -1,0 +1,155 @@
+//! What every command needs: options, settings, the repository, progress, cancellation.
+
+use std::io::IsTerminal as _;
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use jiff::Zoned;
+use larder_engine::cancel::Cancel;
+use larder_engine::repository::{OpenOptions, Repository};
+use larder_engine::snapshots::{self, Filter, SnapshotInfo, Spec};
+
+use crate::args::{Command, Globals};
+use crate::interrupt::Interrupt;
+use crate::password::{self, SecretSource};
+use crate::progress::{Mode, Reporter};
+use crate::settings::{Settings, process_env};
+
+/// What every command needs.
+pub struct Context {
+    /// The options of every command.
+    pub globals: Globals,
+    /// What larder.toml says.
+    pub settings: Settings,
+    /// The answer to SIGINT and SIGTERM.
+    pub interrupt: Interrupt,
+}
+
+impl Context {
+    /// Loads the settings, if the command heeds any.
+    ///
+    /// # Errors
+    /// When they cannot be read or understood.
+    pub fn new(globals: Globals, command: &Command, interrupt: Interrupt) -> anyhow::Result<Self> {
+        let settings = match command {
+            // These work whatever state larder.toml is in.
+            Command::Completions(_) | Command::Man(_) | Command::Version => Settings::default(),
+            _ => Settings::load(globals.config.as_deref(), &process_env)?,
+        };
+        Ok(Self {
+            globals,
+            settings,
+            interrupt,
+        })
+    }
+
+    /// Tells whether JSON is wanted.
+    #[must_use]
+    pub fn json(&self) -> bool {
+        self.globals.json
+    }
+
+    /// Tells whether a person wants to be told what was done.
+    #[must_use]
+    pub fn talks(&self) -> bool {
+        !self.globals.json && !self.globals.quiet
+    }
+
+    /// Gives the repository's location.
+    ///
+    /// # Errors
+    /// When nothing names one.
+    pub fn location(&self) -> anyhow::Result<String> {
+        let named = self.globals.repo.clone().filter(|repo| !repo.is_empty());
+        let Some(location) = named.or_else(|| process_env("LARDER_REPO")) else {
+            let usual = self.settings.repository.clone();
+            return usual.context(
+                "no repository was named; use -r LOCATION, LARDER_REPO, or `repository` in \
+                 larder.toml",
+            );
+        };
+        match location.into_string() {
+            Ok(location) => Ok(location),
+            Err(location) => bail!("the location {} is not UTF-8", location.display()),
+        }
+    }
+
+    /// Opens the repository.
+    ///
+    /// # Errors
+    /// What the engine answers, or what keeps the secret from being had.
+    pub fn open(&self) -> anyhow::Result<Arc<Repository>> {
+        let location = self.location()?;
+        password::open(&location, self.secret_source()?, &self.open_options())
+    }
+
+    /// Gives the place that the secret is taken from; none to ask for it.
+    ///
+    /// # Errors
+    /// When more than one is named in one place.
+    pub fn secret_source(&self) -> anyhow::Result<Option<SecretSource>> {
+        password::choose(&self.globals.secret_flags(), &process_env, &self.settings)
+    }
+
+    /// Tells how a repository is opened.
+    #[must_use]
+    pub fn open_options(&self) -> OpenOptions {
+        OpenOptions {
+            cache_dir: self.cache_dir(),
+            threads: self.globals.threads.or(self.settings.threads).unwrap_or(0),
+            ..OpenOptions::default()
+        }
+    }
+
+    /// Gives the folder of local caches that was asked for; none for the usual one.
+    #[must_use]
+    pub fn cache_dir(&self) -> Option<std::path::PathBuf> {
+        let named = self.globals.cache_dir.clone();
+        named
+            .or_else(|| process_env("LARDER_CACHE_DIR").map(Into::into))
+            .or_else(|| self.settings.cache_dir.clone())
+    }
+
+    /// Begins to show the progress of a long job.
+    #[must_use]
+    pub fn reporter(&self) -> Reporter {
+        let globals = &self.globals;
+        let wanted = !globals.quiet && !globals.no_progress;
+        let wanted = wanted && self.settings.progress.unwrap_or(true);
+        Reporter::new(if globals.json {
+            Mode::Json {
+                status: !globals.quiet && !globals.no_progress,
+            }
+        } else if wanted && globals.verbose == 0 && std::io::stderr().is_terminal() {
+            Mode::Bar
+        } else {
+            Mode::Silent
+        })
+    }
+
+    /// Gives the flag that a long job looks at; from now on the first signal only sets it.
+    #[must_use]
+    pub fn cancel(&self) -> &Cancel {
+        self.interrupt.graceful()
+    }
+}
+
+/// Parses how a person names a snapshot.
+///
+/// # Errors
+/// `Request`, with what is wrong and an example.
+pub fn parse_spec(text: &std::ffi::OsStr) -> anyhow::Result<Spec> {
+    Ok(Spec::parse(text, &Zoned::now())?)
+}
+
+/// Finds the snapshot that is meant, and the path in it.
+///
+/// # Errors
+/// What the engine answers: nothing found, or more than one.
+pub fn resolve(
+    repository: &Repository,
+    spec: &Spec,
+    filter: &Filter,
+) -> anyhow::Result<SnapshotInfo> {
+    Ok(snapshots::resolve(repository, &spec.which, filter)?)
+}

@@ -1,0 +1,120 @@
+//! Exit codes: what a script learns from a run.
+
+use larder_engine::error::EngineError;
+
+/// What the process answers when it ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// All was done.
+    Success = 0,
+    /// The command failed, or was not understood.
+    Failure = 1,
+    /// A snapshot was made, but some source files could not be read.
+    SourceUnreadable = 3,
+    /// Check found damage that costs data.
+    DataLost = 4,
+    /// Check found damage that costs none.
+    DamageHarmless = 5,
+    /// There is no repository at the location.
+    NoRepository = 10,
+    /// The password or key opens no slot.
+    WrongSecret = 12,
+    /// SIGINT or SIGTERM ended the command.
+    Interrupted = 130,
+}
+
+/// The codes as `larder --help` explains them.
+pub const HELP: &str = "\
+Exit codes:
+    0  all was done
+    1  the command failed, or was not understood
+    3  backup: a snapshot was made, but some source files could not be read
+    4  check: damage that costs data
+    5  check: damage that costs no data
+   10  there is no repository at the location
+   12  wrong password or key
+  130  interrupted";
+
+impl Exit {
+    /// Gives the number.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        self as u8
+    }
+
+    /// Chooses the code for a failure.
+    #[must_use]
+    pub fn of(error: &anyhow::Error) -> Self {
+        let engine = error
+            .chain()
+            .find_map(|cause| cause.downcast_ref::<EngineError>());
+        match engine {
+            Some(EngineError::NoRepository { .. }) => Self::NoRepository,
+            Some(EngineError::WrongSecret { .. }) => Self::WrongSecret,
+            Some(EngineError::Interrupted) => Self::Interrupted,
+            _ => Self::Failure,
+        }
+    }
+}
+
+impl From<Exit> for std::process::ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit.code())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context as _;
+
+    fn code(error: EngineError) -> u8 {
+        let wrapped = Err::<(), _>(error).context("while trying");
+        wrapped.map_or_else(|error| Exit::of(&error).code(), |()| 0)
+    }
+
+    #[test]
+    fn each_failure_has_the_code_that_the_help_names() {
+        let location = || "/srv/backup".to_owned();
+        assert_eq!(
+            code(EngineError::NoRepository {
+                location: location()
+            }),
+            10
+        );
+        let wrong = EngineError::WrongSecret {
+            location: location(),
+            slots: 2,
+        };
+        assert_eq!(code(wrong), 12);
+        assert_eq!(code(EngineError::Interrupted), 130);
+        assert_eq!(
+            code(EngineError::RepositoryExists {
+                location: location()
+            }),
+            1
+        );
+        assert_eq!(code(EngineError::Request("no".into())), 1);
+        assert_eq!(Exit::of(&anyhow::anyhow!("anything else")), Exit::Failure);
+    }
+
+    #[test]
+    fn the_help_lists_every_code() {
+        let listed: Vec<u8> = HELP
+            .lines()
+            .filter_map(|line| line.split_whitespace().next()?.parse().ok())
+            .collect();
+        let all = [
+            Exit::Success,
+            Exit::Failure,
+            Exit::SourceUnreadable,
+            Exit::DataLost,
+            Exit::DamageHarmless,
+            Exit::NoRepository,
+            Exit::WrongSecret,
+            Exit::Interrupted,
+        ];
+        assert_eq!(listed, all.map(Exit::code));
+    }
+}

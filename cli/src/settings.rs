@@ -1,0 +1,433 @@
+//! larder.toml: the defaults that a person writes down once.
+//!
+//! Flags win over the environment, and the environment over the file.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+use toml::de::{DeTable, DeValue};
+use zeroize::Zeroizing;
+
+/// Looks an environment variable up; an empty one counts as unset.
+pub type Env<'a> = &'a dyn Fn(&str) -> Option<OsString>;
+
+/// The process's own environment.
+#[must_use]
+pub fn process_env(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
+/// What larder.toml may say.
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Settings {
+    /// Where the repository is.
+    pub repository: Option<String>,
+    /// The passphrase itself.
+    pub password: Option<SecretText>,
+    /// A file that holds the passphrase.
+    pub password_file: Option<PathBuf>,
+    /// A shell command that prints the passphrase.
+    pub password_command: Option<String>,
+    /// A file that holds a raw key.
+    pub key_file: Option<PathBuf>,
+    /// Where local caches live.
+    pub cache_dir: Option<PathBuf>,
+    /// Threads for CPU work.
+    pub threads: Option<usize>,
+    /// Whether a progress bar is shown on a terminal.
+    pub progress: Option<bool>,
+    /// Defaults of `larder backup`.
+    pub backup: BackupSettings,
+}
+
+/// Defaults of `larder backup`.
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
+pub struct BackupSettings {
+    /// What is backed up when no source is named.
+    pub sources: Vec<PathBuf>,
+    /// Patterns of what is left out.
+    pub exclude: Vec<String>,
+    /// The same, whatever the case.
+    pub iexclude: Vec<String>,
+    /// Files of patterns.
+    pub exclude_file: Vec<PathBuf>,
+    /// Files of case-insensitive patterns.
+    pub iexclude_file: Vec<PathBuf>,
+    /// Name of the per-folder ignore files.
+    pub ignore_file: Option<String>,
+    /// Folders that hold such a file are left out.
+    pub exclude_if_present: Vec<String>,
+    /// Folders with a CACHEDIR.TAG are left out.
+    pub exclude_caches: Option<bool>,
+    /// Larger files are left out.
+    pub exclude_larger_than: Option<String>,
+    /// Other file systems are not entered.
+    pub one_file_system: Option<bool>,
+    /// Tags of the snapshot.
+    pub tag: Vec<String>,
+    /// Host name of the snapshot.
+    pub host: Option<String>,
+    /// Does not compare ctime.
+    pub ignore_ctime: Option<bool>,
+    /// Does not compare inodes.
+    pub ignore_inode: Option<bool>,
+    /// Keeps atime.
+    pub with_atime: Option<bool>,
+    /// Reads block devices and named pipes.
+    pub read_special: Option<bool>,
+    /// Makes no snapshot if nothing changed.
+    pub skip_if_unchanged: Option<bool>,
+    /// `off`, `auto`, or a level of zstd.
+    pub compression: Option<String>,
+    /// Whether small chunks share blocks.
+    pub solid: Option<bool>,
+    /// Time between checkpoints.
+    pub checkpoint_interval: Option<String>,
+}
+
+/// Text that is never shown and is wiped when it is dropped.
+#[derive(Clone)]
+pub struct SecretText(pub Zeroizing<String>);
+
+impl fmt::Debug for SecretText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(secret)")
+    }
+}
+
+impl<'de> Deserialize<'de> for SecretText {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(|text| Self(Zeroizing::new(text)))
+    }
+}
+
+impl Serialize for SecretText {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str("(secret)")
+    }
+}
+
+impl Settings {
+    /// Loads the file that the flag or `LARDER_CONFIG` names, else the usual one if it is there.
+    ///
+    /// # Errors
+    /// When the named file is not there, or a file cannot be read or understood.
+    pub fn load(flag: Option<&Path>, env: Env) -> anyhow::Result<Self> {
+        let named = flag
+            .map(Path::to_owned)
+            .or(env("LARDER_CONFIG").map(PathBuf::from));
+        let Some(path) = named.clone().or_else(|| usual_path(env)) else {
+            return Ok(Self::default());
+        };
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => Zeroizing::new(text),
+            Err(error) if named.is_none() && is_absent(&error) => return Ok(Self::default()),
+            Err(error) => {
+                let tried = format!("cannot read the settings in {}", path.display());
+                return Err(error).context(tried);
+            }
+        };
+        let mut settings = Self::parse(&text, &path)?;
+        let base = path.parent().unwrap_or(Path::new(""));
+        settings.place_paths(base, env("HOME").as_deref().map(Path::new));
+        settings.warn_of_open_permissions(&path);
+        Ok(settings)
+    }
+
+    /// Parses the text of a settings file.
+    ///
+    /// # Errors
+    /// With line and column; an unknown key also with the nearest known one.
+    pub fn parse(text: &str, path: &Path) -> anyhow::Result<Self> {
+        let place = |at: usize, message: &str| {
+            let (line, column) = line_and_column(text, at);
+            anyhow::anyhow!(
+                "{}, line {line}, column {column}: {message}",
+                path.display()
+            )
+        };
+        let failed = |error: toml::de::Error| {
+            place(error.span().map_or(0, |span| span.start), error.message())
+        };
+        let document = DeTable::parse(text).map_err(failed)?;
+        let known = serde_json::to_value(Self::default())?;
+        if let Some((at, message)) = unknown_key(document.get_ref(), &known, "") {
+            return Err(place(at, &message));
+        }
+        toml::from_str(text).map_err(failed)
+    }
+
+    /// Makes relative paths relative to the file's folder, and `~/` the home folder.
+    fn place_paths(&mut self, base: &Path, home: Option<&Path>) {
+        let place = |path: &mut PathBuf| {
+            *path = match (path.strip_prefix("~"), home) {
+                (Ok(below), Some(home)) => home.join(below),
+                _ => base.join(&*path),
+            };
+        };
+        let one = [
+            &mut self.password_file,
+            &mut self.key_file,
+            &mut self.cache_dir,
+        ];
+        one.into_iter().flatten().for_each(place);
+        let backup = &mut self.backup;
+        let lists = [
+            &mut backup.sources,
+            &mut backup.exclude_file,
+            &mut backup.iexclude_file,
+        ];
+        lists.into_iter().flatten().for_each(place);
+        if let Some(repository) = &mut self.repository
+            && let (Some(below), Some(home)) = (repository.strip_prefix("~/"), home)
+        {
+            *repository = home.join(below).to_string_lossy().into_owned();
+        }
+    }
+
+    fn warn_of_open_permissions(&self, path: &Path) {
+        let mode = std::fs::metadata(path).map_or(0, |metadata| metadata.permissions().mode());
+        if let Some(warning) = self.open_permissions(path, mode) {
+            eprintln!("larder: warning: {warning}");
+        }
+    }
+
+    fn open_permissions(&self, path: &Path, mode: u32) -> Option<String> {
+        (self.password.is_some() && mode & 0o077 != 0).then(|| {
+            let path = path.display();
+            let mode = mode & 0o777;
+            format!(
+                "{path} holds a password and can be reached by others (mode {mode:04o}); \
+                 run `chmod 600 {path}`, or use password-command"
+            )
+        })
+    }
+}
+
+fn usual_path(env: Env) -> Option<PathBuf> {
+    // The XDG specification has relative values ignored.
+    let config = env("XDG_CONFIG_HOME")
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute());
+    let config = config.or_else(|| Some(PathBuf::from(env("HOME")?).join(".config")))?;
+    Some(config.join("larder/larder.toml"))
+}
+
+fn is_absent(error: &std::io::Error) -> bool {
+    matches!(
+        error.kind(),
+        std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory
+    )
+}
+
+/// Finds the first key, in the order of the text, that the defaults do not have.
+fn unknown_key(
+    table: &DeTable,
+    known: &serde_json::Value,
+    section: &str,
+) -> Option<(usize, String)> {
+    let known = known.as_object()?;
+    let mut found: Vec<(usize, String)> = Vec::new();
+    for (key, value) in table {
+        let name = key.get_ref().as_ref();
+        match (known.get(name), value.get_ref()) {
+            (Some(inner), DeValue::Table(table)) => found.extend(unknown_key(table, inner, name)),
+            (Some(_), _) => {}
+            (None, _) => found.push((key.span().start, complaint(name, known, section))),
+        }
+    }
+    found.into_iter().min()
+}
+
+fn complaint(
+    name: &str,
+    known: &serde_json::Map<String, serde_json::Value>,
+    section: &str,
+) -> String {
+    let place = match section {
+        "" => String::new(),
+        section => format!(" in [{section}]"),
+    };
+    let nearest = known.keys().map(|key| (distance(name, key), key)).min();
+    match nearest {
+        Some((distance, key)) if distance <= name.len().max(key.len()) / 2 => {
+            format!("there is no key '{name}'{place}; did you mean '{key}'?")
+        }
+        _ => {
+            let keys: Vec<&str> = known.keys().map(String::as_str).collect();
+            format!(
+                "there is no key '{name}'{place}; there are {}",
+                keys.join(", ")
+            )
+        }
+    }
+}
+
+/// Counts the insertions, deletions and replacements that make one word the other.
+fn distance(a: &str, b: &str) -> usize {
+    let mut costs: Vec<usize> = (0..=b.chars().count()).collect();
+    for (row, a) in a.chars().enumerate() {
+        let mut diagonal = row;
+        let mut left = row + 1;
+        let (first, rest) = match costs.split_first_mut() {
+            Some(parts) => parts,
+            None => return 0,
+        };
+        *first = left;
+        for (cost, b) in rest.iter_mut().zip(b.chars()) {
+            let replaced = diagonal + usize::from(a != b);
+            diagonal = *cost;
+            left = replaced.min(left + 1).min(*cost + 1);
+            *cost = left;
+        }
+    }
+    costs.last().copied().unwrap_or(0)
+}
+
+fn line_and_column(text: &str, at: usize) -> (usize, usize) {
+    let before = text.get(..at).unwrap_or(text);
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
+    (line, column)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    fn parse(text: &str) -> anyhow::Result<Settings> {
+        Settings::parse(text, Path::new("larder.toml"))
+    }
+
+    fn error(text: &str) -> String {
+        parse(text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_annotated_example_is_understood_and_names_every_key() {
+        let text = include_str!("../../docs/larder.toml");
+        let settings = parse(text).unwrap();
+        assert_eq!(settings.repository.as_deref(), Some("/srv/backup/larder"));
+
+        let uncommented: String = text
+            .lines()
+            .map(|line| line.strip_prefix("#: ").unwrap_or(line))
+            .flat_map(|line| [line, "\n"])
+            .collect();
+        parse(&uncommented).unwrap();
+        let named: toml::Table = uncommented.parse().unwrap();
+        let known = serde_json::to_value(Settings::default()).unwrap();
+        for (key, value) in known.as_object().unwrap() {
+            let here = named.get(key);
+            assert!(here.is_some(), "{key} is not in the example");
+            for inner in value
+                .as_object()
+                .into_iter()
+                .flatten()
+                .map(|(inner, _)| inner)
+            {
+                let there = here.and_then(|table| table.get(inner));
+                assert!(there.is_some(), "{key}.{inner} is not in the example");
+            }
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_place_and_the_nearest_known_one() {
+        assert_eq!(
+            error("repository = '/a'\n\n  pasword-file = 'x'\n"),
+            "larder.toml, line 3, column 3: there is no key 'pasword-file'; \
+             did you mean 'password-file'?"
+        );
+        assert_eq!(
+            error("[backup]\nexlude = []\n"),
+            "larder.toml, line 2, column 1: there is no key 'exlude' in [backup]; \
+             did you mean 'exclude'?"
+        );
+        assert!(error("[bakup]\nexclude = []\n").ends_with("did you mean 'backup'?"));
+        assert!(error("zzzzzzzzzzzz = 1").contains("there are backup, cache-dir,"));
+        assert!(error("b2 = 1\na1 = 2\n").contains("line 1, column 1: there is no key 'b2'"));
+    }
+
+    #[test]
+    fn values_of_the_wrong_kind_and_bad_syntax_name_their_place() {
+        assert!(error("threads = 'many'\n").starts_with("larder.toml, line 1, column 11: "));
+        assert!(error("repository = \n").starts_with("larder.toml, line 1, column "));
+        assert!(error("backup = 3").starts_with("larder.toml, line 1, column 10: "));
+    }
+
+    #[test]
+    fn paths_are_relative_to_the_file_and_know_the_home_folder() {
+        let mut settings = parse(
+            "repository = '~/repo'\npassword-file = 'secret'\nkey-file = '~/k'\n\
+             [backup]\nsources = ['/etc', 'here']",
+        )
+        .unwrap();
+        settings.place_paths(Path::new("/conf"), Some(Path::new("/home/me")));
+        assert_eq!(settings.repository.as_deref(), Some("/home/me/repo"));
+        assert_eq!(
+            settings.password_file.as_deref(),
+            Some(Path::new("/conf/secret"))
+        );
+        assert_eq!(settings.key_file.as_deref(), Some(Path::new("/home/me/k")));
+        assert_eq!(
+            settings.backup.sources,
+            [Path::new("/etc"), Path::new("/conf/here")]
+        );
+    }
+
+    #[test]
+    fn a_secret_that_others_can_read_is_warned_of_and_never_shown() {
+        let path = Path::new("/c/larder.toml");
+        let settings = parse("password = 'hunter2'").unwrap();
+        assert!(!format!("{settings:?}").contains("hunter2"));
+        assert!(
+            settings
+                .open_permissions(path, 0o100_644)
+                .unwrap()
+                .contains("mode 0644")
+        );
+        assert!(settings.open_permissions(path, 0o100_600).is_none());
+        let settings = parse("password-file = 'x'").unwrap();
+        assert!(settings.open_permissions(path, 0o100_644).is_none());
+    }
+
+    #[test]
+    fn the_usual_file_is_below_the_config_folder() {
+        let at = |config: Option<&'static str>| {
+            usual_path(&move |name| match name {
+                "XDG_CONFIG_HOME" => config.map(OsString::from),
+                _ => Some("/home/me".into()),
+            })
+        };
+        assert_eq!(at(Some("/x")).unwrap(), Path::new("/x/larder/larder.toml"));
+        assert_eq!(at(Some("x")), at(None));
+        assert_eq!(
+            at(None).unwrap(),
+            Path::new("/home/me/.config/larder/larder.toml")
+        );
+    }
+
+    #[test]
+    fn a_named_file_that_is_not_there_is_an_error_and_the_usual_one_is_not() {
+        let none = |_: &str| None;
+        assert!(Settings::load(Some(Path::new("/nowhere/larder.toml")), &none).is_err());
+        let usual = |name: &str| (name == "HOME").then(|| OsString::from("/nowhere"));
+        assert!(Settings::load(None, &usual).unwrap().repository.is_none());
+    }
+
+    #[test]
+    fn the_distance_between_words() {
+        assert_eq!(distance("kitten", "sitting"), 3);
+        assert_eq!(distance("", "abc"), 3);
+        assert_eq!(distance("abc", ""), 3);
+        assert_eq!(distance("same", "same"), 0);
+    }
+}
