@@ -1,0 +1,303 @@
+//! Death at every storage operation, before it and after it: nothing that was there is lost, and
+//! the next run succeeds.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use larder_engine::cancel::Cancel;
+use larder_engine::check::{CheckOptions, ReadData, Severity, check};
+use larder_engine::error::{EngineError, Result};
+use larder_engine::keys;
+use larder_engine::progress::Silent;
+use larder_engine::repository::{Cache, Repository};
+use larder_engine::storage::Storage;
+use larder_engine::storage::error::ErrorKind;
+use larder_engine::storage::faulty::{Effect, Fault, Faulty, When};
+use larder_engine::storage::object::ObjectStorage;
+
+use crate::fixture::{Desk, KDF, init_options, secret, snapshots};
+use crate::program::noise;
+
+/// What a storage holds, so that every death starts from the same.
+type Objects = BTreeMap<String, bytes::Bytes>;
+
+/// What is done until it dies.
+type Deed<'a> = &'a dyn Fn(&Desk, &Arc<Faulty>) -> Result<()>;
+
+fn objects(storage: &dyn Storage) -> Objects {
+    let mut names = Vec::new();
+    let list = storage.list("", &mut |object| {
+        names.push(object.name);
+        Ok(())
+    });
+    list.unwrap();
+    let get = |name: String| {
+        let bytes = storage.get(&name, 1 << 30).unwrap();
+        (name, bytes)
+    };
+    names.into_iter().map(get).collect()
+}
+
+fn storage_of(objects: &Objects) -> Arc<Faulty> {
+    let memory = ObjectStorage::memory();
+    for (name, bytes) in objects {
+        memory.create(name, bytes.clone()).unwrap();
+    }
+    Arc::new(Faulty::new(Arc::new(memory)))
+}
+
+/// Gives a repository's objects after a first backup.
+fn with_one_snapshot(desk: &Desk) -> Objects {
+    let storage = storage_of(&Objects::new());
+    Repository::init_on(storage.as_ref(), &secret("one"), &init_options()).unwrap();
+    let repository = desk.open(&storage, "one").unwrap();
+    desk.back_up(&repository).unwrap();
+    objects(storage.as_ref())
+}
+
+/// A source of some folders and files, among them one of many chunks.
+fn desk() -> Desk {
+    let desk = Desk::new(Cache::Memory);
+    for number in 0..40_u64 {
+        let name = format!("d{}/f{number}", number % 4);
+        desk.write(&name, &noise(number, 300 + 50 * number as usize));
+    }
+    desk.write("long", &noise(99, 100_000));
+    desk
+}
+
+fn edit(desk: &Desk) {
+    desk.write("d1/f1", &noise(500, 2000));
+    desk.write("d2/new", &noise(501, 700));
+    desk.write("long", &noise(502, 90_000));
+}
+
+/// Lets a deed die before and after each of its storage operations, and looks at what is left.
+fn die_everywhere(
+    desk: &Desk,
+    before: &Objects,
+    deed: Deed<'_>,
+    look: &dyn Fn(&Arc<Faulty>, &str),
+) {
+    let storage = storage_of(before);
+    deed(desk, &storage).unwrap();
+    let operations = storage.operations();
+    assert!(operations > 1, "the deed asks nothing of the storage");
+    look(&storage, "after a whole run");
+    for nth in 1..=operations {
+        for when in [When::Before, When::After] {
+            let storage = storage_of(before);
+            storage.inject(Fault {
+                nth,
+                operation: None,
+                lasts: true,
+                effect: Effect::Error(when, ErrorKind::Permanent),
+            });
+            // The order of some operations is not fixed, so a run may end before the fault.
+            let outcome = deed(desk, &storage);
+            storage.heal();
+            let what = format!("death {when:?} operation {nth} of {operations}: {outcome:?}");
+            look(&storage, &what);
+        }
+    }
+}
+
+/// Fails unless a snapshot that was there before dumps as it did, nothing is lost, and a backup succeeds.
+fn assert_sound(
+    desk: &Desk,
+    storage: &Arc<Faulty>,
+    password: &str,
+    dumped: &[(String, Vec<u8>)],
+    what: &str,
+) {
+    let repository = desk.open(storage, password);
+    let repository = repository.unwrap_or_else(|error| panic!("{what}: {error}"));
+    let listed = snapshots(&repository);
+    for (id, tar) in dumped {
+        let found = listed.iter().find(|snapshot| snapshot.id == *id);
+        let found = found.unwrap_or_else(|| panic!("{what}: snapshot {id} is gone"));
+        assert!(
+            desk.dump(&repository, found).unwrap() == *tar,
+            "{what}: {id} differs"
+        );
+    }
+    assert_nothing_lost(&repository, what);
+    let next = desk.back_up(&repository);
+    let next = next.unwrap_or_else(|error| panic!("{what}: the next backup: {error}"));
+    let listed = snapshots(&repository);
+    let newest = listed
+        .iter()
+        .find(|one| Some(&one.id) == next.snapshot.as_ref());
+    let newest = newest.unwrap_or_else(|| panic!("{what}: the next snapshot is not listed"));
+    assert_eq!(next.issue_count, 0, "{what}");
+    let fresh = fresh_dump(desk);
+    assert!(
+        desk.dump(&repository, newest).unwrap() == fresh,
+        "{what}: the next snapshot differs"
+    );
+    assert_nothing_lost(&repository, what);
+}
+
+/// Gives the source as a repository that never saw a crash dumps it.
+fn fresh_dump(desk: &Desk) -> Vec<u8> {
+    let objects = with_one_snapshot(desk);
+    let repository = desk.open(&storage_of(&objects), "one").unwrap();
+    desk.dump(&repository, &snapshots(&repository)[0]).unwrap()
+}
+
+fn assert_nothing_lost(repository: &Arc<Repository>, what: &str) {
+    let options = CheckOptions {
+        read_data: ReadData::All,
+    };
+    let report = check(repository, &options, &Silent, &Cancel::default());
+    let report = report.unwrap_or_else(|error| panic!("{what}: check: {error}"));
+    let lost: Vec<_> = report
+        .findings
+        .iter()
+        .filter(|one| one.severity == Severity::Loss)
+        .collect();
+    assert!(lost.is_empty(), "{what}: {lost:?}");
+}
+
+/// Gives what each complete snapshot holds.
+fn dumps(desk: &Desk, objects: &Objects) -> Vec<(String, Vec<u8>)> {
+    let repository = desk.open(&storage_of(objects), "one").unwrap();
+    let dump = |snapshot| {
+        (
+            Clone::clone(&snapshot),
+            desk.dump(&repository, &snapshot).unwrap(),
+        )
+    };
+    let dumped = snapshots(&repository).into_iter().map(dump);
+    dumped.map(|(snapshot, tar)| (snapshot.id, tar)).collect()
+}
+
+#[test]
+fn a_first_backup_dies_anywhere() {
+    let desk = desk();
+    let storage = storage_of(&Objects::new());
+    Repository::init_on(storage.as_ref(), &secret("one"), &init_options()).unwrap();
+    let empty = objects(storage.as_ref());
+    die_everywhere(
+        &desk,
+        &empty,
+        &|desk, storage| {
+            desk.open(storage, "one")
+                .and_then(|it| desk.back_up(&it))
+                .map(drop)
+        },
+        &|storage, what| assert_sound(&desk, storage, "one", &[], what),
+    );
+}
+
+#[test]
+fn a_later_backup_dies_anywhere() {
+    let desk = desk();
+    let before = with_one_snapshot(&desk);
+    let dumped = dumps(&desk, &before);
+    edit(&desk);
+    die_everywhere(
+        &desk,
+        &before,
+        &|desk, storage| {
+            desk.open(storage, "one")
+                .and_then(|it| desk.back_up(&it))
+                .map(drop)
+        },
+        &|storage, what| assert_sound(&desk, storage, "one", &dumped, what),
+    );
+}
+
+#[test]
+fn a_backup_with_a_checkpoint_and_the_one_that_goes_on_die_anywhere() {
+    let desk = desk();
+    let before = with_one_snapshot(&desk);
+    let dumped = dumps(&desk, &before);
+    edit(&desk);
+    die_everywhere(
+        &desk,
+        &before,
+        &|desk, storage| {
+            let repository = desk.open(storage, "one")?;
+            match desk.back_up_partly(&repository, 20) {
+                Err(EngineError::Interrupted) => {}
+                other => return other.map(drop),
+            }
+            let next = desk.back_up(&repository)?;
+            assert!(next.resumed_from.is_some());
+            Ok(())
+        },
+        &|storage, what| assert_sound(&desk, storage, "one", &dumped, what),
+    );
+}
+
+#[test]
+fn init_dies_anywhere() {
+    let desk = desk();
+    die_everywhere(
+        &desk,
+        &Objects::new(),
+        &|_, storage| {
+            Repository::init_on(storage.as_ref(), &secret("one"), &init_options()).map(drop)
+        },
+        &|storage, what| {
+            // Either it is a repository, or it is none and says so; then a person clears it away.
+            match desk.open(storage, "one") {
+                Ok(_) => assert_sound(&desk, storage, "one", &[], what),
+                Err(EngineError::NoRepository { .. }) => {
+                    let again =
+                        Repository::init_on(storage.as_ref(), &secret("one"), &init_options());
+                    let is_empty = objects(storage.as_ref()).is_empty();
+                    assert!(again.is_ok() || !is_empty, "{what}: {again:?}");
+                }
+                Err(other) => panic!("{what}: {other}"),
+            }
+        },
+    );
+}
+
+#[test]
+fn changes_of_keys_die_anywhere() {
+    let desk = desk();
+    let storage = storage_of(&with_one_snapshot(&desk));
+    let repository = desk.open(&storage, "one").unwrap();
+    let two = keys::add(&repository, &secret("two"), false, "second", KDF).unwrap();
+    let before = objects(storage.as_ref());
+    let dumped = dumps(&desk, &before);
+    let deeds: [(Deed<'_>, &[&str]); 3] = [
+        (
+            &|desk, storage| {
+                let repository = desk.open(storage, "one")?;
+                keys::add(&repository, &secret("three"), false, "", KDF).map(drop)
+            },
+            &["one", "two"],
+        ),
+        (
+            &|desk, storage| keys::remove(desk.open(storage, "one")?.as_ref(), &two).map(drop),
+            &["one"],
+        ),
+        (
+            &|desk, storage| {
+                let repository = desk.open(storage, "one")?;
+                keys::replace_current(&repository, &secret("new"), KDF).map(drop)
+            },
+            &["two"],
+        ),
+    ];
+    for (deed, still_open) in deeds {
+        die_everywhere(&desk, &before, deed, &|storage, what| {
+            for password in still_open {
+                assert!(desk.open(storage, password).is_ok(), "{what}: {password}");
+            }
+            // A replaced password opens until its successor does.
+            let either = ["one", "new"]
+                .iter()
+                .any(|one| desk.open(storage, one).is_ok());
+            assert!(
+                either,
+                "{what}: neither the old password nor the new one opens it"
+            );
+            assert_sound(&desk, storage, still_open[0], &dumped, what);
+        });
+    }
+}

@@ -1,0 +1,165 @@
+//! The engine on a storage in memory, and a folder with a source.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use larder_engine::backup::{BackupOptions, BackupReport, Compression, Selection, backup};
+use larder_engine::browse;
+use larder_engine::cancel::Cancel;
+use larder_engine::chunker::ChunkSizes;
+use larder_engine::error::Result;
+use larder_engine::progress::{Progress, Silent};
+use larder_engine::repository::{Cache, InitOptions, KdfCost, OpenOptions, Repository, Secret};
+use larder_engine::snapshots::{Filter, SnapshotInfo, list};
+use larder_engine::storage::Storage;
+use zeroize::Zeroizing;
+
+use crate::program::write_old;
+
+/// The cheapest way to a key.
+pub const KDF: KdfCost = KdfCost {
+    memory_kib: 64,
+    passes: 1,
+    lanes: 1,
+};
+
+/// Makes a passphrase.
+pub fn secret(text: &str) -> Secret {
+    Secret::Passphrase(Zeroizing::new(text.as_bytes().to_vec()))
+}
+
+/// Gives options for a small repository with small chunks.
+pub fn init_options() -> InitOptions {
+    InitOptions {
+        label: "first".to_owned(),
+        kdf: KDF,
+        reserve_bytes: 1000,
+        chunks: ChunkSizes {
+            minimum: 256,
+            mean: 1024,
+            maximum: 4096,
+        },
+    }
+}
+
+/// A folder with a source and local caches, which vanishes with the value.
+pub struct Desk {
+    folder: tempfile::TempDir,
+    /// Where local indexes live.
+    pub cache: Cache,
+}
+
+impl Desk {
+    /// Makes an empty source.
+    pub fn new(cache: Cache) -> Self {
+        let folder = tempfile::Builder::new()
+            .prefix("larder-test-")
+            .tempdir()
+            .unwrap();
+        fs::create_dir(folder.path().join("source")).unwrap();
+        Self { folder, cache }
+    }
+
+    /// Gives a path in the folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Writes a file of the source, with a modification time long ago.
+    pub fn write(&self, name: &str, content: &[u8]) {
+        write_old(&self.path("source").join(name), content);
+    }
+
+    /// Opens the repository on a storage.
+    pub fn open(
+        &self,
+        storage: &Arc<impl Storage + 'static>,
+        password: &str,
+    ) -> Result<Arc<Repository>> {
+        let options = OpenOptions {
+            cache_dir: Some(self.path("cache")),
+            threads: 1,
+            cache: self.cache,
+        };
+        let storage: Arc<dyn Storage> = Arc::clone(storage) as _;
+        Repository::open_on(storage, &secret(password), &options)
+    }
+
+    /// Gives the options of a plain backup of the source.
+    pub fn options(&self) -> BackupOptions {
+        BackupOptions {
+            sources: vec![self.path("source")],
+            selection: Selection::default(),
+            host: "desk".to_owned(),
+            user: "me".to_owned(),
+            tags: Vec::new(),
+            time: None,
+            parent: None,
+            force: false,
+            ignore_ctime: true,
+            ignore_inode: false,
+            with_atime: false,
+            read_special: false,
+            skip_if_unchanged: false,
+            dry_run: false,
+            compression: Compression::Auto,
+            solid: true,
+            checkpoint_seconds: 300,
+        }
+    }
+
+    /// Backs the source up.
+    pub fn back_up(&self, repository: &Arc<Repository>) -> Result<BackupReport> {
+        backup(repository, &self.options(), &Silent, &Cancel::default())
+    }
+
+    /// Backs the source up until the backup has worked on so many entries; leaves a checkpoint.
+    pub fn back_up_partly(
+        &self,
+        repository: &Arc<Repository>,
+        entries: u64,
+    ) -> Result<BackupReport> {
+        let cancel = Cancel::default();
+        let stop = StopAfter {
+            entries: std::sync::atomic::AtomicU64::new(entries),
+            cancel: cancel.clone(),
+        };
+        backup(repository, &self.options(), &stop, &cancel)
+    }
+
+    /// Gives the whole of a snapshot's source as a tar stream: every byte that it holds.
+    pub fn dump(&self, repository: &Arc<Repository>, snapshot: &SnapshotInfo) -> Result<Vec<u8>> {
+        let mut out = Vec::new();
+        let source = self.path("source");
+        browse::dump(
+            repository,
+            snapshot,
+            source.as_os_str().as_encoded_bytes(),
+            &mut out,
+        )?;
+        Ok(out)
+    }
+}
+
+/// Lists the complete snapshots, oldest first.
+pub fn snapshots(repository: &Repository) -> Vec<SnapshotInfo> {
+    list(repository, &Filter::default(), false).unwrap()
+}
+
+/// Asks for a stop after so many entries.
+struct StopAfter {
+    entries: std::sync::atomic::AtomicU64,
+    cancel: Cancel,
+}
+
+impl Progress for StopAfter {
+    fn current(&self, _: &[u8]) {
+        let before = self
+            .entries
+            .fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+        if before == 1 {
+            self.cancel.request();
+        }
+    }
+}

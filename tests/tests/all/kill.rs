@@ -1,0 +1,190 @@
+//! SIGKILL and SIGINT at moments that nobody chose: the repository stays whole, and the next run
+//! goes on from the checkpoint.
+//!
+//! `LARDER_KILLS=200 cargo nextest run --release -p larder-tests kill` is the long form; 20 kills
+//! are the default. `LARDER_SEED` repeats a run's choice of moments, as far as that is possible.
+
+use std::fs;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use serde_json::Value;
+
+use crate::program::{World, assert_same, date_back, noise, run};
+
+/// Files of the source, in folders of a hundred.
+const FILES: u64 = 2000;
+
+/// Small and large files whose compression takes a while, so that there is something to interrupt.
+fn fill(world: &World, seed: u64) -> u64 {
+    let mut bytes = 0;
+    for number in 0..FILES {
+        let length = if number % 50 == 0 { 300_000 } else { 2_000 };
+        // Half a byte of chance in each byte: zstd finds little, and looks long for it.
+        let mut content = noise(seed * FILES + number, length);
+        content
+            .iter_mut()
+            .for_each(|byte| *byte = b'a' + (*byte & 15));
+        bytes += content.len() as u64;
+        let name = format!("d{:02}/f{number:04}", number / 100);
+        world.write(&name, content);
+        // Sizes repeat, and ctime is not looked at.
+        date_back(&world.source().join(name), 1_100_000_000 + seed);
+    }
+    bytes
+}
+
+fn backup(world: &World) -> Command {
+    let mut command = world.command();
+    command
+        .args(["--json", "backup", "--ignore-ctime", "--compression", "19"])
+        .args(["--checkpoint-interval", "0"])
+        .arg(world.source());
+    command
+}
+
+/// Gives the newest checkpoint that no later snapshot replaced, if there is one.
+fn checkpoint(world: &World) -> Option<Value> {
+    let list = world.json(["snapshots", "--partial"]);
+    let list = list.as_array().unwrap();
+    let key = |one: &&Value| one["end"].as_str().unwrap().to_owned();
+    let newest = list.iter().max_by_key(key)?;
+    newest["partial"].as_bool().unwrap().then(|| newest.clone())
+}
+
+fn number_of(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().expect(name))
+}
+
+#[test]
+fn killed_at_random_moments_nothing_is_lost() {
+    let kills = number_of("LARDER_KILLS", 20);
+    let seed = number_of("LARDER_SEED", u64::from(std::process::id()));
+    println!("LARDER_KILLS={kills} LARDER_SEED={seed}");
+    let world = World::new();
+    let mut generation = 0;
+    let mut total_bytes = fill(&world, generation);
+    let clock = Instant::now();
+    run(&mut backup(&world)).expect(0);
+    let mut whole_run = clock.elapsed();
+    println!("a whole run takes {whole_run:?}");
+    world.restore("latest", "first");
+    assert_same(&world.source(), &world.path("first"));
+    let first = world.json(["snapshots"])[0]["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let (mut in_time, mut resumed) = (0, 0);
+    generation += 1;
+    total_bytes = fill(&world, generation).max(total_bytes);
+    for kill in 0..kills {
+        let moment = u64::from_le_bytes(noise(seed + kill, 8).try_into().unwrap());
+        let mut child = backup(&world)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        // The moment itself is what is random here; nothing waits for anything.
+        std::thread::sleep(whole_run.mul_f64((moment % 1000) as f64 / 1000.0));
+        child.kill().unwrap();
+        let was_killed = !child.wait().unwrap().success();
+        world.ok(["check", "--read-data"]);
+        if was_killed {
+            in_time += 1;
+        }
+        if was_killed && kill % 2 == 0 {
+            // The next one may be killed too, and goes on from this one's checkpoint then.
+            continue;
+        }
+        let left = checkpoint(&world);
+        let clock = Instant::now();
+        let next = run(&mut backup(&world)).expect(0).summary();
+        if let Some(left) = left {
+            resumed += 1;
+            assert_eq!(next["resumed_from"], left["id"], "{next}");
+            let had = left["statistics"]["bytes"].as_u64().unwrap();
+            let read = next["statistics"]["bytes_read"].as_u64().unwrap();
+            assert!(
+                read <= total_bytes - had,
+                "{read} of {total_bytes} bytes read, {had} were there: {next}"
+            );
+        } else if was_killed {
+            whole_run = whole_run.max(clock.elapsed());
+        }
+        if kill % 4 == 1 {
+            assert_same(&world.source(), &world.restore("latest", "next"));
+            fs::remove_dir_all(world.path("next")).unwrap();
+            assert_same(&world.path("first"), &world.restore(&first, "again"));
+            fs::remove_dir_all(world.path("again")).unwrap();
+        }
+        generation += 1;
+        total_bytes = fill(&world, generation);
+    }
+    assert_same(&world.path("first"), &world.restore(&first, "again"));
+    assert!(kills < 20 || resumed > 0, "no kill left a checkpoint");
+    println!("{in_time} of {kills} came in time, {resumed} backups went on from a checkpoint");
+}
+
+#[test]
+fn an_interrupted_backup_ends_with_130_and_the_next_goes_on() {
+    let world = World::new();
+    for number in 0..2000 {
+        let name = if number < 500 { "a" } else { "z" };
+        world.write(&format!("{name}{number:04}"), noise(number, 1000));
+    }
+    let pipe = world.source().join("m");
+    assert!(
+        Command::new("mkfifo")
+            .arg(&pipe)
+            .status()
+            .unwrap()
+            .success()
+    );
+    let source = world.source();
+    let mut command = world.command();
+    command
+        .args(["--json", "backup", "--read-special", "--ignore-ctime"])
+        .args(["--checkpoint-interval", "0"])
+        .arg(&source);
+    let child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Opening the pipe waits until the backup has it open to read: all before it is done or being
+    // done, and nothing behind it can be until it ends.
+    let mut writer = fs::File::options().write(true).open(&pipe).unwrap();
+    writer.write_all(b"through the pipe").unwrap();
+    // What comes before the pipe is enough for a checkpoint, and needs nothing from it.
+    let cells = world.path("repo").join("snapshots");
+    let has_cell = || fs::read_dir(&cells).is_ok_and(|mut found| found.next().is_some());
+    for _ in 0..60_000 {
+        if has_cell() {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    let id = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
+    drop(writer);
+    let ended = child.wait_with_output().unwrap();
+    assert_eq!(
+        ended.status.code(),
+        Some(130),
+        "{}",
+        String::from_utf8_lossy(&ended.stderr)
+    );
+    let left = checkpoint(&world).expect("no checkpoint");
+    let had = left["statistics"]["files"].as_u64().unwrap();
+    assert!(had > 0, "{left}");
+    world.ok(["check", "--read-data"]);
+    fs::remove_file(&pipe).unwrap();
+    let next = world.backup(&["--ignore-ctime"]);
+    assert_eq!(next["resumed_from"], left["id"], "{next}");
+    let read = next["statistics"]["bytes_read"].as_u64().unwrap();
+    // The pipe may be among what there was; what was read from it is of no use without it.
+    assert_eq!(read, (2000 - had.min(500)) * 1000, "{next}");
+    assert_same(&source, &world.restore("latest", "target"));
+    assert!(checkpoint(&world).is_none());
+}
