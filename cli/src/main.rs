@@ -46,7 +46,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> anyhow::Result<Exit> {
-    start_log(arguments.global.verbose);
+    start_log(arguments.global.verbose, arguments.global.quiet);
     let interrupt = Interrupt::install()?;
     let context = Context::new(arguments.global, &arguments.command, interrupt)?;
     commands::run(&context, arguments.command)
@@ -104,9 +104,10 @@ fn report(message: &str, exit: Exit, json: bool) {
 }
 
 /// Sends the log to standard error, as much of it as `-v` asks for, or as `LARDER_LOG` says.
-fn start_log(verbose: u8) {
+fn start_log(verbose: u8, quiet: bool) {
     let level = match verbose {
-        0 => "error",
+        0 if quiet => "error",
+        0 => "warn",
         1 => "info",
         2 => "debug",
         _ => "trace",
@@ -122,7 +123,12 @@ fn start_log(verbose: u8) {
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);
-    let _ = log.try_init();
+    if verbose == 0 {
+        // A person who asked for no log gets sentences.
+        let _ = log.without_time().with_target(false).try_init();
+    } else {
+        let _ = log.try_init();
+    }
 }
 
 #[cfg(test)]

@@ -216,7 +216,8 @@ fn open_with_typed(
 fn ask(prompt: &str) -> anyhow::Result<Zeroizing<String>> {
     if !std::io::stdin().is_terminal() && !std::io::stderr().is_terminal() {
         bail!(
-            "no password was given and there is no terminal to ask at; use --password-file, \
+            "no password was given and there is no terminal to ask at; use --password-file \
+             (--new-password-file for the one to be added), \
              --password-command, --key-file, LARDER_PASSWORD, or larder.toml"
         );
     }

@@ -46,7 +46,9 @@ pub enum EngineError {
         why: String,
     },
     /// An object of the repository is damaged or missing.
-    #[error("{object} is damaged: {why}; run `larder check` to see what depends on it")]
+    #[error(
+        "{object} is damaged: {why}; put it back from a copy of the storage if there is one, and see what `larder check` says"
+    )]
     Damaged {
         /// The object's name in the storage, or what refers to it.
         object: String,

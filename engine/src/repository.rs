@@ -31,6 +31,8 @@ pub(crate) const KNOWN_FEATURES: &[&str] = &[];
 pub(crate) const CHUNKER_NAME: &str = "fastcdc-v2020";
 /// Memory of the index: block cache, filters and memtables.
 const INDEX_MEMORY_BYTES: usize = 64 << 20;
+/// Threads for CPU work, however many are asked for.
+const THREADS_MAX: usize = 256;
 /// Sealed nodes that are kept at hand on disk.
 const NODE_CACHE_BYTES: u64 = 1 << 30;
 
@@ -184,12 +186,12 @@ impl Repository {
         options: &InitOptions,
     ) -> Result<InitReport> {
         let location = storage.describe();
-        if let Some(name) = first_object(storage)? {
+        if let Some(name) = first_object(storage, FOLDERS)? {
             return Err(if newest_config(storage)?.is_some() {
                 EngineError::RepositoryExists { location }
             } else {
                 EngineError::Request(format!(
-                    "{location} is not empty: it holds {name} but no config; choose an empty folder, or remove what an interrupted init left there"
+                    "{location} is not empty: it holds {name} but no config; choose an empty folder (if this was a repository, delete nothing: put config/ back from a copy)"
                 ))
             });
         }
@@ -273,10 +275,9 @@ impl Repository {
         };
         let config = Config::open(&keyring, number, &object)
             .map_err(|error| EngineError::damaged(&names::config(number), &error))?;
-        let cache_dir = cache_folder(options, &config);
-        let index = open_index(&cache_dir, options, &config)?;
+        let (cache_dir, index) = open_index(cache_folder(options, &config), options, &config)?;
         let workers = rayon::ThreadPoolBuilder::new()
-            .num_threads(options.threads)
+            .num_threads(options.threads.min(THREADS_MAX))
             .thread_name(|number| format!("worker-{number}"))
             .build()
             .map_err(|error| EngineError::Internal(format!("cannot start threads: {error}")))?;
@@ -406,7 +407,14 @@ pub(crate) fn open_storage(location: &str) -> Result<Arc<dyn Storage>> {
 pub(crate) fn read_config(storage: &dyn Storage) -> Result<(u64, Bytes)> {
     let Some(number) = newest_config(storage)? else {
         let location = storage.describe();
-        return Err(EngineError::NoRepository { location });
+        // Keys alone are what an interrupted init leaves.
+        return Err(match first_object(storage, &["snapshots", "packs"])? {
+            None => EngineError::NoRepository { location },
+            Some(name) => EngineError::Damaged {
+                object: names::CONFIGS.to_owned(),
+                why: format!("{location} holds {name} but no config; delete nothing"),
+            },
+        });
     };
     let object = storage.get(&names::config(number), CONFIG_BYTES as u64)?;
     Ok((number, object))
@@ -498,10 +506,13 @@ fn newest_config(storage: &dyn Storage) -> Result<Option<u64>> {
     Ok(newest)
 }
 
-/// Gives the name of any object of the storage.
-fn first_object(storage: &dyn Storage) -> Result<Option<String>> {
+/// The folders of a repository.
+const FOLDERS: &[&str] = &["config", "keys", "snapshots", "sessions", "index", "packs"];
+
+/// Gives the name of any object in these folders of the storage.
+fn first_object(storage: &dyn Storage, folders: &[&str]) -> Result<Option<String>> {
     let mut first = None;
-    for folder in ["config", "keys", "snapshots", "sessions", "index", "packs"] {
+    for folder in folders {
         storage.list(folder, &mut |object| {
             first.get_or_insert(object.name);
             Ok(())
@@ -547,9 +558,16 @@ pub fn default_cache_dir() -> PathBuf {
         .join("larder")
 }
 
-fn open_index(folder: &Path, options: &OpenOptions, config: &Config) -> Result<Box<dyn Index>> {
+/// Opens the local index, and gives the folder where it and what spills live.
+///
+/// A cache folder that cannot be used costs time and nothing else: a temporary one takes its place.
+fn open_index(
+    folder: PathBuf,
+    options: &OpenOptions,
+    config: &Config,
+) -> Result<(PathBuf, Box<dyn Index>)> {
     if options.cache == Cache::Memory {
-        return Ok(Box::new(MemoryIndex::new()));
+        return Ok((folder, Box::new(MemoryIndex::new())));
     }
     let settings = IndexOptions {
         repository: config.repository,
@@ -557,8 +575,17 @@ fn open_index(folder: &Path, options: &OpenOptions, config: &Config) -> Result<B
         cache_bytes: INDEX_MEMORY_BYTES,
         block_cache_cap_bytes: NODE_CACHE_BYTES,
     };
-    Ok(match RocksIndex::open(&folder.join("index"), &settings)? {
-        OpenOutcome::Opened { index, .. } => index,
-        OpenOutcome::InUse => Box::new(RocksIndex::open_temporary(folder, &settings)?),
-    })
+    match RocksIndex::open(&folder.join("index"), &settings) {
+        Ok(OpenOutcome::Opened { index, .. }) => Ok((folder, index)),
+        Ok(OpenOutcome::InUse) => {
+            let index = RocksIndex::open_temporary(&folder, &settings)?;
+            Ok((folder, Box::new(index)))
+        }
+        Err(error) => {
+            tracing::warn!("{error}; a temporary cache takes its place, which costs time");
+            let folder = std::env::temp_dir();
+            let index = RocksIndex::open_temporary(&folder, &settings)?;
+            Ok((folder, Box::new(index)))
+        }
+    }
 }

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use anyhow::{Context as _, bail};
 use clap::Args;
 use larder_engine::check::{CheckOptions, CheckReport, Finding, ReadData, Severity, check};
+use larder_engine::error::EngineError;
 
 use crate::context::Context;
 use crate::exit::Exit;
@@ -37,7 +38,15 @@ pub struct CheckArgs {
 /// # Errors
 /// What keeps the check from being made; damage is in the exit code.
 pub fn run(context: &Context, args: &CheckArgs) -> anyhow::Result<Exit> {
-    let repository = context.open()?;
+    let repository = match context.open() {
+        Ok(repository) => repository,
+        Err(error) if is_damage(&error) => {
+            // What keeps a repository from being opened costs everything in it.
+            eprintln!("larder: {error:#}");
+            return Ok(Exit::DataLost);
+        }
+        Err(error) => return Err(error),
+    };
     let options = CheckOptions {
         read_data: args.read_data.unwrap_or(ReadData::No),
     };
@@ -63,6 +72,13 @@ pub fn run(context: &Context, args: &CheckArgs) -> anyhow::Result<Exit> {
         }
     }
     Ok(exit(&report.findings))
+}
+
+/// Tells whether the repository could not be opened because of damage.
+fn is_damage(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .any(|cause| matches!(cause.downcast_ref(), Some(EngineError::Damaged { .. })))
 }
 
 /// The report without its findings, which were messages of their own.

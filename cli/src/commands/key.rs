@@ -144,12 +144,20 @@ pub fn run(context: &Context, args: &KeyArgs) -> anyhow::Result<Exit> {
         }
         What::Remove { id, dry_run } => {
             let repository = context.open()?;
+            let slots = keys::list(&repository)?;
             if *dry_run {
-                let slots = keys::list(&repository)?;
                 let slot = removable(&slots, id)?;
                 return told(context, Some(&slot.id), "would remove key slot", true);
             }
             let id = keys::remove(&repository, id)?;
+            if context.talks() {
+                if slots.iter().any(|slot| slot.current && slot.id == id) {
+                    eprintln!(
+                        "larder: warning: this slot opened the repository now; what opened it opens nothing any more"
+                    );
+                }
+                eprintln!("{}", keys::REMOVAL_NOTE);
+            }
             return told(context, Some(&id), "removed key slot", false);
         }
         What::Passwd { new, dry_run } => {

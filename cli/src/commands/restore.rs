@@ -5,7 +5,6 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
-use larder_engine::progress::Progress as _;
 use larder_engine::restore::{Overwrite, RestoreOptions, RestoreReport, restore};
 
 use crate::args::{FilterArgs, SNAPSHOT_HELP};
@@ -98,12 +97,6 @@ pub fn run(context: &Context, args: &RestoreArgs) -> anyhow::Result<Exit> {
     let result = restore(&repository, &snapshot, path, &options, &reporter, cancel);
     reporter.finish();
     let report = result?;
-    for issue in &report.issues {
-        reporter.warning(&format!("cannot restore {}: {}", issue.path, issue.error));
-    }
-    for warning in &report.warnings {
-        reporter.warning(warning);
-    }
     if context.json() {
         output::summary(&report)?;
     } else if context.talks() {

@@ -22,7 +22,7 @@ use larder_format::ids::{ObjectId, SessionId};
 use larder_format::session::Base;
 
 use crate::cancel::Cancel;
-use crate::error::Result;
+use crate::error::{EngineError, Result};
 use crate::packer::{Packer, PackerOptions};
 use crate::progress::Progress;
 use crate::repository::Repository;
@@ -81,7 +81,7 @@ pub struct BackupOptions {
     pub tags: Vec<String>,
     /// Time that the snapshot carries; now if none.
     pub time: Option<jiff::Timestamp>,
-    /// Snapshot to compare with (id or prefix); the newest of the same host and sources if none.
+    /// Snapshot to compare with (id, prefix or `latest`); the newest of the same host and sources if none.
     pub parent: Option<String>,
     /// Reads every file, whatever the parent says.
     pub force: bool,
@@ -165,6 +165,7 @@ pub fn backup(
         writer.trees.push(tree);
         writer.packer.end_blocks();
     }
+    refuse_nothing(options, &writer)?;
     let unchanged = writer.is_unchanged();
     let snapshot = if options.dry_run || (options.skip_if_unchanged && unchanged) {
         None
@@ -199,6 +200,18 @@ pub fn backup(
     })
 }
 
+/// Refuses a snapshot of a list of paths of which none is there.
+fn refuse_nothing(options: &BackupOptions, writer: &Writer<'_>) -> Result<()> {
+    let listed = options.selection.only.len() as u64;
+    let counted = &writer.statistics;
+    if listed == 0 || counted.files + counted.others > 0 || writer.issue_count < listed {
+        return Ok(());
+    }
+    Err(EngineError::Request(format!(
+        "none of the {listed} listed paths could be read, so no snapshot was made"
+    )))
+}
+
 /// What a backup compares with.
 #[derive(Default)]
 struct Previous {
@@ -223,6 +236,9 @@ impl Previous {
         };
         let complete = |cell: &&Cell| cell.sources.len() == paths.len() && same(cell);
         let parent = match &options.parent {
+            Some(latest) if latest == "latest" => {
+                view.snapshots().max_by_key(|cell| cell.started).cloned()
+            }
             Some(prefix) => Some(snapshots::by_prefix(view, prefix)?.clone()),
             None => view
                 .snapshots()

@@ -328,7 +328,7 @@ impl Target {
             Err(Errno::NOTEMPTY | Errno::EXIST) => {
                 if !self.options.delete || self.options.overwrite != Overwrite::Always {
                     let why = "a directory that is not empty has its name; \
-                               only overwriting always and deleting removes it";
+                               give --delete, with --overwrite always, to replace it";
                     return Err(io::Error::new(io::ErrorKind::DirectoryNotEmpty, why));
                 }
                 self.forget_below(&below);

@@ -177,11 +177,12 @@ fn a_damaged_config_is_named_and_put_back_all_is_well() {
     for length in [0, 5, whole.len() / 2, whole.len() - 1] {
         put(&whole[..length]);
         world.run(["snapshots"]).expect(1).says("config");
+        world.run(["check"]).expect(4).says("config");
     }
     fs::remove_file(&config).unwrap();
-    world.run(["snapshots"]).expect(10);
+    world.run(["snapshots"]).expect(1).says("delete nothing");
     // Without its config it holds data still, so init does not write into it.
-    world.run(["init"]).expect(1).says("not empty");
+    world.run(["init"]).expect(1).says("delete nothing");
     put(&whole);
     assert_kept(&world);
 }
@@ -353,4 +354,61 @@ fn a_full_disk_and_a_read_only_one_say_so() {
     disk.remount("remount,rw,size=64m");
     backup_of(&world, &source, &[]).expect(0);
     assert_kept(&world);
+}
+
+#[test]
+fn a_damaged_snapshot_is_said_by_whoever_names_the_latest() {
+    let world = with_a_snapshot();
+    world.write("folder/later", "later");
+    world.backup(&[]);
+    let mut cells: Vec<_> = fs::read_dir(world.path("repo/snapshots"))
+        .unwrap()
+        .map(|cell| cell.unwrap().path())
+        .collect();
+    cells.sort_by_key(|cell| fs::metadata(cell).unwrap().modified().unwrap());
+    let newest = cells.last().unwrap();
+    let mut bytes = fs::read(newest).unwrap();
+    bytes[100] ^= 1;
+    fs::remove_file(newest).unwrap();
+    fs::write(newest, bytes).unwrap();
+    for command in [
+        &["snapshots"][..],
+        &["ls", "latest"],
+        &["diff", "latest", "latest"],
+    ] {
+        let shown = world.run(command).expect(0);
+        let name = newest.file_name().unwrap().to_str().unwrap();
+        assert!(shown.stderr.contains(name), "{command:?}: {shown:?}");
+    }
+}
+
+#[test]
+fn a_list_of_which_nothing_is_there_makes_no_snapshot() {
+    let world = with_a_snapshot();
+    let source = world.source();
+    let list = world.path("list");
+    let missing = [source.join("missing"), source.join("also missing")];
+    let lines: String = missing
+        .iter()
+        .map(|path| format!("{}\n", path.display()))
+        .collect();
+    fs::write(&list, lines).unwrap();
+    let more = ["--files-from", list.to_str().unwrap()];
+    backup_of(&world, &world.source(), &more)
+        .expect(1)
+        .says("no snapshot was made");
+    assert_eq!(world.json(["snapshots"]).as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn a_cache_folder_that_cannot_be_used_costs_time_alone() {
+    let world = with_a_snapshot();
+    let file = world.path("file");
+    fs::write(&file, "no folder").unwrap();
+    let shown = run(world
+        .command()
+        .args(["snapshots", "--cache-dir"])
+        .arg(&file))
+    .expect(0);
+    assert!(shown.stderr.contains("temporary cache"), "{shown:?}");
 }
