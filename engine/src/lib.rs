@@ -17,6 +17,7 @@ pub mod inspect;
 pub mod keys;
 pub mod packer;
 pub mod progress;
+pub mod protocol;
 pub mod random;
 pub mod repository;
 pub mod restore;
