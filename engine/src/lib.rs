@@ -11,6 +11,7 @@ pub mod cancel;
 pub mod check;
 pub mod chunker;
 pub mod chunks;
+pub mod clock;
 pub mod error;
 pub mod index;
 pub mod inspect;
@@ -24,6 +25,8 @@ pub mod restore;
 pub mod salvage;
 pub mod scratch;
 pub mod session;
+#[cfg(any(test, feature = "testing"))]
+pub mod simulated;
 pub mod snapshots;
 pub mod source;
 pub mod stats;

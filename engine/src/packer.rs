@@ -294,7 +294,7 @@ impl Shared {
     fn seal(self: &Arc<Self>, filling: Filling) {
         *lock(&self.sealing) += 1;
         let shared = Arc::clone(self);
-        self.repository.workers().spawn(move || {
+        let work = move || {
             let ended = Ended(&shared);
             let Filling { builder, held } = filling;
             let done = shared.seal_block(builder);
@@ -303,7 +303,12 @@ impl Shared {
                 shared.fail(error);
             }
             drop(ended);
-        });
+        };
+        if self.repository.is_in_order() {
+            work();
+        } else {
+            self.repository.workers().spawn(work);
+        }
     }
 
     fn seal_block(&self, builder: BlockBuilder) -> Result<SealedBlock> {

@@ -15,6 +15,7 @@ use larder_format::slot::{self, KdfParams, Slot, SlotKind, SlotParams};
 use zeroize::Zeroizing;
 
 use crate::chunker::{ChunkSizes, Chunker};
+use crate::clock;
 use crate::error::{EngineError, Result};
 use crate::index::Index;
 use crate::index::memory::MemoryIndex;
@@ -115,6 +116,9 @@ pub struct OpenOptions {
     pub threads: usize,
     /// Where the local index lives.
     pub cache: Cache,
+    /// Backs up with one thread that asks the storage, so that what it is asked for comes in one
+    /// order: for simulations.
+    pub in_order: bool,
 }
 
 /// How a repository is made.
@@ -164,6 +168,7 @@ pub struct Repository {
     index: Box<dyn Index>,
     cache_dir: PathBuf,
     workers: rayon::ThreadPool,
+    is_in_order: bool,
 }
 
 impl Repository {
@@ -217,7 +222,7 @@ impl Repository {
             number: 1,
             repository,
             replica: ReplicaId(random::bytes()?),
-            created: jiff::Timestamp::now().as_second(),
+            created: clock::now_s(),
             chunker: ChunkerConfig {
                 name: CHUNKER_NAME.to_owned(),
                 min_bytes: options.chunks.minimum as u64,
@@ -277,7 +282,11 @@ impl Repository {
             .map_err(|error| EngineError::damaged(&names::config(number), &error))?;
         let (cache_dir, index) = open_index(cache_folder(options, &config), options, &config)?;
         let workers = rayon::ThreadPoolBuilder::new()
-            .num_threads(options.threads.min(THREADS_MAX))
+            .num_threads(if options.in_order {
+                1
+            } else {
+                options.threads.min(THREADS_MAX)
+            })
             .thread_name(|number| format!("worker-{number}"))
             .build()
             .map_err(|error| EngineError::Internal(format!("cannot start threads: {error}")))?;
@@ -290,6 +299,7 @@ impl Repository {
             index,
             cache_dir,
             workers,
+            is_in_order: options.in_order,
         }))
     }
 
@@ -337,6 +347,12 @@ impl Repository {
     #[must_use]
     pub fn workers(&self) -> &rayon::ThreadPool {
         &self.workers
+    }
+
+    /// Tells whether one thread alone asks the storage.
+    #[must_use]
+    pub fn is_in_order(&self) -> bool {
+        self.is_in_order
     }
 
     /// Gives the newest config that was read or written.
@@ -466,7 +482,7 @@ pub(crate) fn make_slot(
     let params = SlotParams {
         kind,
         label: label.to_owned(),
-        created: jiff::Timestamp::now().as_second(),
+        created: clock::now_s(),
     };
     let object = slot::seal_slot(
         keyring,

@@ -7,6 +7,7 @@ use larder_format::names;
 use larder_format::record::seal_record;
 use larder_format::session::{Base, Session, SessionEnd};
 
+use crate::clock;
 use crate::error::{EngineError, Result};
 use crate::random;
 use crate::repository::Repository;
@@ -94,5 +95,5 @@ pub(crate) fn commit(repository: &Repository, cell: &Cell) -> Result<()> {
 
 /// Gives the time now in nanoseconds since 1970.
 pub(crate) fn now_ns() -> i64 {
-    i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX)
+    clock::now_ns()
 }

@@ -14,7 +14,7 @@ mod sources;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use larder_format::block;
 use larder_format::cell::{self, Cell, CellKind, Source};
@@ -22,6 +22,7 @@ use larder_format::ids::{ObjectId, SessionId};
 use larder_format::session::Base;
 
 use crate::cancel::Cancel;
+use crate::clock;
 use crate::error::{EngineError, Result};
 use crate::packer::{Packer, PackerOptions};
 use crate::progress::Progress;
@@ -287,7 +288,8 @@ struct Writer<'a> {
     statistics: Statistics,
     issues: Vec<SourceIssue>,
     issue_count: u64,
-    last_checkpoint: Instant,
+    /// When the last checkpoint was, by [`clock::uptime`].
+    last_checkpoint: Duration,
 }
 
 impl<'a> Writer<'a> {
@@ -298,6 +300,8 @@ impl<'a> Writer<'a> {
         before: View,
     ) -> Result<Self> {
         let read_from = session::now_ns();
+        // What a session that failed uploaded counts for nobody.
+        repository.index().drop_pending()?;
         let session = if options.dry_run {
             SessionId::default()
         } else {
@@ -326,7 +330,7 @@ impl<'a> Writer<'a> {
             statistics: Statistics::default(),
             issues: Vec::new(),
             issue_count: 0,
-            last_checkpoint: Instant::now(),
+            last_checkpoint: clock::uptime(),
         })
     }
 
@@ -356,7 +360,8 @@ impl<'a> Writer<'a> {
             let entries = counted.files + counted.directories + counted.others;
             return entries.is_multiple_of(CHECKPOINT_ENTRIES);
         }
-        self.last_checkpoint.elapsed().as_secs() >= self.options.checkpoint_seconds
+        let since = clock::uptime().saturating_sub(self.last_checkpoint);
+        since.as_secs() >= self.options.checkpoint_seconds
     }
 
     /// Commits what there is as a partial snapshot and goes on under a successor.
@@ -371,7 +376,7 @@ impl<'a> Writer<'a> {
         self.session = session::register(self.repository, Base::Predecessor(cell), host, user)?;
         self.view = view::read(self.repository, false, Some(std::mem::take(&mut self.view)))?;
         self.packer.succeed(self.session)?;
-        self.last_checkpoint = Instant::now();
+        self.last_checkpoint = clock::uptime();
         Ok(())
     }
 

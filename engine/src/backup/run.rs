@@ -1,5 +1,6 @@
 //! One source from walk to tree: the threads and what passes between them.
 
+use std::iter;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
@@ -74,9 +75,6 @@ pub(super) fn run_source(
         chunker: &chunker,
         budget: &budget,
     };
-    let ahead = walk
-        .ahead(STEPS_AHEAD)
-        .map_err(|error| EngineError::Internal(format!("cannot start a thread: {error}")))?;
     let (to_readers, reading) = bounded(STEPS_AHEAD / BATCH_STEPS);
     let (to_feeder, planned) = bounded(STEPS_AHEAD / BATCH_STEPS);
     let fed = AtomicBool::new(false);
@@ -90,7 +88,6 @@ pub(super) fn run_source(
             scope.spawn(move || read_all(context, &reading));
         }
         drop(reading);
-        scope.spawn(move || plan_all(planner, ahead, &to_readers, &to_feeder));
         let mut feeder = Feeder {
             source,
             shown: Vec::new(),
@@ -100,7 +97,16 @@ pub(super) fn run_source(
             progress,
             cancel,
         };
-        let outcome = feeder.feed(writer, &planned);
+        let outcome = if repository.is_in_order() {
+            feeder.feed(writer, &mut plan_here(planner, walk, to_readers))
+        } else {
+            walk.ahead(STEPS_AHEAD)
+                .map_err(|error| EngineError::Internal(format!("cannot start a thread: {error}")))
+                .and_then(|ahead| {
+                    scope.spawn(move || plan_all(planner, ahead, &to_readers, &to_feeder));
+                    feeder.feed(writer, &mut planned.iter().flatten())
+                })
+        };
         fed.store(true, Ordering::Relaxed);
         // Readers and planner end when nobody takes what they have.
         budget.stop();
@@ -154,37 +160,53 @@ fn expected(writer: &Writer<'_>, source: &Prepared) -> (Option<u64>, Option<u64>
     (found.map(|one| one.entries), found.map(|one| one.bytes))
 }
 
-/// Plans every step and hands the jobs on in batches, to the readers before the feeder waits for them.
+/// Plans every step and hands the jobs on in batches.
 fn plan_all(
     mut planner: Planner<'_>,
     mut steps: impl Iterator<Item = Step>,
     to_readers: &Sender<Vec<ReadJob>>,
     to_feeder: &Sender<Vec<Result<Job>>>,
 ) {
-    loop {
-        let (mut jobs, mut reads) = (Vec::new(), Vec::new());
-        let mut bytes = 0_u64;
-        let mut goes_on = true;
-        while jobs.len() < BATCH_STEPS && bytes < BATCH_READ_BYTES && goes_on {
-            let Some(step) = steps.next() else {
-                goes_on = false;
-                break;
-            };
-            let before = reads.len();
-            let job = planner.plan(step, &mut reads);
-            let added = reads.get(before..).unwrap_or_default().iter();
-            bytes = added.fold(bytes, |sum, read| {
-                sum.saturating_add(read.walked.entry.size)
-            });
-            goes_on = job.is_ok();
-            jobs.push(job);
-        }
-        let is_taken =
-            (reads.is_empty() || to_readers.send(reads).is_ok()) && to_feeder.send(jobs).is_ok();
-        if !is_taken || !goes_on {
+    while let Some(jobs) = plan_batch(&mut planner, &mut steps, to_readers) {
+        if to_feeder.send(jobs).is_err() {
             return;
         }
     }
+}
+
+/// Plans on the feeder's thread: no batch before the one before it is done.
+fn plan_here<'a>(
+    mut planner: Planner<'a>,
+    mut steps: impl Iterator<Item = Step> + 'a,
+    to_readers: Sender<Vec<ReadJob>>,
+) -> impl Iterator<Item = Result<Job>> + 'a {
+    iter::from_fn(move || plan_batch(&mut planner, &mut steps, &to_readers)).flatten()
+}
+
+/// Plans the next steps, and hands what must be read to the readers before anybody waits for them.
+fn plan_batch(
+    planner: &mut Planner<'_>,
+    steps: &mut impl Iterator<Item = Step>,
+    to_readers: &Sender<Vec<ReadJob>>,
+) -> Option<Vec<Result<Job>>> {
+    let (mut jobs, mut reads) = (Vec::new(), Vec::new());
+    let mut bytes = 0_u64;
+    while jobs.len() < BATCH_STEPS && bytes < BATCH_READ_BYTES {
+        let Some(step) = steps.next() else { break };
+        let before = reads.len();
+        let job = planner.plan(step, &mut reads);
+        let added = reads.get(before..).unwrap_or_default().iter();
+        bytes = added.fold(bytes, |sum, read| {
+            sum.saturating_add(read.walked.entry.size)
+        });
+        let has_failed = job.is_err();
+        jobs.push(job);
+        if has_failed {
+            break;
+        }
+    }
+    let is_taken = reads.is_empty() || to_readers.send(reads).is_ok();
+    (is_taken && !jobs.is_empty()).then_some(jobs)
 }
 
 fn read_all(context: &ReadContext<'_>, jobs: &Receiver<Vec<ReadJob>>) {
@@ -220,9 +242,9 @@ impl Feeder<'_> {
     fn feed(
         &mut self,
         writer: &mut Writer<'_>,
-        planned: &Receiver<Vec<Result<Job>>>,
+        planned: &mut dyn Iterator<Item = Result<Job>>,
     ) -> Result<()> {
-        for job in planned.iter().flatten() {
+        for job in planned {
             if self.cancel.is_requested() {
                 self.checkpoint(writer)?;
                 return Err(EngineError::Interrupted);

@@ -111,6 +111,7 @@ impl Fixture {
             cache_dir: Some(self.folder.path().join("cache")),
             threads: 1,
             cache: Cache::Memory,
+            in_order: false,
         };
         Repository::open_on(storage, &secret("one"), &options)
     }

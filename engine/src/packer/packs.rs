@@ -66,6 +66,9 @@ impl PackSet {
 
 /// Starts the threads that upload closed packs.
 pub(super) fn start_uploaders(shared: &Arc<Shared>) -> Result<()> {
+    if shared.repository.is_in_order() {
+        return Ok(());
+    }
     let (sender, receiver) = bounded(1);
     for _ in 0..UPLOADERS {
         let (shared_there, receiver) = (Arc::clone(shared), receiver.clone());
@@ -165,6 +168,9 @@ fn merge(writers: Vec<PackWriter>) -> Result<Vec<PackWriter>> {
 }
 
 fn enqueue(shared: &Shared, writer: PackWriter) -> Result<()> {
+    if shared.repository.is_in_order() {
+        return upload(shared, writer);
+    }
     *lock(&shared.packs.uploading) += 1;
     let sender = lock(&shared.packs.queue).clone();
     let sent = sender.is_some_and(|sender| sender.send(writer).is_ok());

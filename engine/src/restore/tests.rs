@@ -59,6 +59,7 @@ impl World {
             cache_dir: Some(self.folder.path().join("cache")),
             threads: 2,
             cache: Cache::Memory,
+            in_order: false,
         };
         let storage: Arc<dyn Storage> = self.storage.clone();
         Repository::open_on(storage, &secret(), &options).unwrap()
@@ -870,6 +871,7 @@ fn a_target_inside_the_repository_and_a_cancelled_restore_are_refused() {
         cache_dir: Some(world.path("cache")),
         threads: 1,
         cache: Cache::Memory,
+        in_order: false,
     };
     let repository = Repository::open(location.to_str().unwrap(), &secret(), &open).unwrap();
     for (target, delete) in [("repository/new", false), ("", true)] {

@@ -51,6 +51,7 @@ pub(crate) fn open_with(storage: &Arc<dyn Storage>, secret: &Secret) -> Result<A
         cache_dir: Some(std::env::temp_dir().join("larder-tests")),
         threads: 2,
         cache: Cache::Memory,
+        in_order: false,
     };
     Repository::open_on(Arc::clone(storage), secret, &options)
 }

@@ -107,6 +107,16 @@ impl Identity {
     }
 }
 
+#[cfg(any(test, feature = "testing"))]
+fn is_simulated() -> bool {
+    crate::simulated::is_on()
+}
+
+#[cfg(not(any(test, feature = "testing")))]
+fn is_simulated() -> bool {
+    false
+}
+
 fn device_number(major: u32, minor: u32) -> u64 {
     (u64::from(major) << 32) | u64::from(minor)
 }
@@ -155,6 +165,8 @@ pub(super) struct Common {
     pub(super) handles: Arc<Handles>,
     /// Whether entries keep the time of the last read.
     atime: bool,
+    /// Whether numbers that the system chose are left out, since they differ from run to run.
+    is_simulated: bool,
     /// Whom the system takes this process for.
     euid: Uid,
     pub(super) read_special: bool,
@@ -169,6 +181,7 @@ impl Common {
             source: source.into(),
             handles: Arc::new(Handles::new(open_max)),
             atime,
+            is_simulated: is_simulated(),
             euid: rustix::process::geteuid(),
             read_special,
             filesystems: Mutex::new(Vec::new()),
@@ -209,7 +222,7 @@ impl Common {
             FileType::from_raw_mode(mode),
             FileType::CharacterDevice | FileType::BlockDevice
         );
-        let entry = Entry {
+        let mut entry = Entry {
             key,
             kind,
             size: if is_plain { found.stx_size } else { 0 },
@@ -236,6 +249,10 @@ impl Common {
             },
             ..Entry::default()
         };
+        if self.is_simulated {
+            entry.inode = 0;
+            entry.ctime = entry.mtime;
+        }
         let allocated_bytes = found.stx_blocks.saturating_mul(512);
         Ok(Walked {
             entry,

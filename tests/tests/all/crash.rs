@@ -11,7 +11,7 @@ use larder_engine::keys;
 use larder_engine::progress::Silent;
 use larder_engine::repository::{Cache, Repository};
 use larder_engine::storage::Storage;
-use larder_engine::storage::error::ErrorKind;
+use larder_engine::storage::error::{ErrorKind, Operation};
 use larder_engine::storage::faulty::{Effect, Fault, Faulty, When};
 use larder_engine::storage::object::ObjectStorage;
 
@@ -229,6 +229,31 @@ fn a_backup_with_a_checkpoint_and_the_one_that_goes_on_die_anywhere() {
         },
         &|storage, what| assert_sound(&desk, storage, "one", &dumped, what),
     );
+}
+
+#[test]
+fn what_a_failed_backup_uploaded_is_not_used_by_the_next_one() {
+    let desk = desk();
+    let storage = storage_of(&with_one_snapshot(&desk));
+    let repository = desk.open(&storage, "one").unwrap();
+    edit(&desk);
+    storage.inject(Fault {
+        // Packs are written before it, in whatever order.
+        nth: 3,
+        operation: Some(Operation::Put),
+        lasts: false,
+        effect: Effect::Error(When::Before, ErrorKind::Transient),
+    });
+    desk.back_up(&repository).unwrap_err();
+    assert_eq!(snapshots(&repository).len(), 1);
+    let next = desk.back_up(&repository).unwrap().snapshot;
+    // Whoever comes later finds all of it.
+    let repository = desk.open(&storage, "one").unwrap();
+    let listed = snapshots(&repository);
+    let newest = listed.iter().find(|one| Some(&one.id) == next.as_ref());
+    let dumped = desk.dump(&repository, newest.unwrap()).unwrap();
+    assert!(dumped == fresh_dump(&desk));
+    assert_nothing_lost(&repository, "after a backup that failed");
 }
 
 #[test]

@@ -81,6 +81,7 @@ impl Desk {
             cache_dir: Some(self.path("cache")),
             threads: 1,
             cache: self.cache,
+            in_order: false,
         };
         let storage: Arc<dyn Storage> = Arc::clone(storage) as _;
         Repository::open_on(storage, &secret(password), &options)
