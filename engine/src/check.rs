@@ -26,13 +26,18 @@ use std::time::Instant;
 use larder_format::ids::ObjectId;
 
 use crate::cancel::Cancel;
+use crate::collection;
 use crate::error::{EngineError, Result};
 use crate::progress::Progress;
+use crate::protocol::Newest;
 use crate::random;
 use crate::repository::Repository;
 use context::Context;
 use findings::Damage;
 use listing::Listing;
+
+/// Times that all is checked because a prune changed the repository meanwhile.
+const CHECKS_MAX: usize = 3;
 
 /// How much of the packs' bytes is read.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -117,6 +122,34 @@ pub fn check(
 ) -> Result<CheckReport> {
     let clock = Instant::now();
     options.read_data.check()?;
+    let mut checks = 1;
+    loop {
+        let (mut report, seen) = check_once(repository, options, progress, cancel)?;
+        report.seconds = clock.elapsed().as_secs_f64();
+        let is_sound = report
+            .findings
+            .iter()
+            .all(|one| one.severity == Severity::Note);
+        // A prune takes away what was listed; what is missing then is looked for anew.
+        let listed = || collection::list(repository).or_else(|_| collection::list(repository));
+        if is_sound
+            || checks == CHECKS_MAX
+            || seen.is_none()
+            || collection::newest(&listed()?) == seen
+        {
+            return Ok(report);
+        }
+        checks += 1;
+    }
+}
+
+/// Checks all once; gives also which collector records counted, unless they cannot be read.
+fn check_once(
+    repository: &Arc<Repository>,
+    options: &CheckOptions,
+    progress: &dyn Progress,
+    cancel: &Cancel,
+) -> Result<(CheckReport, Option<Newest>)> {
     let context = Context::new(repository, progress, cancel);
     let mut damage = Damage::new(repository.cache_dir());
     progress.phase("checking records", None, None);
@@ -133,7 +166,8 @@ pub fn check(
     // What counted for this check alone must not be deduplicated against afterwards.
     repository.index().drop_pending()?;
     let walked = walked?;
-    Ok(CheckReport {
+    let seen = (!view.lacks_collection).then(|| view.collection.numbers());
+    let report = CheckReport {
         findings: damage.into_findings(),
         snapshots: walked.snapshots,
         nodes: walked.nodes,
@@ -141,8 +175,9 @@ pub fn check(
         packs: packs.packs,
         packs_read: packs.packs_read,
         bytes_read: context.bytes_read(),
-        seconds: clock.elapsed().as_secs_f64(),
-    })
+        seconds: 0.0,
+    };
+    Ok((report, seen))
 }
 
 impl ReadData {

@@ -12,6 +12,7 @@ use larder_format::tree::read::NodeSource;
 use crate::error::{EngineError, Result};
 use crate::index::Place;
 use crate::repository::Repository;
+use crate::view;
 
 /// Plaintext bytes of opened blocks that one reader keeps.
 const KEPT_BYTES: usize = 16 << 20;
@@ -50,6 +51,21 @@ impl ChunkReader {
     /// # Errors
     /// `Damaged` if no place does, or what the storage answers.
     pub fn read(&mut self, chunk_type: ChunkType, id: &ChunkId) -> Result<Arc<[u8]>> {
+        let generation = self.repository.seen().generation;
+        match self.read_anywhere(chunk_type, id) {
+            // A prune may have moved it meanwhile.
+            Err(error @ EngineError::Damaged { .. }) => {
+                if view::refresh(&self.repository, generation)? {
+                    self.read_anywhere(chunk_type, id)
+                } else {
+                    Err(error)
+                }
+            }
+            other => other,
+        }
+    }
+
+    fn read_anywhere(&mut self, chunk_type: ChunkType, id: &ChunkId) -> Result<Arc<[u8]>> {
         let places = self.repository.index().lookup(&id.prefix())?;
         let mut damage = None;
         for place in &places {

@@ -12,6 +12,7 @@ pub mod check;
 pub mod chunker;
 pub mod chunks;
 pub mod clock;
+pub mod collection;
 pub mod error;
 pub mod index;
 pub mod inspect;

@@ -287,7 +287,8 @@ impl Shared {
         if lock(&self.in_flight).contains(prefix) {
             return Ok(true);
         }
-        Ok(!self.repository.index().lookup(prefix)?.is_empty())
+        let usable = self.repository.index().are_usable(&[*prefix])?;
+        Ok(usable.first().copied().unwrap_or_default())
     }
 
     /// Hands a block to the workers.

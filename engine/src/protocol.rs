@@ -173,7 +173,10 @@ impl<S: Copy + Ord, O: Copy + Ord> Collection<S, O> {
     /// Tells whether what hangs on a base may be reused without a look-up of each chunk.
     #[must_use]
     pub fn may_trust_base(&self, is_base_live: bool) -> bool {
-        let has_suspects = self.round.as_ref().is_some_and(|round| !round.suspects.is_empty());
+        let has_suspects = self
+            .round
+            .as_ref()
+            .is_some_and(|round| !round.suspects.is_empty());
         (is_base_live || !keeps(Rule::SeeBaseLive)) && !has_suspects
     }
 
@@ -201,17 +204,22 @@ pub fn is_committed(kind: CellKind) -> bool {
 
 /// Gives the live cells: committed, neither dead nor forgotten, and no checkpoint that a committed
 /// cell goes on from.
+///
+/// A dead cell supersedes nothing: its commit may have been void. Where it was not, its predecessor,
+/// which is not numbered above it, is dead with it.
 #[must_use]
 pub fn live_cells<S: Copy + Ord, O: Copy + Ord>(
     cells: &[CellFacts<S, O>],
     collection: &Collection<S, O>,
 ) -> BTreeSet<S> {
     let supersedes = |cell: &&CellFacts<S, O>| {
-        is_committed(cell.kind) || (cell.kind == CellKind::Revoked && !keeps(Rule::CommitSupersedes))
+        is_committed(cell.kind)
+            || (cell.kind == CellKind::Revoked && !keeps(Rule::CommitSupersedes))
     };
     let superseded: BTreeSet<S> = cells
         .iter()
         .filter(supersedes)
+        .filter(|cell| !collection.is_dead(&cell.id, cell.number))
         .filter_map(|cell| cell.predecessor)
         .collect();
     cells
@@ -296,10 +304,16 @@ impl<O: Copy + Ord> Kept<O> {
     pub fn need<S: Copy + Ord>(&mut self, packs: &[O], collection: &Collection<S, O>) {
         let deleted = &collection.state.deleted;
         let is_condemned = |pack: &O| {
-            collection.round.as_ref().is_some_and(|round| round.condemned.contains(pack))
+            collection
+                .round
+                .as_ref()
+                .is_some_and(|round| round.condemned.contains(pack))
         };
         let mut usable = packs.iter().filter(|pack| !deleted.contains(pack));
-        if usable.clone().any(|pack| !is_condemned(pack) || self.rescued.contains(pack)) {
+        if usable
+            .clone()
+            .any(|pack| !is_condemned(pack) || self.rescued.contains(pack))
+        {
             return;
         }
         match usable.next() {

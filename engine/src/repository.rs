@@ -1,7 +1,7 @@
 //! An open repository: its storage, keys, config, local index and workers.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use larder_format::config::{Chunker as ChunkerConfig, Config};
@@ -20,6 +20,7 @@ use crate::error::{EngineError, Result};
 use crate::index::Index;
 use crate::index::memory::MemoryIndex;
 use crate::index::rocks::{IndexOptions, OpenOutcome, RocksIndex};
+use crate::protocol::Newest;
 use crate::random;
 use crate::storage::error::ErrorKind;
 use crate::storage::url::{self, Mode};
@@ -169,6 +170,36 @@ pub struct Repository {
     cache_dir: PathBuf,
     workers: rayon::ThreadPool,
     is_in_order: bool,
+    seen: Mutex<Seen>,
+    refreshing: Mutex<()>,
+}
+
+/// What the last reading saw of the collectors' work, and who may not be read anew under.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Seen {
+    /// Counts the readings.
+    pub generation: u64,
+    /// The newest state and the round above it; none before a reading that saw them.
+    pub newest: Option<Newest>,
+    /// Writers that rely on the last reading.
+    pub writers: usize,
+}
+
+/// Keeps the index as its writer read it, for as long as it lives.
+pub(crate) struct Writing(Arc<Repository>);
+
+impl Writing {
+    /// Starts a writer's work.
+    pub(crate) fn start(repository: &Arc<Repository>) -> Self {
+        lock(&repository.seen).writers += 1;
+        Self(Arc::clone(repository))
+    }
+}
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        lock(&self.0.seen).writers -= 1;
+    }
 }
 
 impl Repository {
@@ -300,6 +331,8 @@ impl Repository {
             cache_dir,
             workers,
             is_in_order: options.in_order,
+            seen: Mutex::default(),
+            refreshing: Mutex::default(),
         }))
     }
 
@@ -373,6 +406,23 @@ impl Repository {
 
     pub(crate) fn set_current_slot(&self, slot: SlotId) {
         *lock(&self.slot) = slot;
+    }
+
+    /// Gives what the last reading saw of the collectors' work.
+    pub(crate) fn seen(&self) -> Seen {
+        *lock(&self.seen)
+    }
+
+    /// Remembers what a reading saw of the collectors' work, which is unknown if it has no answer.
+    pub(crate) fn set_seen(&self, newest: Option<Newest>) {
+        let mut seen = lock(&self.seen);
+        seen.generation += 1;
+        seen.newest = newest;
+    }
+
+    /// Lets one reader at a time read anew.
+    pub(crate) fn refreshing(&self) -> MutexGuard<'_, ()> {
+        lock(&self.refreshing)
     }
 
     /// Makes the chunker that the config names.

@@ -8,16 +8,18 @@ use larder_format::ids::{ObjectId, SessionId};
 use larder_format::limits::SEGMENT_BYTES;
 use larder_format::names::{self, Name};
 use larder_format::record::{Record, object_bytes_max, open_record};
-use larder_format::segment::Segment;
+use larder_format::segment::{Owner, Segment};
 use larder_format::session::{Amendment, Change};
 
+use crate::collection::{self, Collection};
 use crate::error::{EngineError, Result};
 use crate::index::PackRecord;
+use crate::protocol::{self, CellFacts, Rule, keeps};
 use crate::repository::Repository;
 use crate::storage::error::ErrorKind;
 
-/// Times that a reading is started over because a segment went away meanwhile.
-const READINGS_MAX: usize = 3;
+/// Times that a reading is made because an object went away meanwhile.
+const READINGS_MAX: usize = 4;
 
 /// An object that could not be used, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,12 +33,19 @@ pub struct Unusable {
 /// The cells of a repository and what was amended.
 #[derive(Debug, Clone, Default)]
 pub struct View {
-    /// All cells that open, revoked and forgotten ones among them.
+    /// All cells that open and are not dead, revoked and forgotten ones among them.
     pub cells: BTreeMap<SessionId, Cell>,
     /// Amendments that open, in order, by the cell they change.
     pub amendments: BTreeMap<SessionId, Vec<Amendment>>,
-    /// Cells, amendments and segments that are listed or named and could not be used.
+    /// Cells that are listed and dead: they are no snapshots any more, and were not read.
+    pub dead: BTreeSet<SessionId>,
+    /// What collectors wrote.
+    pub collection: Collection,
+    /// Cells, amendments, collector records and segments that are listed or named and could not
+    /// be used.
     pub unusable: Vec<Unusable>,
+    /// Whether what collectors wrote cannot be read, so that `collection` is empty for want of it.
+    pub lacks_collection: bool,
 }
 
 impl View {
@@ -46,6 +55,11 @@ impl View {
         self.amendments
             .get(id)
             .is_some_and(|list| list.iter().any(|one| one.change == Change::Forget))
+    }
+
+    fn amendment(&self, id: &SessionId, number: u64) -> Option<&Amendment> {
+        let mut list = self.amendments.get(id).into_iter().flatten();
+        list.find(|one| one.number == number)
     }
 
     /// Tells whether a snapshot is kept from being forgotten.
@@ -84,23 +98,93 @@ impl View {
             .filter(|cell| cell.kind == CellKind::Complete && !self.is_forgotten(&cell.id))
     }
 
-    /// Tells whether a cell is gone or unusable that another one had seen, and may build on.
-    fn lacks_cells(&self) -> bool {
-        self.cells.values().any(|cell| {
-            let before = cell.predecessor.iter().chain(&cell.parent);
-            let mut named = before.chain(&cell.seen_cells);
-            named.any(|id| !self.cells.contains_key(id))
-        })
+    /// Gives what the rules of the protocol need to know of each cell that is not dead.
+    #[must_use]
+    pub fn facts(&self) -> Vec<CellFacts<SessionId, ObjectId>> {
+        let facts = self.cells.values().map(|cell| CellFacts {
+            id: cell.id,
+            number: cell.id.round(),
+            kind: cell.kind,
+            predecessor: cell.predecessor,
+            is_forgotten: self.is_forgotten(&cell.id),
+            segments: cell.segments.clone(),
+        });
+        facts.collect()
+    }
+
+    /// Gives the live cells.
+    #[must_use]
+    pub fn live(&self) -> BTreeSet<SessionId> {
+        protocol::live_cells(&self.facts(), &self.collection)
     }
 
     /// Gives the segments that count.
     #[must_use]
     pub fn segments(&self) -> BTreeSet<ObjectId> {
-        self.cells
-            .values()
-            .filter(|cell| cell.kind != CellKind::Revoked)
-            .flat_map(|cell| cell.segments.iter().copied())
-            .collect()
+        self.collection.counting_segments(&self.facts())
+    }
+
+    /// Tells whether a cell is gone or unusable that another one had seen, and may build on.
+    fn lacks_cells(&self) -> bool {
+        self.cells.values().any(|cell| {
+            let before = cell.predecessor.iter().chain(&cell.parent);
+            let mut named = before.chain(&cell.seen_cells);
+            named.any(|id| !self.cells.contains_key(id) && !self.is_dead(id))
+        })
+    }
+
+    fn is_dead(&self, id: &SessionId) -> bool {
+        self.collection.is_dead(id, id.round())
+    }
+
+    /// Gives who may have brought each segment that counts.
+    pub(crate) fn owners(&self) -> BTreeMap<ObjectId, BTreeSet<Claim>> {
+        let mut owners: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+        let floor = self.collection.floor();
+        for id in &self.collection.state.segments {
+            owners.entry(*id).or_default().insert(Claim::Below(floor));
+        }
+        if let Some(round) = &self.collection.round {
+            for id in &round.new {
+                let claim = Claim::Round(round.number);
+                owners.entry(*id).or_default().insert(claim);
+            }
+        }
+        let committed = self.cells.values();
+        for cell in committed.filter(|cell| protocol::is_committed(cell.kind)) {
+            for id in &cell.segments {
+                // A cell below the floor is live because the state says so, and so are its segments.
+                if cell.id.round() >= floor {
+                    let claim = Claim::Session(cell.id);
+                    owners.entry(*id).or_default().insert(claim);
+                }
+            }
+        }
+        owners
+    }
+}
+
+/// Who must have brought a segment for it to count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Claim {
+    /// The session whose cell names it.
+    Session(SessionId),
+    /// The round that names it as new.
+    Round(u64),
+    /// A session numbered below the state that names it, or a round that is not above it.
+    Below(u64),
+}
+
+impl Claim {
+    /// Tells whether what a segment says of its owner agrees with who names it.
+    pub(crate) fn admits(&self, owner: &Owner) -> bool {
+        match (self, owner) {
+            (Self::Session(id), Owner::Session(owner)) => id == owner,
+            (Self::Round(number), Owner::Round(owner)) => number == owner,
+            (Self::Below(number), Owner::Session(owner)) => owner.round() < *number,
+            (Self::Below(number), Owner::Round(owner)) => owner <= number,
+            _ => false,
+        }
     }
 }
 
@@ -111,52 +195,147 @@ impl View {
 /// directories.
 ///
 /// # Errors
-/// What the storage answers, and `Unsupported` for a repository with collector records.
+/// What the storage answers; without `salvage`, `Damaged` for collector records that cannot be used.
 pub fn read(repository: &Repository, salvage: bool, before: Option<View>) -> Result<View> {
     let mut reading = 1;
     loop {
         let mut view = read_cells(repository, before.as_ref())?;
-        refuse_collector(repository)?;
+        if view.lacks_collection && !salvage {
+            return Err(unusable_collection(view));
+        }
         let missing = feed(repository, &mut view)?;
         if missing.is_empty() || reading == READINGS_MAX {
-            if salvage && (!missing.is_empty() || view.lacks_cells()) {
+            let is_incomplete = !missing.is_empty() || view.lacks_cells() || view.lacks_collection;
+            if salvage && is_incomplete {
                 crate::salvage::feed_directories(repository, &mut view)?;
             }
+            let newest = (!view.lacks_collection).then(|| view.collection.numbers());
+            repository.set_seen(newest);
             return Ok(view);
         }
         reading += 1;
     }
 }
 
-/// Reads all cells and amendments; those of a reading before need not be fetched again.
+/// Reads anew if a collector went on since the last reading; tells whether it did.
+///
+/// For readers that miss a pack: `generation` is that of the reading that named the pack. A
+/// writer's reading is never replaced under it: no collector takes away what its session may use.
+///
+/// # Errors
+/// What the storage answers.
+pub(crate) fn refresh(repository: &Repository, generation: u64) -> Result<bool> {
+    let _one_at_a_time = repository.refreshing();
+    let seen = repository.seen();
+    // Somebody else did, while this one waited.
+    if seen.generation != generation {
+        return Ok(true);
+    }
+    if seen.writers > 0
+        || seen.newest.is_none()
+        || seen.newest == collection::newest(&collection::list(repository)?)
+    {
+        return Ok(false);
+    }
+    read(repository, true, None)?;
+    Ok(true)
+}
+
+fn unusable_collection(view: View) -> EngineError {
+    let of_collector = |one: &Unusable| one.object.starts_with(names::COLLECTOR);
+    match view.unusable.into_iter().find(of_collector) {
+        Some(Unusable { object, why }) => EngineError::Damaged { object, why },
+        None => EngineError::Internal("collector records were not read".to_owned()),
+    }
+}
+
+/// Reads all cells and amendments, and what collectors wrote; those of a reading before need not
+/// be fetched again.
 ///
 /// # Errors
 /// What the storage answers.
 pub fn read_cells(repository: &Repository, before: Option<&View>) -> Result<View> {
-    let mut listed = Vec::new();
+    let mut listed = list_cells(repository)?;
+    let (mut view, mut is_whole) = read_listed(repository, &listed, before)?;
+    for _ in 1..READINGS_MAX {
+        if is_whole {
+            break;
+        }
+        // What is missing may have died under a new floor; if nothing moved, it is damaged.
+        let (listed_before, view_before) = (listed, view);
+        listed = list_cells(repository)?;
+        (view, is_whole) = read_listed(repository, &listed, Some(&view_before))?;
+        if listed == listed_before && view.collection == view_before.collection {
+            break;
+        }
+    }
+    Ok(view)
+}
+
+fn list_cells(repository: &Repository) -> Result<BTreeSet<Name>> {
+    let mut listed = BTreeSet::new();
     repository.storage().list("snapshots", &mut |object| {
         listed.extend(names::parse(&object.name));
         Ok(())
     })?;
-    listed.sort_unstable();
+    Ok(listed)
+}
+
+/// Reads what collectors wrote, and then what a listing from before that names; tells whether
+/// all that must be there was.
+fn read_listed(
+    repository: &Repository,
+    listed: &BTreeSet<Name>,
+    before: Option<&View>,
+) -> Result<(View, bool)> {
     let mut view = View::default();
+    match collection::read(repository, before.map(|before| &before.collection)) {
+        Ok(collection) => view.collection = collection,
+        Err(EngineError::Damaged { object, why }) => {
+            view.unusable.push(Unusable { object, why });
+            view.lacks_collection = true;
+        }
+        Err(error) => return Err(error),
+    }
+    let mut is_whole = true;
+    for id in &view.collection.state.live {
+        if !listed.contains(&Name::Cell(*id)) {
+            is_whole = false;
+            view.unusable.push(Unusable {
+                object: names::cell(id),
+                why: format!(
+                    "it is missing, although {} lists it",
+                    view.collection.state_name()
+                ),
+            });
+        }
+    }
     for name in listed {
-        let outcome = match name {
+        let outcome = match *name {
+            Name::Cell(id) if view.is_dead(&id) => {
+                view.dead.insert(id);
+                continue;
+            }
+            Name::Amendment(id, _) if view.is_dead(&id) => continue,
             Name::Cell(id) => match before.and_then(|before| before.cells.get(&id)) {
                 Some(cell) => Ok(cell.clone()),
-                None => read_record::<Cell>(repository, &name),
+                None => read_record::<Cell>(repository, name),
             }
-            .map(|cell| {
-                view.cells.insert(id, cell);
-            }),
-            Name::Amendment(id, _) => read_record(repository, &name).map(|amendment| {
-                view.amendments.entry(id).or_default().push(amendment);
-            }),
+            .map(|cell| drop(view.cells.insert(id, cell))),
+            Name::Amendment(id, number) => {
+                match before.and_then(|before| before.amendment(&id, number)) {
+                    Some(amendment) => Ok(amendment.clone()),
+                    None => read_record(repository, name),
+                }
+                .map(|amendment| view.amendments.entry(id).or_default().push(amendment))
+            }
             _ => continue,
         };
         match outcome {
             Ok(()) => {}
             Err(EngineError::Damaged { object, why }) => {
+                // A cell that went away between listing and reading died under a new floor.
+                is_whole = false;
                 view.unusable.push(Unusable { object, why });
             }
             Err(error) => return Err(error),
@@ -165,7 +344,7 @@ pub fn read_cells(repository: &Repository, before: Option<&View>) -> Result<View
     for list in view.amendments.values_mut() {
         list.sort_by_key(|amendment| amendment.number);
     }
-    Ok(view)
+    Ok((view, is_whole))
 }
 
 /// Reads and opens one sealed record.
@@ -196,31 +375,24 @@ pub(crate) fn get(repository: &Repository, name: &str, limit: u64) -> Result<byt
         })
 }
 
-fn refuse_collector(repository: &Repository) -> Result<()> {
-    let mut found = false;
-    repository.storage().list("gc", &mut |_| {
-        found = true;
-        Ok(())
-    })?;
-    if found {
-        return Err(EngineError::Unsupported {
-            location: repository.location().to_owned(),
-            why: "it was pruned by a newer larder; use that one".to_owned(),
-        });
-    }
-    Ok(())
-}
-
 /// Feeds the index with the segments that count; gives those that could not be used.
 fn feed(repository: &Repository, view: &mut View) -> Result<Vec<ObjectId>> {
     let index = repository.index();
-    let wanted = view.segments();
+    let mut wanted = view.owners();
+    if !keeps(Rule::SegmentsNamed) {
+        repository.storage().list("index", &mut |object| {
+            if let Some(Name::Segment(id)) = names::parse(&object.name) {
+                wanted.entry(id).or_default();
+            }
+            Ok(())
+        })?;
+    }
     let have = index.segments()?;
     let mut counting = Vec::new();
     let mut missing = Vec::new();
-    for id in &wanted {
+    for (id, claims) in &wanted {
         if !have.contains(id) {
-            match read_segment(repository, id) {
+            match read_owned_segment(repository, id, claims) {
                 Ok(segment) => {
                     let records: Vec<_> =
                         segment.packs.iter().map(PackRecord::of_segment).collect();
@@ -236,13 +408,39 @@ fn feed(repository: &Repository, view: &mut View) -> Result<Vec<ObjectId>> {
         }
         counting.push(*id);
     }
+    index.set_unusable(&view.collection.unusable_packs())?;
     index.set_counting(&counting)?;
-    let stale: Vec<_> = have.difference(&wanted).copied().collect();
+    let stale: Vec<_> = have
+        .iter()
+        .filter(|id| !wanted.contains_key(id))
+        .copied()
+        .collect();
     if !stale.is_empty() {
         index.remove_segments(&stale)?;
     }
     Ok(missing)
 }
+
+/// Reads a segment and verifies who brought it.
+fn read_owned_segment(
+    repository: &Repository,
+    id: &ObjectId,
+    claims: &BTreeSet<Claim>,
+) -> Result<Segment> {
+    let segment = read_segment(repository, id)?;
+    let is_owned = claims.iter().any(|claim| claim.admits(&segment.owner));
+    if is_owned || !keeps(Rule::SegmentsNamed) {
+        return Ok(segment);
+    }
+    Err(EngineError::Damaged {
+        object: names::segment(id),
+        why: WRONG_OWNER.to_owned(),
+    })
+}
+
+/// What is wrong with a segment that names another owner than it must have.
+pub(crate) const WRONG_OWNER: &str =
+    "the session or round that it says wrote it is not the one that names it";
 
 /// Reads and opens one segment.
 ///

@@ -27,7 +27,7 @@ use crate::error::{EngineError, Result};
 use crate::packer::{Packer, PackerOptions};
 use crate::progress::Progress;
 use crate::repository::Repository;
-use crate::session;
+use crate::session::{self, Author, Opened, Outcome};
 use crate::snapshots::{self, Statistics};
 use crate::view::{self, View};
 
@@ -155,7 +155,7 @@ pub fn backup(
     let before = view::read_cells(repository, None)?;
     let previous = Previous::choose(&before, options, &sources)?;
     let mut writer = Writer::start(repository, options, previous, before)?;
-    for unusable in &writer.view.unusable {
+    for unusable in &writer.opened.view.unusable {
         let (object, why) = (&unusable.object, &unusable.why);
         progress.warning(&format!(
             "{object} cannot be used: {why}; run `larder check`"
@@ -173,7 +173,7 @@ pub fn backup(
     } else {
         let trees = writer.trees.clone();
         writer.commit(CellKind::Complete, trees)?;
-        Some(writer.session.snapshot_name())
+        Some(writer.opened.id.snapshot_name())
     };
     let written = writer.packer.written();
     let mut statistics = writer.statistics;
@@ -277,8 +277,8 @@ struct Writer<'a> {
     repository: &'a Arc<Repository>,
     options: &'a BackupOptions,
     previous: Previous,
-    view: View,
-    session: SessionId,
+    opened: Opened,
+    author: Author,
     /// The checkpoint that this run goes on from, its own or that of an earlier run.
     predecessor: Option<SessionId>,
     packer: Packer,
@@ -302,12 +302,15 @@ impl<'a> Writer<'a> {
         let read_from = session::now_ns();
         // What a session that failed uploaded counts for nobody.
         repository.index().drop_pending()?;
-        let session = if options.dry_run {
-            SessionId::default()
-        } else {
-            session::register(repository, previous.base(), &options.host, &options.user)?
+        let author = Author {
+            host: options.host.clone(),
+            user: options.user.clone(),
         };
-        let view = view::read(repository, false, Some(before))?;
+        let opened = if options.dry_run {
+            session::pretend(repository, before)?
+        } else {
+            session::open(repository, previous.base(), &author, before)?
+        };
         let packer_options = PackerOptions {
             compression: match options.compression {
                 Compression::Off => block::Compression::Stored,
@@ -322,9 +325,9 @@ impl<'a> Writer<'a> {
             options,
             predecessor: previous.checkpoint.as_ref().map(|cell| cell.id),
             previous,
-            view,
-            session,
-            packer: Packer::start(repository, session, packer_options)?,
+            packer: Packer::start(repository, opened.id, packer_options)?,
+            opened,
+            author,
             read_from,
             trees: Vec::new(),
             statistics: Statistics::default(),
@@ -370,12 +373,13 @@ impl<'a> Writer<'a> {
             return Ok(());
         }
         self.commit(CellKind::Partial, trees)?;
-        let cell = self.session;
+        let cell = self.opened.id;
         self.predecessor = Some(cell);
-        let (host, user) = (&self.options.host, &self.options.user);
-        self.session = session::register(self.repository, Base::Predecessor(cell), host, user)?;
-        self.view = view::read(self.repository, false, Some(std::mem::take(&mut self.view)))?;
-        self.packer.succeed(self.session)?;
+        let view = std::mem::take(&mut self.opened.view);
+        self.opened = session::open(self.repository, Base::Predecessor(cell), &self.author, view)?;
+        // What it committed counts by its segments from here on.
+        self.repository.index().drop_pending()?;
+        self.packer.succeed(self.opened.id)?;
         self.last_checkpoint = clock::uptime();
         Ok(())
     }
@@ -392,13 +396,9 @@ impl<'a> Writer<'a> {
         let mut tags = self.options.tags.clone();
         tags.sort();
         tags.dedup();
-        let mut seen: Vec<&Cell> = self.view.cells.values().collect();
-        seen.sort_by_key(|cell| std::cmp::Reverse(cell.ended));
-        let mut seen_cells: Vec<_> = seen.iter().take(SEEN_CELLS).map(|cell| cell.id).collect();
-        seen_cells.sort_unstable();
         let cell = Cell {
             kind,
-            id: self.session,
+            id: self.opened.id,
             predecessor: self.predecessor,
             parent: self.previous.parent.as_ref().map(|cell| cell.id),
             started,
@@ -426,10 +426,16 @@ impl<'a> Writer<'a> {
             options: [(READ_FROM.to_owned(), self.read_from.to_string())].into(),
             program: session::PROGRAM.to_owned(),
             config: self.repository.config().number,
-            seen_cells,
-            seen_round: 0,
+            seen_cells: session::seen_cells(&self.opened.view),
+            seen_round: self.opened.view.collection.newest(),
         };
-        session::commit(self.repository, &cell)
+        match session::commit(self.repository, &cell, &self.opened.view.collection)? {
+            Outcome::Committed => Ok(()),
+            Outcome::Revoked | Outcome::Void => Err(EngineError::Request(
+                "a prune running elsewhere ended this backup's session; run the backup again"
+                    .to_owned(),
+            )),
+        }
     }
 
     /// Counts an issue and keeps the first of them.
@@ -450,8 +456,6 @@ impl<'a> Writer<'a> {
 const CHECKPOINT_ENTRIES: u64 = if cfg!(test) { 1 } else { 256 };
 /// Issues that a report keeps.
 const ISSUES_MAX: usize = 1000;
-/// Cells that a cell names as seen.
-const SEEN_CELLS: usize = 16;
 /// The option of a cell that tells since when its source was read, in nanoseconds since 1970.
 const READ_FROM: &str = "read-from";
 

@@ -105,6 +105,12 @@ impl Damage {
         self.add_pack(pack, problem, &[]).map(|_| ())
     }
 
+    /// Leaves a pack out that a collector deleted: neither its absence nor its damage is a
+    /// finding, unless something needs it.
+    pub(super) fn leave_out(&mut self, pack: &ObjectId) {
+        self.gone.insert(*pack);
+    }
+
     /// Tells whether nothing of a pack can be read.
     pub(super) fn is_gone(&self, pack: &ObjectId) -> bool {
         self.gone.contains(pack)
@@ -112,17 +118,24 @@ impl Damage {
 
     /// Tells whether a place still holds its chunk, as far as is known.
     pub(super) fn holds(&self, prefix: &ChunkPrefix, place: &Place) -> Result<bool> {
-        if !self.packs.contains_key(&place.pack) {
-            return Ok(true);
-        }
         if self.is_gone(&place.pack) {
             return Ok(false);
+        }
+        if !self.packs.contains_key(&place.pack) {
+            return Ok(true);
         }
         Ok(self.lost.get(&lost_key(prefix, &place.pack))?.is_none())
     }
 
     /// Gives the findings that are to blame for a chunk that none of its places holds.
     pub(super) fn blame(&mut self, places: &[Place], what: &str) -> Vec<DraftId> {
+        for place in places {
+            if self.gone.contains(&place.pack) && !self.packs.contains_key(&place.pack) {
+                let problem = "a prune deleted it, although a snapshot needs what was in it";
+                let draft = self.add(Severity::Loss, names::pack(&place.pack), problem);
+                self.packs.insert(place.pack, draft);
+            }
+        }
         let packs: BTreeSet<DraftId> = places
             .iter()
             .filter_map(|place| self.packs.get(&place.pack).copied())

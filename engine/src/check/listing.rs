@@ -26,7 +26,6 @@ pub(super) struct Listing {
     pub amendments: BTreeMap<SessionId, BTreeSet<u64>>,
     pub segments: BTreeSet<ObjectId>,
     pub has_reserve: bool,
-    pub has_collector: bool,
     pub pack_count: u64,
     pub pack_bytes: u64,
     /// Size and one byte, 1 once something named it, by pack.
@@ -45,7 +44,6 @@ impl Listing {
             amendments: BTreeMap::new(),
             segments: BTreeSet::new(),
             has_reserve: false,
-            has_collector: false,
             pack_count: 0,
             pack_bytes: 0,
             packs: ScratchMap::new(context.repository.cache_dir(), PACK_BYTES),
@@ -79,13 +77,6 @@ impl Listing {
             );
             damage.add(Severity::Note, first.clone(), problem);
         }
-        if listing.has_collector {
-            damage.add(
-                Severity::Note,
-                names::COLLECTOR,
-                "there are collector records of a newer larder; check with that one, since what this one says of deleted snapshots and orphaned packs does not hold",
-            );
-        }
         Ok(listing)
     }
 
@@ -100,7 +91,8 @@ impl Listing {
                 self.amendments.entry(id).or_default().insert(number);
             }
             Name::Segment(id) => drop(self.segments.insert(id)),
-            Name::Round(_) | Name::State(_) => self.has_collector = true,
+            // They are listed again, after the cells.
+            Name::Round(_) | Name::State(_) => {}
             Name::Reserve => self.has_reserve = true,
             Name::Pack(id) => {
                 self.pack_count += 1;

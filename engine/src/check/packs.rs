@@ -1,14 +1,13 @@
 //! Segments, and the packs that they name.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::thread;
 
 use crossbeam_channel::{Sender, bounded};
-use larder_format::ids::{ObjectId, SessionId};
+use larder_format::ids::ObjectId;
 use larder_format::limits::SEGMENT_BYTES;
 use larder_format::names;
 use larder_format::object::Kind;
-use larder_format::segment::{Owner, Segment, SegmentPack};
+use larder_format::segment::{Segment, SegmentPack};
 
 use super::context::{Context, Outcome, Problem, attempt};
 use super::findings::Damage;
@@ -18,7 +17,7 @@ use super::{ReadData, Severity};
 use crate::error::{EngineError, Result};
 use crate::index::{PackKind, PackRecord};
 use crate::salvage::read_directory;
-use crate::view::View;
+use crate::view::{View, WRONG_OWNER};
 
 /// What was seen of the packs.
 pub(super) struct Packs {
@@ -54,7 +53,7 @@ pub(super) fn check(
             verifier: &verifier,
             queue: sender,
             packs: 0,
-            is_incomplete: !view.unusable.is_empty(),
+            is_incomplete: !view.unusable.is_empty() || view.lacks_collection,
         };
         feeder.feed().map(|()| feeder.packs)
     });
@@ -79,12 +78,20 @@ struct Feeder<'a, 'b, 'c> {
 
 impl Feeder<'_, '_, '_> {
     fn feed(&mut self) -> Result<()> {
-        let named = self.named_segments();
+        for pack in &self.view.collection.state.deleted {
+            self.verifier.with_damage(|damage| damage.leave_out(pack));
+        }
+        let named = self.view.owners();
         let mut counting = Vec::new();
-        for (id, cells) in &named {
-            match self.read_segment(id)? {
+        for (id, claims) in &named {
+            let read = self.read_segment(id)?;
+            let read = read.and_then(|segment| {
+                let is_owned = claims.iter().any(|claim| claim.admits(&segment.owner));
+                let problem = || Problem::Damaged(WRONG_OWNER.to_owned());
+                is_owned.then_some(segment).ok_or_else(problem)
+            });
+            match read {
                 Ok(segment) => {
-                    self.check_owner(id, &segment.owner, cells);
                     let records: Vec<_> =
                         segment.packs.iter().map(PackRecord::of_segment).collect();
                     self.context.repository.index().add_segment(id, &records)?;
@@ -104,7 +111,9 @@ impl Feeder<'_, '_, '_> {
                 }
             }
         }
-        self.context.repository.index().set_counting(&counting)?;
+        let index = self.context.repository.index();
+        index.set_unusable(&self.view.collection.unusable_packs())?;
+        index.set_counting(&counting)?;
         let unnamed: Vec<_> = self.listing.segments.iter().copied().collect();
         let unnamed = unnamed.into_iter().filter(|id| !named.contains_key(id));
         if self.is_incomplete {
@@ -112,22 +121,6 @@ impl Feeder<'_, '_, '_> {
         } else {
             self.note_orphans(unnamed)
         }
-    }
-
-    /// Gives the segments that count, each with the snapshots that name it.
-    fn named_segments(&self) -> BTreeMap<ObjectId, BTreeSet<SessionId>> {
-        let mut named: BTreeMap<ObjectId, BTreeSet<SessionId>> = BTreeMap::new();
-        for id in self.view.segments() {
-            named.insert(id, BTreeSet::new());
-        }
-        for cell in self.view.cells.values() {
-            for id in &cell.segments {
-                if let Some(cells) = named.get_mut(id) {
-                    cells.insert(cell.id);
-                }
-            }
-        }
-        named
     }
 
     fn read_segment(&self, id: &ObjectId) -> Result<Outcome<Segment>> {
@@ -140,20 +133,11 @@ impl Feeder<'_, '_, '_> {
         })
     }
 
-    fn check_owner(&self, id: &ObjectId, owner: &Owner, cells: &BTreeSet<SessionId>) {
-        if matches!(owner, Owner::Session(session) if cells.contains(session)) {
-            return;
-        }
-        let problem = "the session that it says wrote it is not one whose snapshot names it";
-        self.verifier.with_damage(|damage| {
-            damage.add(Severity::Harmless, names::segment(id), problem);
-        });
-    }
-
     /// Compares a pack with the listing, and has it read if it is chosen or looks wrong.
     fn take(&mut self, pack: SegmentPack) -> Result<()> {
         let (listed, taken) = self.listing.name_pack(&pack.id)?;
-        if taken {
+        let deleted = &self.view.collection.state.deleted;
+        if taken || deleted.contains(&pack.id) {
             return Ok(());
         }
         self.packs += 1;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use larder_format::cell::Cell;
+use larder_format::cell::{Cell, CellKind};
 use larder_format::config::Config;
 use larder_format::ids::{ObjectId, SessionId};
 use larder_format::limits::{CONFIG_BYTES, SLOT_BYTES};
@@ -17,7 +17,9 @@ use super::Severity;
 use super::context::{Context, Outcome, Problem, attempt};
 use super::findings::Damage;
 use super::listing::Listing;
+use crate::collection;
 use crate::error::Result;
+use crate::protocol::is_committed;
 use crate::view::{Unusable, View};
 
 /// Largest reserve that is read.
@@ -29,11 +31,13 @@ pub(super) fn check(context: &Context<'_>, listing: &Listing, damage: &mut Damag
     check_slots(context, listing, damage)?;
     check_reserve(context, listing, damage)?;
     let mut cells = Cells::default();
+    cells.read_collection(context, damage)?;
     cells.read(context, listing)?;
     cells.read_amendments(context, listing, damage)?;
     cells.read_sessions(context, listing, damage)?;
     cells.report(damage);
-    if !listing.has_collector {
+    // Without the newest state nobody knows which cells must be there.
+    if !cells.view.lacks_collection {
         cells.report_missing(context, damage)?;
     }
     check_rollback(context, &cells, damage);
@@ -155,6 +159,13 @@ fn check_rollback(context: &Context<'_>, cells: &Cells, damage: &mut Damage) {
             "it is missing, although snapshots were written under it: the repository went back to an older config, and keys that were removed may open it again",
         );
     }
+    if cells.newest_round > cells.view.collection.newest() && !cells.view.lacks_collection {
+        damage.add(
+            Severity::Harmless,
+            names::round(cells.newest_round),
+            "neither it nor its state nor a later one is there, although backups saw it: the collector records went back to older ones; do not prune before they are put back from a copy of the storage",
+        );
+    }
 }
 
 /// What is known of sessions and their outcomes.
@@ -170,11 +181,38 @@ struct Cells {
     /// Sessions that went on from a checkpoint, by the checkpoint.
     successors: BTreeMap<SessionId, Vec<SessionId>>,
     newest_config: u64,
+    newest_round: u64,
 }
 
 impl Cells {
+    /// Reads what collectors wrote; the cells were listed before.
+    fn read_collection(&mut self, context: &Context<'_>, damage: &mut Damage) -> Result<()> {
+        match attempt(|| collection::read(context.repository, None))? {
+            Ok(collection) => {
+                for id in &collection.state.live {
+                    let by = format!("{} lists it", collection.state_name());
+                    self.named.insert(*id, by);
+                }
+                self.view.collection = collection;
+            }
+            Err(problem) => {
+                let problem = format!(
+                    "collector records cannot be used: {problem}; nothing can be pruned or backed up until they are put back from a copy of the storage, and deleted snapshots may show again"
+                );
+                damage.add_suspect(names::COLLECTOR, problem);
+                self.view.lacks_collection = true;
+            }
+        }
+        Ok(())
+    }
+
+    fn is_dead(&self, id: &SessionId) -> bool {
+        self.view.collection.is_dead(id, id.round())
+    }
+
     fn read(&mut self, context: &Context<'_>, listing: &Listing) -> Result<()> {
-        let ids: Vec<_> = listing.cells.iter().copied().collect();
+        let listed = listing.cells.iter().copied();
+        let ids: Vec<_> = listed.filter(|id| !self.is_dead(id)).collect();
         for (id, outcome) in read_all(context, &ids, Name::Cell)? {
             self.take(id, outcome);
         }
@@ -185,6 +223,10 @@ impl Cells {
         match outcome {
             Ok((cell, hash)) => {
                 self.newest_config = self.newest_config.max(cell.config);
+                if is_committed(cell.kind) {
+                    let round = cell.seen_round.max(id.round());
+                    self.newest_round = self.newest_round.max(round);
+                }
                 let before = cell.predecessor.iter().chain(&cell.parent);
                 for seen in before.chain(&cell.seen_cells) {
                     let by = || format!("snapshot {} names it", id.snapshot_name());
@@ -204,6 +246,9 @@ impl Cells {
         damage: &mut Damage,
     ) -> Result<()> {
         for (id, numbers) in &listing.amendments {
+            if self.is_dead(id) {
+                continue;
+            }
             self.named
                 .entry(*id)
                 .or_insert_with(|| "an amendment names it".to_owned());
@@ -246,7 +291,10 @@ impl Cells {
     ) -> Result<()> {
         // A session that came after the listing is asked for by its name.
         let unlisted = listing.cells.difference(&listing.sessions);
-        let ids: Vec<_> = listing.sessions.iter().chain(unlisted).copied().collect();
+        let ids = listing.sessions.iter().chain(unlisted).copied();
+        // Those below the floor are nobody's any more, and may be gone.
+        let floor = self.view.collection.floor();
+        let ids: Vec<_> = ids.filter(|id| id.round() >= floor).collect();
         for (id, outcome) in read_all::<Session, _>(context, &ids, Name::Session)? {
             match outcome {
                 Ok((session, _)) => {
@@ -266,7 +314,8 @@ impl Cells {
                 }
             }
         }
-        let ends: Vec<_> = listing.ends.iter().copied().collect();
+        let ends = listing.ends.iter().copied();
+        let ends: Vec<_> = ends.filter(|id| !self.is_dead(id)).collect();
         let mut ended = BTreeSet::new();
         for (id, outcome) in read_all::<SessionEnd, _>(context, &ends, Name::SessionEnd)? {
             ended.insert(id);
@@ -276,6 +325,10 @@ impl Cells {
             self.check_end(id, outcome, damage);
         }
         for id in listing.cells.difference(&ended) {
+            let is_revoked = |cell: &Cell| cell.kind == CellKind::Revoked;
+            if id.round() < floor || self.view.cells.get(id).is_some_and(is_revoked) {
+                continue;
+            }
             let draft = damage.add(
                 Severity::Note,
                 names::session_end(id),
@@ -320,7 +373,7 @@ impl Cells {
         let missing: Vec<_> = self
             .named
             .iter()
-            .filter(|(id, _)| !self.view.cells.contains_key(id))
+            .filter(|(id, _)| !self.view.cells.contains_key(id) && !self.is_dead(id))
             .filter(|(id, _)| !unusable.contains(&names::cell(id)))
             .map(|(id, by)| (*id, by.clone()))
             .collect();

@@ -17,6 +17,8 @@ pub(super) fn run(make: Make<'_>) {
     places_are_computed_from_the_record(&*make());
     a_segment_counts_only_when_told(&*make());
     pending_packs_count_at_once_until_dropped(&*make());
+    unusable_packs_are_given_last_and_not_used(&*make());
+    disowned_packs_are_given_and_not_used(&*make());
     removed_segments_take_only_their_own_packs(&*make());
     a_missing_segment_cannot_count(&*make());
     many_chunks_are_fed_and_found(&*make());
@@ -165,6 +167,89 @@ fn pending_packs_count_at_once_until_dropped(index: &dyn Index) {
     assert_eq!(packs_of(index, 11), BTreeSet::from([id(2)]));
 }
 
+fn are_usable<const N: usize>(index: &dyn Index, chunks: [u32; N]) -> [bool; N] {
+    let many = index.are_usable(&chunks.map(prefix)).unwrap();
+    for (chunk, is_usable) in chunks.into_iter().zip(&many) {
+        assert_eq!(index.are_usable(&[prefix(chunk)]).unwrap(), [*is_usable]);
+    }
+    many.try_into().unwrap()
+}
+
+fn order_of(index: &dyn Index, chunk: u32) -> Vec<ObjectId> {
+    let places = index.lookup(&prefix(chunk)).unwrap();
+    places.iter().map(|place| place.pack).collect()
+}
+
+fn unusable_packs_are_given_last_and_not_used(index: &dyn Index) {
+    let packs = [pack(1, &[&[10, 11]]), pack(2, &[&[10, 12]])];
+    // Pack 4 is called unusable before anybody tells what it holds.
+    index.set_unusable(&BTreeSet::from([id(4)])).unwrap();
+    index.add_segment(&id(1000), &packs).unwrap();
+    index.set_counting(&[id(1000)]).unwrap();
+    index.add_segment(&id(1001), &[pack(4, &[&[14]])]).unwrap();
+    index.set_counting(&[id(1000), id(1001)]).unwrap();
+    assert_eq!(
+        are_usable(index, [10, 11, 12, 13, 14]),
+        [true, true, true, false, false]
+    );
+    assert_eq!(order_of(index, 14), [id(4)]);
+    for (out, chunks) in [(1, [true, false, true]), (2, [true, true, false])] {
+        index.set_unusable(&BTreeSet::from([id(out)])).unwrap();
+        assert_eq!(are_usable(index, [10, 11, 12]), chunks);
+        assert_eq!(order_of(index, 10), [id(3 - out), id(out)]);
+        assert_eq!(
+            (order_of(index, 11), order_of(index, 12)),
+            (vec![id(1)], vec![id(2)])
+        );
+    }
+    // The last word counts, and one's own packs are no exception.
+    index.add_pending_pack(&pack(6, &[&[16]])).unwrap();
+    index.set_unusable(&BTreeSet::from([id(6)])).unwrap();
+    assert_eq!(are_usable(index, [12, 14, 16]), [true, true, false]);
+    index.set_unusable(&BTreeSet::new()).unwrap();
+    assert_eq!(are_usable(index, [12, 14, 16]), [true, true, true]);
+    // Fed again after it was forgotten, a pack is as unusable as before.
+    index.set_unusable(&BTreeSet::from([id(4)])).unwrap();
+    index.remove_segments(&[id(1001)]).unwrap();
+    assert_eq!(
+        (are_usable(index, [14]), order_of(index, 14)),
+        ([false], vec![])
+    );
+    index.add_segment(&id(1001), &[pack(4, &[&[14]])]).unwrap();
+    index.set_counting(&[id(1001)]).unwrap();
+    assert_eq!(
+        (are_usable(index, [14]), order_of(index, 14)),
+        ([false], vec![id(4)])
+    );
+}
+
+fn disowned_packs_are_given_and_not_used(index: &dyn Index) {
+    index.add_pending_pack(&pack(1, &[&[10]])).unwrap();
+    index.add_segment(&id(1000), &[pack(1, &[&[10]])]).unwrap();
+    index.disown_pending().unwrap();
+    assert_eq!(
+        (are_usable(index, [10]), order_of(index, 10)),
+        ([false], vec![id(1)])
+    );
+    // Not even when nothing names it any more.
+    index.remove_segments(&[id(1000)]).unwrap();
+    assert_eq!(
+        (are_usable(index, [10]), order_of(index, 10)),
+        ([false], vec![id(1)])
+    );
+    index.add_pending_pack(&pack(2, &[&[10, 11]])).unwrap();
+    assert_eq!(are_usable(index, [10, 11]), [true, true]);
+    assert_eq!(order_of(index, 10), [id(2), id(1)]);
+    index.drop_pending().unwrap();
+    assert!(order_of(index, 10).is_empty());
+    // One that counts after all is usable, whoever disowned it.
+    index.add_pending_pack(&pack(1, &[&[10]])).unwrap();
+    index.add_segment(&id(1000), &[pack(1, &[&[10]])]).unwrap();
+    index.disown_pending().unwrap();
+    index.set_counting(&[id(1000)]).unwrap();
+    assert_eq!(are_usable(index, [10]), [true]);
+}
+
 fn removed_segments_take_only_their_own_packs(index: &dyn Index) {
     let (first, second) = (pack(1, &[&[10]]), pack(2, &[&[10, 20]]));
     index
@@ -245,6 +330,8 @@ enum Step {
     Remove(BTreeSet<u32>),
     Count(BTreeSet<u32>),
     Pending(u32),
+    Unusable(BTreeSet<u32>),
+    DisownPending,
     DropPending,
 }
 
@@ -255,6 +342,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => some(0..6).prop_map(Step::Remove),
         4 => some(0..6).prop_map(Step::Count),
         2 => (0..8_u32).prop_map(Step::Pending),
+        2 => some(0..8).prop_map(Step::Unusable),
+        1 => Just(Step::DisownPending),
         1 => Just(Step::DropPending),
     ]
 }
@@ -275,6 +364,7 @@ fn it_agrees_with_a_plain_map(make: Make<'_>) {
         let index = make();
         let mut segments: BTreeMap<u32, BTreeSet<u32>> = BTreeMap::new();
         let (mut counted, mut pending) = (BTreeSet::new(), BTreeSet::new());
+        let (mut disowned, mut unusable) = (BTreeSet::new(), BTreeSet::new());
         for step in steps {
             match step {
                 Step::Add(segment, packs) => {
@@ -303,19 +393,41 @@ fn it_agrees_with_a_plain_map(make: Make<'_>) {
                 Step::Pending(pack) => {
                     index.add_pending_pack(&numbered(pack)).unwrap();
                     pending.insert(pack);
+                    disowned.remove(&pack);
+                }
+                Step::Unusable(packs) => {
+                    index
+                        .set_unusable(&packs.iter().map(|pack| id(*pack)).collect())
+                        .unwrap();
+                    unusable = packs;
+                }
+                Step::DisownPending => {
+                    index.disown_pending().unwrap();
+                    disowned.clone_from(&pending);
                 }
                 Step::DropPending => {
                     index.drop_pending().unwrap();
                     pending.clear();
+                    disowned.clear();
                 }
             }
-            let usable: BTreeSet<u32> = counted.union(&pending).copied().collect();
+            let given: BTreeSet<u32> = counted.union(&pending).copied().collect();
+            let own: BTreeSet<u32> = pending.difference(&disowned).copied().collect();
+            let usable: BTreeSet<u32> = counted.union(&own).copied().collect();
+            let usable: BTreeSet<u32> = usable.difference(&unusable).copied().collect();
             for chunk in 0..10 {
                 let holds = |pack: &&u32| (**pack..=**pack + 2).contains(&chunk);
-                let expected = usable.iter().filter(holds).map(|pack| id(*pack)).collect();
+                let expected = given.iter().filter(holds).map(|pack| id(*pack)).collect();
                 prop_assert_eq!(packs_of(&*index, chunk), expected, "chunk {}", chunk);
+                let is_usable = usable.iter().any(|pack| holds(&pack));
+                prop_assert_eq!(are_usable(&*index, [chunk]), [is_usable], "chunk {}", chunk);
+                let order = order_of(&*index, chunk);
+                let ranks = order
+                    .iter()
+                    .map(|pack| !usable.iter().any(|one| id(*one) == *pack));
+                prop_assert!(ranks.is_sorted(), "chunk {}", chunk);
             }
-            let expected = usable.iter().map(|pack| numbered(*pack).info()).collect();
+            let expected = given.iter().map(|pack| numbered(*pack).info()).collect();
             prop_assert_eq!(all_packs(&*index), expected);
         }
         Ok(())

@@ -22,6 +22,10 @@ struct State {
     /// Packs of the segments that count.
     counting: BTreeSet<ObjectId>,
     pending: BTreeSet<ObjectId>,
+    /// Pending packs that are not usable any more.
+    disowned: BTreeSet<ObjectId>,
+    /// Packs that are not usable, counting or not.
+    unusable: BTreeSet<ObjectId>,
     blocks: BTreeMap<(ObjectId, u64), Vec<u8>>,
 }
 
@@ -42,12 +46,17 @@ impl State {
         self.counting.contains(pack) || self.pending.contains(pack)
     }
 
+    fn is_usable(&self, pack: &ObjectId) -> bool {
+        let is_own = self.pending.contains(pack) && !self.disowned.contains(pack);
+        (self.counting.contains(pack) || is_own) && !self.unusable.contains(pack)
+    }
+
     fn places(&self, prefix: &ChunkPrefix) -> Vec<Place> {
         let places = self.chunks.get(prefix).into_iter().flatten();
+        let counting = places.filter(|place| self.counts(&place.pack));
+        let mut places: Vec<_> = counting.copied().collect();
+        places.sort_by_key(|place| !self.is_usable(&place.pack));
         places
-            .filter(|place| self.counts(&place.pack))
-            .copied()
-            .collect()
     }
 
     fn add_pack(&mut self, pack: &PackRecord) {
@@ -112,18 +121,40 @@ impl Index for MemoryIndex {
         Ok(())
     }
 
+    fn set_unusable(&self, packs: &BTreeSet<ObjectId>) -> Result<()> {
+        self.lock().unusable.clone_from(packs);
+        Ok(())
+    }
+
     fn add_pending_pack(&self, pack: &PackRecord) -> Result<()> {
         let mut state = self.lock();
         state.add_pack(pack);
         state.pending.insert(pack.id);
+        state.disowned.remove(&pack.id);
+        Ok(())
+    }
+
+    fn disown_pending(&self) -> Result<()> {
+        let mut state = self.lock();
+        state.disowned = state.pending.clone();
         Ok(())
     }
 
     fn drop_pending(&self) -> Result<()> {
         let mut state = self.lock();
         state.pending.clear();
+        state.disowned.clear();
         state.drop_unnamed_packs();
         Ok(())
+    }
+
+    fn are_usable(&self, prefixes: &[ChunkPrefix]) -> Result<Vec<bool>> {
+        let state = self.lock();
+        let is_usable = |prefix| {
+            let mut places = state.chunks.get(prefix).into_iter().flatten();
+            places.any(|place| state.is_usable(&place.pack))
+        };
+        Ok(prefixes.iter().map(is_usable).collect())
     }
 
     fn lookup(&self, prefix: &ChunkPrefix) -> Result<Vec<Place>> {

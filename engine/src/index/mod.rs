@@ -216,15 +216,28 @@ pub trait Index: Send + Sync {
     /// Decides which segments count from now on, in place of those that did; `NotFed` if one is missing.
     fn set_counting(&self, segments: &[ObjectId]) -> Result<()>;
 
+    /// Decides which packs are not usable from now on, counting or not, in place of those before.
+    ///
+    /// Their places are still given, after those that are usable.
+    fn set_unusable(&self, packs: &BTreeSet<ObjectId>) -> Result<()>;
+
     /// Adds a pack that this session closed and no segment names yet; it counts at once.
     ///
     /// It stops counting when the process ends, unless a fed and counting segment names it.
     fn add_pending_pack(&self, pack: &PackRecord) -> Result<()>;
 
+    /// Lets no pack be usable any more that only this session's word stands for, though its
+    /// places are still given.
+    fn disown_pending(&self) -> Result<()>;
+
     /// Lets no pack count any more that only this session's word stands for.
     fn drop_pending(&self) -> Result<()>;
 
-    /// Gives all places of a chunk in packs that count, sorted.
+    /// Tells for each chunk whether it has a place in a usable pack: one that counts, and was
+    /// neither called unusable nor disowned.
+    fn are_usable(&self, prefixes: &[ChunkPrefix]) -> Result<Vec<bool>>;
+
+    /// Gives all places of a chunk in packs that count, sorted, the usable ones first.
     fn lookup(&self, prefix: &ChunkPrefix) -> Result<Vec<Place>>;
 
     /// Looks many chunks up at once; the answers are in the order of the questions.

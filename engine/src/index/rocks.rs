@@ -72,18 +72,29 @@ pub struct RocksIndex {
 #[derive(Default)]
 struct Counting {
     /// Packs whose places are given: those of counting segments, and the pending ones.
+    given: RoaringBitmap,
+    /// Those of them that may be deduplicated against.
     usable: RoaringBitmap,
     /// Packs of the segments that count.
     counted: RoaringBitmap,
     /// Packs that this session closed.
     pending: RoaringBitmap,
+    /// Pending packs that are not usable any more.
+    disowned: RoaringBitmap,
+    /// Packs that are not usable, counting or not: their names, since one that is not fed yet has
+    /// no number.
+    unusable: BTreeSet<ObjectId>,
+    /// The numbers of those that have one.
+    unusable_fed: RoaringBitmap,
     /// Packs of all segments that were fed.
     fed: RoaringBitmap,
 }
 
 impl Counting {
     fn update(&mut self) {
-        self.usable = &self.counted | &self.pending;
+        self.given = &self.counted | &self.pending;
+        let own = &self.pending - &self.disowned;
+        self.usable = &(&self.counted | &own) - &self.unusable_fed;
     }
 }
 
@@ -258,24 +269,48 @@ impl RocksIndex {
 
     /// Turns a chunk's value into its places in packs that count.
     fn places(&self, value: &[u8]) -> Result<Vec<Place>> {
-        let mut usable = Vec::new();
+        let mut given = Vec::new();
         {
             let counting = self.counting.read().unwrap_or_else(PoisonError::into_inner);
             for entry in codec::entries(value) {
                 let entry = entry.ok_or_else(|| self.damaged("a chunk's places"))?;
-                if counting.usable.contains(entry.ordinal) {
-                    usable.push(entry);
+                if counting.given.contains(entry.ordinal) {
+                    given.push((!counting.usable.contains(entry.ordinal), entry));
                 }
             }
         }
-        let mut places = Vec::with_capacity(usable.len());
-        for entry in usable {
+        let mut places = Vec::with_capacity(given.len());
+        for (is_unusable, entry) in given {
             if let Some(pack) = self.pack(entry.ordinal)? {
-                places.push(entry.place(&pack));
+                places.push((is_unusable, entry.place(&pack)));
             }
         }
         places.sort_unstable();
-        Ok(places)
+        Ok(places.into_iter().map(|(_, place)| place).collect())
+    }
+
+    /// Tells whether a chunk's value has a place in a usable pack.
+    fn has_usable_place(&self, value: &[u8]) -> Result<bool> {
+        let counting = self.counting.read().unwrap_or_else(PoisonError::into_inner);
+        for entry in codec::entries(value) {
+            let entry = entry.ok_or_else(|| self.damaged("a chunk's places"))?;
+            if counting.usable.contains(entry.ordinal) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Finds the numbers of packs that are known.
+    fn ordinals(&self, packs: &BTreeSet<ObjectId>) -> Result<RoaringBitmap> {
+        let mut ordinals = RoaringBitmap::new();
+        for pack in packs {
+            if let Some(known) = self.get(&codec::pack_id_key(pack))? {
+                let known = codec::decode_ordinal(&known);
+                ordinals.insert(known.ok_or_else(|| self.damaged("a pack's number"))?);
+            }
+        }
+        Ok(ordinals)
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
@@ -363,8 +398,25 @@ impl Index for RocksIndex {
         Ok(())
     }
 
+    fn set_unusable(&self, packs: &BTreeSet<ObjectId>) -> Result<()> {
+        let _writing = self.lock_writing();
+        let ordinals = self.ordinals(packs)?;
+        let mut counting = self.counting_mut();
+        counting.unusable.clone_from(packs);
+        counting.unusable_fed = ordinals;
+        counting.update();
+        Ok(())
+    }
+
     fn add_pending_pack(&self, pack: &PackRecord) -> Result<()> {
         self.feed_pending(pack)
+    }
+
+    fn disown_pending(&self) -> Result<()> {
+        let mut counting = self.counting_mut();
+        counting.disowned = counting.pending.clone();
+        counting.update();
+        Ok(())
     }
 
     fn drop_pending(&self) -> Result<()> {
@@ -372,10 +424,35 @@ impl Index for RocksIndex {
         let (dead, pending) = {
             let mut counting = self.counting_mut();
             let pending = std::mem::take(&mut counting.pending);
+            counting.disowned.clear();
             counting.update();
             (&pending - &counting.fed, pending)
         };
         self.forget_packs(unmarking(&pending), &dead)
+    }
+
+    fn are_usable(&self, prefixes: &[ChunkPrefix]) -> Result<Vec<bool>> {
+        let chunks = self.family(CHUNKS)?;
+        if let [prefix] = prefixes {
+            let found = self.db.get_pinned_cf(chunks, prefix.0);
+            let found = found.map_err(|error| self.error("read", &error))?;
+            let is_usable = found
+                .map(|value| self.has_usable_place(&value))
+                .transpose()?;
+            return Ok(vec![is_usable.unwrap_or_default()]);
+        }
+        let mut answers = Vec::with_capacity(prefixes.len());
+        for batch in prefixes.chunks(BATCH_LOOKUPS) {
+            let keys = batch.iter().map(|prefix| &prefix.0);
+            for found in self.db.batched_multi_get_cf(chunks, keys, false) {
+                let found = found.map_err(|error| self.error("read", &error))?;
+                let is_usable = found
+                    .map(|value| self.has_usable_place(&value))
+                    .transpose()?;
+                answers.push(is_usable.unwrap_or_default());
+            }
+        }
+        Ok(answers)
     }
 
     fn lookup(&self, prefix: &ChunkPrefix) -> Result<Vec<Place>> {
@@ -401,13 +478,13 @@ impl Index for RocksIndex {
     }
 
     fn packs(&self, visit: &mut dyn FnMut(PackInfo) -> ControlFlow<()>) -> Result<()> {
-        let usable = {
+        let given = {
             let counting = self.counting.read().unwrap_or_else(PoisonError::into_inner);
-            counting.usable.clone()
+            counting.given.clone()
         };
         self.scan(b'p', |key, value| {
             let ordinal = codec::decode_ordinal(key).ok_or("a pack's number")?;
-            if !usable.contains(ordinal) {
+            if !given.contains(ordinal) {
                 return Ok(ControlFlow::Continue(()));
             }
             Ok(visit(codec::decode_pack(value).ok_or("a pack's record")?))

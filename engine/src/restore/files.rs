@@ -19,6 +19,7 @@ use crate::scratch::ScratchMap;
 use crate::sync::lock;
 use crate::target::error::TargetError;
 use crate::target::{NodeId, PendingFile, Target, WriteMode};
+use crate::view;
 
 use super::RestoreOptions;
 use super::compare::{There, compare};
@@ -38,6 +39,8 @@ pub(super) struct Context<'a> {
     pub tally: Tally<'a>,
     pub progress: &'a dyn Progress,
     pub cancel: &'a Cancel,
+    /// The reading of the repository under which the plan was begun.
+    first_reading: u64,
     /// Files that failed, by number.
     failed: Mutex<ScratchMap>,
     /// Nodes with several names that are there, by what their names have in common.
@@ -89,6 +92,7 @@ impl<'a> Context<'a> {
             tally: Tally::new(progress),
             progress,
             cancel,
+            first_reading: repository.seen().generation,
             failed: Mutex::new(ScratchMap::new(scratch, MAP_BYTES)),
             made: Mutex::new(ScratchMap::new(scratch, MAP_BYTES)),
         }
@@ -425,6 +429,9 @@ impl<'a> Workshop<'a> {
         if tried < u8::MAX && self.plan(&wanted)? {
             return Ok(());
         }
+        if self.plan_after_prune(&wanted)? {
+            return Ok(());
+        }
         let entry = self.files.entry(wanted.file, &mut hand.pages)?;
         self.context.give_up(wanted.file, &entry, why)?;
         let making = lock(&self.making).get(&wanted.file).map(Arc::clone);
@@ -434,8 +441,23 @@ impl<'a> Workshop<'a> {
         Ok(())
     }
 
+    /// Plans a chunk whose places were all tried, if a prune moved it since the plan was made.
+    fn plan_after_prune(&self, wanted: &Wanted) -> Result<bool> {
+        let context = self.context;
+        let planned = context.first_reading + u64::from(wanted.readings);
+        if wanted.readings == u8::MAX || !view::refresh(context.repository, planned)? {
+            return Ok(false);
+        }
+        let readings = context.repository.seen().generation - context.first_reading;
+        self.plan(&Wanted {
+            tried: 0,
+            readings: u8::try_from(readings).unwrap_or(u8::MAX),
+            ..*wanted
+        })
+    }
+
     fn plan_again(&self, wanted: &Wanted) -> Result<()> {
-        if self.plan(wanted)? {
+        if self.plan(wanted)? || self.plan_after_prune(wanted)? {
             return Ok(());
         }
         Err(EngineError::Internal(

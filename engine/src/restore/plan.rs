@@ -208,6 +208,8 @@ pub(super) struct Wanted {
     pub length: u32,
     /// How many of its places were tried in vain.
     pub tried: u8,
+    /// How many readings of the repository gave no place for it.
+    pub readings: u8,
 }
 
 /// A chunk that a file needs, and where it is in its block.
@@ -268,10 +270,11 @@ impl Items {
         key.extend_from_slice(&place.offset.to_be_bytes());
         key.extend_from_slice(&wanted.file.to_be_bytes());
         key.extend_from_slice(&wanted.file_offset.to_be_bytes());
-        let mut value = Vec::with_capacity(41);
+        let mut value = Vec::with_capacity(42);
         value.extend_from_slice(&place.block_length.to_be_bytes());
         value.extend_from_slice(&wanted.length.to_be_bytes());
         value.push(wanted.tried);
+        value.push(wanted.readings);
         value.extend_from_slice(&wanted.id.0);
         self.map.insert(&key, &value)?;
         Ok(true)
@@ -341,7 +344,8 @@ fn decode(key: &[u8], value: &[u8]) -> Option<Planned> {
     let (file_offset, _) = key.split_first_chunk()?;
     let (block_length, value) = value.split_first_chunk()?;
     let (length, value) = value.split_first_chunk()?;
-    let (tried, id) = value.split_first()?;
+    let (tried, value) = value.split_first()?;
+    let (readings, id) = value.split_first()?;
     Some(Planned {
         pack: u32::from_be_bytes(*pack),
         block_offset: u64::from_be_bytes(*block_offset),
@@ -353,6 +357,7 @@ fn decode(key: &[u8], value: &[u8]) -> Option<Planned> {
                 id: ChunkId(id.try_into().ok()?),
                 length: u32::from_be_bytes(*length),
                 tried: *tried,
+                readings: *readings,
             },
             offset: u32::from_be_bytes(*offset),
         },

@@ -353,6 +353,7 @@ impl<'a> Planner<'a> {
             id,
             length: u32::try_from(length).unwrap_or(u32::MAX),
             tried: 0,
+            readings: 0,
         });
         if self.wanted.len() >= LOOK_UPS {
             self.look_up()?;

@@ -153,7 +153,9 @@ fn repo(cells: &[Cell]) -> Repo {
     init(storage.as_ref());
     let repository = open(&storage);
     for cell in cells {
-        commit(&repository, cell).unwrap();
+        let seen = crate::collection::Collection::default();
+        let outcome = commit(&repository, cell, &seen).unwrap();
+        assert_eq!(outcome, crate::session::Outcome::Committed);
     }
     Repo {
         storage,

@@ -54,7 +54,14 @@ impl RocksIndex {
             feed.batch.delete(codec::unnamed_key(ordinal));
         }
         feed.commit(false)?;
-        self.counting_mut().fed |= ordinals;
+        let mut counting = self.counting_mut();
+        for (ordinal, pack) in missing {
+            if counting.unusable.contains(&pack.id) {
+                counting.unusable_fed.insert(ordinal);
+            }
+        }
+        counting.fed |= ordinals;
+        counting.update();
         Ok(())
     }
 
@@ -67,8 +74,15 @@ impl RocksIndex {
         }
         feed.commit(false)?;
         let mut counting = self.counting_mut();
+        if counting.unusable.contains(&pack.id) {
+            counting.unusable_fed.insert(ordinal);
+        }
         counting.pending.insert(ordinal);
-        counting.usable.insert(ordinal);
+        counting.disowned.remove(ordinal);
+        counting.given.insert(ordinal);
+        if !counting.unusable_fed.contains(ordinal) {
+            counting.usable.insert(ordinal);
+        }
         Ok(())
     }
 
@@ -87,6 +101,7 @@ impl RocksIndex {
             let mut counting = self.counting_mut();
             let dead = &(&counting.fed - &fed) - &counting.pending;
             counting.counted &= &fed;
+            counting.unusable_fed -= &dead;
             counting.fed = fed;
             counting.update();
             dead
