@@ -14,6 +14,8 @@ use crate::tree::boundary::BoundaryKey;
 
 /// Bytes of randomness that [`Keyring::generate`] takes.
 pub const KEYRING_RANDOM_BYTES: usize = 8 * 32;
+/// Bytes of the secret of the chunker `toeplitz-aes`.
+pub const TOEPLITZ_SECRET_BYTES: usize = 144;
 /// Keys that one keyring may hold.
 pub const KEYRING_KEYS: usize = 256;
 
@@ -275,6 +277,16 @@ impl Keyring {
         let mut hasher = blake3::Hasher::new_derive_key("larder v1 fastcdc seed");
         hasher.update(&*self.chunker_key).update(&self.repository.0);
         first_u64(hasher.finalize().as_bytes())
+    }
+
+    /// Gives the secret of the chunker `toeplitz-aes`.
+    #[must_use]
+    pub fn toeplitz_secret(&self) -> Zeroizing<[u8; TOEPLITZ_SECRET_BYTES]> {
+        let mut hasher = blake3::Hasher::new_derive_key("larder v1 toeplitz-aes");
+        hasher.update(&*self.chunker_key).update(&self.repository.0);
+        let mut secret = Zeroizing::new([0; TOEPLITZ_SECRET_BYTES]);
+        hasher.finalize_xof().fill(&mut *secret);
+        secret
     }
 
     /// Derives the key of the config's MAC.

@@ -11,12 +11,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use larder_engine::backup::{BackupOptions, Compression, Selection, backup};
+use larder_engine::backup::{BackupOptions, CheckpointRhythm, Compression, Selection, backup};
 use larder_engine::cancel::Cancel;
 use larder_engine::chunker::ChunkSizes;
 use larder_engine::error::EngineError;
 use larder_engine::progress::{Progress, Silent};
-use larder_engine::repository::{Cache, InitOptions, KdfCost, OpenOptions, Repository, Secret};
+use larder_engine::repository::{
+    Cache, ChunkerKind, InitOptions, KdfCost, OpenOptions, Repository, Secret,
+};
 use larder_engine::snapshots::{self, Filter};
 use larder_engine::{keys, random};
 use larder_format::ids::SessionId;
@@ -72,6 +74,7 @@ fn init(
         label: "golden passphrase".to_owned(),
         kdf: KDF,
         reserve_bytes: 512,
+        chunker: ChunkerKind::FastCdc,
         chunks: ChunkSizes {
             minimum: 64,
             mean: 256,
@@ -113,7 +116,7 @@ fn options(sources: Vec<PathBuf>) -> BackupOptions {
         dry_run: false,
         compression: Compression::Auto,
         solid: true,
-        checkpoint_seconds: 3600,
+        checkpoints: CheckpointRhythm::every_seconds(3600),
     }
 }
 

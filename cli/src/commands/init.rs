@@ -1,8 +1,8 @@
 //! `larder init`.
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use larder_engine::error::EngineError;
-use larder_engine::repository::{InitOptions, Repository};
+use larder_engine::repository::{ChunkerKind, InitOptions, Repository};
 use serde::Serialize;
 
 use crate::context::Context;
@@ -21,9 +21,31 @@ pub struct InitArgs {
     /// Label of the first key
     #[arg(long, default_value = "first", value_name = "TEXT")]
     label: String,
+    /// How files are cut into chunks; it cannot be changed later
+    #[arg(long, value_enum, default_value_t, value_name = "NAME")]
+    chunker: ChunkerName,
     /// Say what would be done, and do nothing
     #[arg(short = 'n', long)]
     dry_run: bool,
+}
+
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+enum ChunkerName {
+    /// How it cuts stays secret, whatever files an attacker knows or plants
+    #[default]
+    ToeplitzAes,
+    /// The faster one; whoever holds the storage and knows some of its files can compute how any
+    /// file would be cut, and look for large ones by the lengths of their chunks
+    Fastcdc,
+}
+
+impl From<ChunkerName> for ChunkerKind {
+    fn from(name: ChunkerName) -> Self {
+        match name {
+            ChunkerName::Fastcdc => Self::FastCdc,
+            ChunkerName::ToeplitzAes => Self::ToeplitzAes,
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -62,6 +84,7 @@ pub fn run(context: &Context, args: &InitArgs) -> anyhow::Result<Exit> {
     )?;
     let options = InitOptions {
         label: args.label.clone(),
+        chunker: args.chunker.into(),
         ..InitOptions::default()
     };
     let report = Repository::init(&location, &secret, &options)?;

@@ -159,6 +159,9 @@ fn derivations(examples: &mut Examples) {
     let seed_input = [[7; 32].as_slice(), &REPOSITORY.0].concat();
     let seed = blake3::derive_key("larder v1 fastcdc seed", &seed_input);
     assert_eq!(keyring.chunker_seed().to_le_bytes(), seed[..8]);
+    // The longer output begins as the shorter one.
+    let secret_start = blake3::derive_key("larder v1 toeplitz-aes", &seed_input);
+    assert_eq!(keyring.toeplitz_secret()[..32], secret_start);
     let rank_of = |key: &[u8]| boundary_hash(&keyring.boundary_key(), key, 2);
     let rank_input = [[1, 0, 0, 0].as_slice(), b"a", &2_u64.to_le_bytes()].concat();
     let hash = blake3::keyed_hash(&[8; 32], &rank_input);
@@ -188,6 +191,10 @@ fn derivations(examples: &mut Examples) {
             encode_hex(&blake3::derive_key("larder v1 config mac", &mac_input)),
         ),
         ("fastcdc seed", format!("{:#018x}", keyring.chunker_seed())),
+        (
+            "toeplitz-aes secret",
+            encode_hex(&*keyring.toeplitz_secret()),
+        ),
         (
             "chunk id of hello",
             keyring.chunk_id(ChunkType::Data, b"hello").to_hex(),
