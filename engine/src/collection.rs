@@ -136,5 +136,6 @@ pub(crate) fn state_facts(state: State) -> StateFacts<SessionId, ObjectId> {
         live: state.live_cells.into_iter().collect(),
         segments: state.segments.into_iter().collect(),
         deleted: state.deleted_packs.into_iter().collect(),
+        suspects: state.suspect_packs.into_iter().collect(),
     }
 }

@@ -63,6 +63,8 @@ pub struct StateFacts<S, O> {
     pub segments: BTreeSet<O>,
     /// Packs that are deleted, or may be.
     pub deleted: BTreeSet<O>,
+    /// Packs that may be damaged, and are not deleted.
+    pub suspects: BTreeSet<O>,
 }
 
 /// What one reading of `gc/` says: the newest state, and the round above it if there is one.
@@ -81,6 +83,7 @@ impl<S, O> Default for StateFacts<S, O> {
             live: BTreeSet::new(),
             segments: BTreeSet::new(),
             deleted: BTreeSet::new(),
+            suspects: BTreeSet::new(),
         }
     }
 }
@@ -161,22 +164,39 @@ impl<S: Copy + Ord, O: Copy + Ord> Collection<S, O> {
         if keeps(Rule::AvoidDeleted) {
             packs.extend(&self.state.deleted);
         }
-        if let Some(round) = &self.round {
-            if keeps(Rule::AvoidCondemned) {
-                packs.extend(&round.condemned);
-            }
-            packs.extend(&round.suspects);
+        if let Some(round) = self.round.as_ref().filter(|_| keeps(Rule::AvoidCondemned)) {
+            packs.extend(&round.condemned);
+        }
+        if keeps(Rule::AvoidSuspects) {
+            packs.extend(self.suspects());
         }
         packs
+    }
+
+    /// Gives the packs that may be damaged, with repetitions.
+    ///
+    /// A new round names those of the state again, unless they were verified since: its own state
+    /// takes them from there.
+    pub fn suspects(&self) -> impl Iterator<Item = &O> {
+        let round = self.round.iter().flat_map(|round| &round.suspects);
+        self.state.suspects.iter().chain(round)
+    }
+
+    fn is_suspect(&self, pack: &O) -> bool {
+        let round = self.round.as_ref();
+        self.state.suspects.contains(pack)
+            || round.is_some_and(|round| round.suspects.contains(pack))
+    }
+
+    fn is_condemned(&self, pack: &O) -> bool {
+        let round = self.round.as_ref();
+        round.is_some_and(|round| round.condemned.contains(pack))
     }
 
     /// Tells whether what hangs on a base may be reused without a look-up of each chunk.
     #[must_use]
     pub fn may_trust_base(&self, is_base_live: bool) -> bool {
-        let has_suspects = self
-            .round
-            .as_ref()
-            .is_some_and(|round| !round.suspects.is_empty());
+        let has_suspects = keeps(Rule::AvoidSuspects) && self.suspects().next().is_some();
         (is_base_live || !keeps(Rule::SeeBaseLive)) && !has_suspects
     }
 
@@ -219,7 +239,7 @@ pub fn live_cells<S: Copy + Ord, O: Copy + Ord>(
     let superseded: BTreeSet<S> = cells
         .iter()
         .filter(supersedes)
-        .filter(|cell| !collection.is_dead(&cell.id, cell.number))
+        .filter(|cell| !keeps(Rule::DeadSupersedeNot) || !collection.is_dead(&cell.id, cell.number))
         .filter_map(|cell| cell.predecessor)
         .collect();
     cells
@@ -284,6 +304,7 @@ pub struct Kept<O> {
 ///
 /// A chunk with a place outside the condemned and the deleted packs needs nothing. Otherwise the
 /// first condemned pack that has it is rescued; one that is rescued already serves others too.
+/// A suspect pack counts as a place only for a chunk that no other pack has.
 #[must_use]
 pub fn keep_places<S: Copy + Ord, O: Copy + Ord>(
     needed: impl IntoIterator<Item = impl AsRef<[O]>>,
@@ -303,20 +324,28 @@ impl<O: Copy + Ord> Kept<O> {
     /// Takes one needed chunk into account: the packs that have it and exist.
     pub fn need<S: Copy + Ord>(&mut self, packs: &[O], collection: &Collection<S, O>) {
         let deleted = &collection.state.deleted;
-        let is_condemned = |pack: &O| {
-            collection
-                .round
-                .as_ref()
-                .is_some_and(|round| round.condemned.contains(pack))
-        };
-        let mut usable = packs.iter().filter(|pack| !deleted.contains(pack));
-        if usable
-            .clone()
-            .any(|pack| !is_condemned(pack) || self.rescued.contains(pack))
-        {
+        let is_sound = |pack: &&O| !keeps(Rule::SoundFirst) || !collection.is_suspect(pack);
+        let places = packs.iter().filter(|pack| !deleted.contains(pack));
+        let mut sound = places.clone().filter(is_sound).peekable();
+        if sound.peek().is_some() {
+            self.keep_one(sound, collection);
+        } else {
+            self.keep_one(places, collection);
+        }
+    }
+
+    fn keep_one<'a, S: Copy + Ord>(
+        &mut self,
+        mut places: impl Iterator<Item = &'a O> + Clone,
+        collection: &Collection<S, O>,
+    ) where
+        O: 'a,
+    {
+        let stays = |pack: &O| !collection.is_condemned(pack) || self.rescued.contains(pack);
+        if places.clone().any(stays) {
             return;
         }
-        match usable.next() {
+        match places.next() {
             Some(pack) if keeps(Rule::Rescue) => {
                 self.rescued.insert(*pack);
             }
@@ -361,11 +390,17 @@ pub fn resolve<S: Copy + Ord, O: Copy + Ord>(
         let carried = collection.state.deleted.iter();
         deleted.extend(carried.filter(|pack| is_named(&segments, pack)));
     }
+    let suspects = round.suspects.iter().filter(|pack| !deleted.contains(pack));
+    let suspects = suspects
+        .filter(|_| keeps(Rule::CarrySuspects))
+        .copied()
+        .collect();
     Some(StateFacts {
         number: round.number,
         live,
         segments,
         deleted,
+        suspects,
     })
 }
 
@@ -380,10 +415,11 @@ pub fn condemned<S: Copy + Ord, O: Copy + Ord>(
     needed: &BTreeSet<O>,
     collection: &Collection<S, O>,
 ) -> BTreeSet<O> {
-    let out = collection.unusable_packs();
+    let is_out =
+        |pack: &O| collection.state.deleted.contains(pack) || collection.is_condemned(pack);
     exists
         .iter()
-        .filter(|pack| !needed.contains(pack) && !out.contains(pack))
+        .filter(|pack| !needed.contains(pack) && !is_out(pack))
         .copied()
         .collect()
 }
@@ -493,6 +529,52 @@ pub enum Rule {
     DropOnlyDeleted,
     /// A segment counts because something names it, never because it is listed.
     SegmentsNamed,
+    /// A dead cell supersedes nothing.
+    DeadSupersedeNot,
+    /// Nothing is deduplicated against suspect packs, nor reused from a base while there are any.
+    AvoidSuspects,
+    /// Suspect packs stay suspect after their round.
+    CarrySuspects,
+    /// A suspect pack is a place only where there is no other.
+    SoundFirst,
+    /// A reader lists cells before the collector records.
+    ReadCellsFirst,
+}
+
+#[cfg(feature = "testing")]
+impl Rule {
+    /// All rules, in order.
+    pub const ALL: [Self; Self::ReadCellsFirst as usize] = [
+        Self::RegisterAnew,
+        Self::LookAfterCommit,
+        Self::RegisterFirst,
+        Self::AvoidCondemned,
+        Self::AvoidDeleted,
+        Self::SeeBaseLive,
+        Self::CommitSupersedes,
+        Self::LookUpAgain,
+        Self::CellLast,
+        Self::CreateCell,
+        Self::CreateState,
+        Self::CreateRound,
+        Self::ListAfterRound,
+        Self::Wait,
+        Self::MarkAgain,
+        Self::CellsFirst,
+        Self::KeepBases,
+        Self::Rescue,
+        Self::StopAtUnresolved,
+        Self::CarryDeleted,
+        Self::LookBeforeDelete,
+        Self::CondemnOrphans,
+        Self::DropOnlyDeleted,
+        Self::SegmentsNamed,
+        Self::DeadSupersedeNot,
+        Self::AvoidSuspects,
+        Self::CarrySuspects,
+        Self::SoundFirst,
+        Self::ReadCellsFirst,
+    ];
 }
 
 #[cfg(feature = "testing")]

@@ -28,6 +28,7 @@ use zstd_safe::CCtx;
 const SESSION: SessionId = SessionId([5; 24]);
 
 fn main() {
+    runs();
     ids_and_objects();
     records();
     pages();
@@ -37,6 +38,25 @@ fn put(target: &str, name: &str, bytes: impl AsRef<[u8]>) {
     let folder = format!("{}/seeds/{target}", env!("CARGO_MANIFEST_DIR"));
     fs::create_dir_all(&folder).unwrap();
     fs::write(format!("{folder}/{name}"), bytes).unwrap();
+}
+
+/// Runs that cross a block of every path's lanes, full of cuts and without any.
+fn runs() {
+    let sizes = |head: u8, [minimum, mean, maximum, segments]: [u8; 4]| {
+        let mut input = vec![head; 8];
+        input.extend_from_slice(&[minimum, mean, maximum, segments]);
+        input
+    };
+    let counted = (0..9000_u32).flat_map(|n| n.wrapping_mul(n).to_le_bytes());
+    let mut squares = sizes(1, [0, 255, 255, 3]);
+    squares.extend(counted.clone().take(12_000));
+    put("chunker", "squares", squares);
+    let mut small = sizes(2, [0, 0, 0, 7]);
+    small.extend(counted.take(5000));
+    put("chunker", "small-chunks", small);
+    let mut quiet = sizes(3, [40, 3, 9, 200]);
+    quiet.resize(3000, 0);
+    put("chunker", "constant", quiet);
 }
 
 fn ids_and_objects() {
@@ -198,6 +218,7 @@ fn records() {
             live_cells: vec![SESSION],
             segments: vec![ObjectId([3; 32])],
             deleted_packs: vec![],
+            suspect_packs: vec![],
         }
         .encode(),
     );

@@ -44,6 +44,8 @@ pub struct State {
     pub segments: Vec<ObjectId>,
     /// Packs that are deleted, or may be.
     pub deleted_packs: Vec<ObjectId>,
+    /// Packs that may be damaged, and are not deleted.
+    pub suspect_packs: Vec<ObjectId>,
 }
 
 impl Record for Round {
@@ -117,10 +119,10 @@ impl Record for State {
 
     fn encode(&self) -> Vec<u8> {
         let mut encoder = Encoder::new();
-        encoder.map(4).uint(0).uint(self.number);
+        encoder.map(5).uint(0).uint(self.number);
         let cells = self.live_cells.iter().map(|id| id.0.as_slice());
         encoder.uint(1).byte_strings(cells);
-        for (key, ids) in [(2, &self.segments), (3, &self.deleted_packs)] {
+        for (key, ids) in (2..).zip(self.id_lists()) {
             encoder
                 .uint(key)
                 .byte_strings(ids.iter().map(|id| id.0.as_slice()));
@@ -137,20 +139,29 @@ impl Record for State {
             let cells = decoder.arrays_of("cells of a collector state", COLLECTOR_IDS)?;
             let segments = object_ids(&mut map, decoder, 2)?;
             let deleted_packs = object_ids(&mut map, decoder, 3)?;
+            let suspect_packs = object_ids(&mut map, decoder, 4)?;
             map.finish(decoder)?;
             Ok(Self {
                 number,
                 live_cells: cells.into_iter().map(SessionId).collect(),
                 segments,
                 deleted_packs,
+                suspect_packs,
             })
         })?;
         cbor::must_be_deterministic("collector state", bytes, &state.encode())?;
         must_have_number("collector state", state.number)?;
         must_ascend("collector state", &state.live_cells, UNSORTED)?;
-        must_ascend("collector state", &state.segments, UNSORTED)?;
-        must_ascend("collector state", &state.deleted_packs, UNSORTED)?;
+        for ids in state.id_lists() {
+            must_ascend("collector state", ids, UNSORTED)?;
+        }
         Ok(state)
+    }
+}
+
+impl State {
+    fn id_lists(&self) -> [&[ObjectId]; 3] {
+        [&self.segments, &self.deleted_packs, &self.suspect_packs]
     }
 }
 

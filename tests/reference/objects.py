@@ -125,7 +125,7 @@ RECORDS: dict[int, Check] = {
         {0: _SID, 1: integer(1), 2: integer(1, 4), 4: _I64, 5: _LABEL, 6: _LABEL}, {3: _TAGS}
     ),
     ROUND: fields({0: integer(1), 1: _OIDS, 2: _OIDS, 3: _OIDS, 4: _OIDS, 5: _I64, 6: _LABEL}),
-    STATE: fields({0: integer(1), 1: array(_SID, COLLECTOR_IDS, ascending=True), 2: _OIDS, 3: _OIDS}),
+    STATE: fields({0: integer(1), 1: array(_SID, COLLECTOR_IDS, ascending=True), 2: _OIDS, 3: _OIDS, 4: _OIDS}),
 }  # fmt: skip
 
 

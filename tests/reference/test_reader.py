@@ -211,11 +211,11 @@ class WholeRepository(Scratch):
         writer.record(f"gc/{1:016x}", 10, 5, {0: 1} | rounds)
         self.assertEqual(len(self.listed()), 1)
         segments = made.cell[10]
-        writer.record(f"gc/{1:016x}.final", 11, 5, {0: 1, 1: [made.sid], 2: segments, 3: []})
+        writer.record(f"gc/{1:016x}.final", 11, 5, {0: 1, 1: [made.sid], 2: segments, 3: [], 4: []})
         self.assertEqual(len(self.listed()), 1)
         self.assertEqual(self.verify(), (0, "", ""))
         writer.record(f"gc/{2:016x}", 10, 5, {0: 2} | rounds)
-        writer.record(f"gc/{2:016x}.final", 11, 5, {0: 2, 1: [], 2: segments, 3: []})
+        writer.record(f"gc/{2:016x}.final", 11, 5, {0: 2, 1: [], 2: segments, 3: [], 4: []})
         self.assertEqual(self.listed(), [])
         self.assertEqual(self.verify(), (0, "", ""))
 

@@ -1,4 +1,4 @@
-"""Computes the worked examples of SPEC.md §17 anew, from its text and the test writer's code alone."""
+"""Computes the worked examples of SPEC.md §15 and §17 anew, from its text and the test writer's code alone."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import objects
 import tiny_writer
 import trees
 from blake3 import blake3
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from tiny_writer import cbor, column, integers, le, padme, page, strings, varint, xaes_seal, zigzag
 from wire import Cursor
 
@@ -26,9 +27,9 @@ SESSION = le(3, 8)[::-1] + b"\x40" * 16
 NAME = SESSION.hex()
 
 
-def spec_lines() -> dict[str, str]:
+def spec_lines(heading: str) -> dict[str, str]:
     with open(os.path.join(HERE, "../../SPEC.md"), encoding="utf-8") as file:
-        section = file.read().split("## 17. Worked examples")[1]
+        section = file.read().split(f"\n## {heading}\n")[1].split("\n## ")[0]
     blocks = re.findall(r"```text\n(.*?)```", section, re.DOTALL)
     return dict(line.split(" = ", 1) for block in blocks for line in block.splitlines())
 
@@ -88,7 +89,7 @@ def leaf(entries: list[tuple[bytes, int, int, int, bytes, bytes]]) -> bytes:
 
 class WorkedExamples(unittest.TestCase):
     def test_all_of_them(self) -> None:
-        shown = spec_lines()
+        shown = spec_lines("17. Worked examples")
         found = self.derived() | self.record() | self.config_and_slot() | self.pack() | self.nodes()
         self.assertEqual(found.keys(), shown.keys())
         for name, value in found.items():
@@ -103,6 +104,7 @@ class WorkedExamples(unittest.TestCase):
             "data key id": key_id, "data seal key": seal_key, "data nonce key": nonce_key,
             "config mac key": derive("larder v1 config mac", ID_KEY + REPOSITORY),
             "fastcdc seed": f"{seed:#018x}",
+            "toeplitz-aes secret": derive("larder v1 toeplitz-aes", CHUNKER_KEY + REPOSITORY, 144),
             "chunk id of hello": chunk_id(1, b"hello"),
             "h of (a, 2)": f"{h(b'a', 2):#018x}",
             "first decimal number with rank 2": next(str(n) for n in range(10**6) if rank(str(n).encode()) == 2),
@@ -202,6 +204,74 @@ class WorkedExamples(unittest.TestCase):
                          [((b"", 0), 2, 3, 5), ((b"b", 0), 0, 16, 1000)])  # fmt: skip
         decoded = objects._decode_columns(Cursor(both, "columns"), 2, len(pages))
         self.assertEqual(b"".join(decoded), pages)
+
+
+def times_z(element: int) -> int:
+    """Multiplies by z in GF(2)[z] / (z^128 + z^7 + z^2 + z + 1)."""
+    return element << 1 if not element >> 127 else (element << 1) ^ (1 << 128) ^ 0x87
+
+
+class ToeplitzAes:
+    """The cut rule of SPEC.md §15 with one secret."""
+
+    def __init__(self, secret: bytes) -> None:
+        self.cipher = Cipher(algorithms.AES128(secret[:16]), modes.ECB())
+        states = [int.from_bytes(secret[at : at + 16], "little") for at in range(16, 144, 16)]
+        self.newest = [self.sum_of_bits(states, byte) for byte in range(256)]
+        for _ in range(63):
+            states = [times_z(state) for state in states]
+        self.oldest = [self.sum_of_bits(states, byte) for byte in range(256)]
+
+    def sum_of_bits(self, states: list[int], byte: int) -> int:
+        total = 0
+        for bit, state in enumerate(states):
+            total ^= state if byte >> bit & 1 else 0
+        return total
+
+    def digest(self, window: bytes) -> bytes:
+        digest = 0
+        for byte in window:
+            digest = times_z(digest) ^ self.newest[byte]
+        return digest.to_bytes(16, "little")
+
+    def enciphered(self, digests: bytes) -> bytes:
+        return self.cipher.encryptor().update(digests)
+
+    def values(self, data: bytes) -> list[int]:
+        """Gives the value at each position from 64 to the end."""
+        digest, digests = int.from_bytes(self.digest(data[:64]), "little"), bytearray()
+        for position in range(64, len(data)):
+            digests += digest.to_bytes(16, "little")
+            digest = times_z(digest ^ self.oldest[data[position - 64]]) ^ self.newest[data[position]]
+        digests += digest.to_bytes(16, "little")
+        blocks = self.enciphered(bytes(digests))
+        return [int.from_bytes(blocks[at : at + 4], "little") for at in range(0, len(blocks), 16)]
+
+    def lengths(self, data: bytes, minimum: int, mean: int, maximum: int) -> list[int]:
+        values, bits, start, lengths = self.values(data), mean.bit_length() - 1, 0, []
+        while start < len(data):
+            end = min(maximum, len(data) - start)
+            zeros = (bits + 1 if c < mean else bits - 1 for c in range(minimum, end))
+            cuts = (c for c, n in enumerate(zeros, minimum) if values[start + c - 64] % (1 << n) == 0)
+            lengths.append(next(cuts, end))
+            start += lengths[-1]
+        return lengths
+
+
+class Chunking(unittest.TestCase):
+    def test_the_worked_example_of_toeplitz_aes(self) -> None:
+        shown = spec_lines("15. Chunking")
+        rule = ToeplitzAes(derive("larder v1 toeplitz-aes", CHUNKER_KEY + REPOSITORY, 144))
+        digest = rule.digest(bytes(range(64)))
+        enciphered = rule.enciphered(digest)
+        found = {
+            "digest of 63 zeros and a one": rule.digest(bytes(63) + b"\1").hex(),
+            "digest of 00 01 ... 3f": digest.hex(),
+            "enciphered": enciphered.hex(),
+            "value": f"{int.from_bytes(enciphered[:4], 'little'):#010x}",
+            "lengths": " ".join(map(str, rule.lengths(blake3(b"larder").digest(200_000), 4096, 16_384, 65_536))),
+        }
+        self.assertEqual(found, shown)
 
 
 if __name__ == "__main__":

@@ -4,16 +4,17 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use larder_format::cell::{Cell, CellKind};
-use larder_format::collector::Round;
-use larder_format::ids::SessionId;
+use larder_format::collector::{Round, State};
+use larder_format::ids::{ObjectId, SessionId};
 use larder_format::names::{self, Name};
 use larder_format::record::{Record, seal_record};
 
 use crate::random;
 use crate::repository::Repository;
+use crate::session::{self, Author};
 use crate::storage::error::{Operation, Result};
 use crate::storage::{Capabilities, ObjectInfo, Storage};
-use crate::view;
+use crate::view::{self, View};
 
 /// Creates a sealed record, whatever it says.
 pub(crate) fn put<R: Record>(repository: &Repository, record: &R) {
@@ -28,6 +29,55 @@ pub(crate) fn round(number: u64) -> Round {
     Round {
         number,
         ..Round::default()
+    }
+}
+
+/// Ends a round as a prune would that waited for nobody: it revokes whoever has no cell, keeps
+/// every live cell, and deletes what was condemned.
+pub(crate) fn end_round(repository: &Repository) -> State {
+    let view = view::read(repository, false, None).unwrap();
+    revoke_all(repository, &view);
+    let view = view::read(repository, false, None).unwrap();
+    let condemned = view.collection.round.clone().unwrap().condemned;
+    let deleted = condemned.into_iter().collect();
+    let state = state_of(repository, deleted);
+    put(repository, &state);
+    for pack in &state.deleted_packs {
+        repository.storage().delete(&names::pack(pack)).unwrap();
+    }
+    state
+}
+
+/// Makes the state that ends the round that is there.
+pub(crate) fn state_of(repository: &Repository, deleted_packs: Vec<ObjectId>) -> State {
+    let view = view::read(repository, false, None).unwrap();
+    let round = view.collection.round.clone().unwrap();
+    let below = |id: &SessionId| id.round() < round.number;
+    let mut segments = view.collection.state.segments.clone();
+    for cell in view.cells.values().filter(|cell| below(&cell.id)) {
+        segments.extend(&cell.segments);
+    }
+    segments.retain(|segment| !round.replaced.contains(segment));
+    segments.extend(&round.new);
+    State {
+        number: round.number,
+        live_cells: view.live().into_iter().filter(below).collect(),
+        segments: segments.into_iter().collect(),
+        deleted_packs,
+        suspect_packs: Vec::new(),
+    }
+}
+
+/// Revokes every session without a cell.
+pub(crate) fn revoke_all(repository: &Repository, view: &View) {
+    let author = Author {
+        host: "elsewhere".to_owned(),
+        user: "prune".to_owned(),
+    };
+    for id in sessions(repository) {
+        if !view.cells.contains_key(&id) && !view.dead.contains(&id) {
+            put(repository, &session::revoked(repository, id, &author, view));
+        }
     }
 }
 

@@ -105,6 +105,7 @@ fn state() -> State {
         live_cells: vec![session_id(1)],
         segments: vec![ObjectId([2; 32])],
         deleted_packs: vec![ObjectId([1; 32])],
+        suspect_packs: vec![ObjectId([2; 32])],
     }
 }
 
