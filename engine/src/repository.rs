@@ -20,6 +20,7 @@ use crate::error::{EngineError, Result};
 use crate::index::Index;
 use crate::index::memory::MemoryIndex;
 use crate::index::rocks::{IndexOptions, OpenOutcome, RocksIndex};
+use crate::memory::Memory;
 use crate::protocol::Newest;
 use crate::random;
 use crate::storage::error::ErrorKind;
@@ -29,10 +30,8 @@ use crate::sync::lock;
 
 /// Features that this program knows; version 1 of the format has none.
 pub(crate) const KNOWN_FEATURES: &[&str] = &[];
-/// The chunker that new repositories get.
-pub(crate) const CHUNKER_NAME: &str = "fastcdc-v2020";
 /// Memory of the index: block cache, filters and memtables.
-const INDEX_MEMORY_BYTES: usize = 64 << 20;
+const INDEX_MEMORY_BYTES: usize = 24 << 20;
 /// Threads for CPU work, however many are asked for.
 const THREADS_MAX: usize = 256;
 /// Sealed nodes that are kept at hand on disk.
@@ -113,6 +112,8 @@ pub enum Cache {
 pub struct OpenOptions {
     /// Where local caches live; `$XDG_CACHE_HOME/larder` if none.
     pub cache_dir: Option<PathBuf>,
+    /// Where this machine remembers the newest things that it saw in repositories; nowhere if none.
+    pub state_dir: Option<PathBuf>,
     /// Threads for CPU work; as many as there are cores if 0.
     pub threads: usize,
     /// Where the local index lives.
@@ -120,6 +121,29 @@ pub struct OpenOptions {
     /// Backs up with one thread that asks the storage, so that what it is asked for comes in one
     /// order: for simulations.
     pub in_order: bool,
+}
+
+/// The rule by which a repository's files are cut; chosen when it is made, for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ChunkerKind {
+    /// `fastcdc-v2020`: the faster one; who knows enough chunk lengths can compute its secret.
+    FastCdc,
+    /// `toeplitz-aes`: its secret stays one, whatever files an attacker plants or knows.
+    #[default]
+    ToeplitzAes,
+}
+
+impl ChunkerKind {
+    const ALL: [Self; 2] = [Self::FastCdc, Self::ToeplitzAes];
+
+    /// Gives the name in the config.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::FastCdc => "fastcdc-v2020",
+            Self::ToeplitzAes => "toeplitz-aes",
+        }
+    }
 }
 
 /// How a repository is made.
@@ -131,6 +155,8 @@ pub struct InitOptions {
     pub kdf: KdfCost,
     /// Bytes of the reserve object, which prune frees first on a full storage.
     pub reserve_bytes: usize,
+    /// How files are cut.
+    pub chunker: ChunkerKind,
     /// Sizes of chunks.
     pub chunks: ChunkSizes,
 }
@@ -141,6 +167,7 @@ impl Default for InitOptions {
             label: String::new(),
             kdf: KdfCost::default(),
             reserve_bytes: 1 << 20,
+            chunker: ChunkerKind::default(),
             chunks: ChunkSizes {
                 minimum: 256 << 10,
                 mean: 1 << 20,
@@ -170,6 +197,7 @@ pub struct Repository {
     cache_dir: PathBuf,
     workers: rayon::ThreadPool,
     is_in_order: bool,
+    memory: Memory,
     seen: Mutex<Seen>,
     refreshing: Mutex<()>,
 }
@@ -255,7 +283,7 @@ impl Repository {
             replica: ReplicaId(random::bytes()?),
             created: clock::now_s(),
             chunker: ChunkerConfig {
-                name: CHUNKER_NAME.to_owned(),
+                name: options.chunker.name().to_owned(),
                 min_bytes: options.chunks.minimum as u64,
                 mean_bytes: options.chunks.mean as u64,
                 max_bytes: options.chunks.maximum as u64,
@@ -311,6 +339,10 @@ impl Repository {
         };
         let config = Config::open(&keyring, number, &object)
             .map_err(|error| EngineError::damaged(&names::config(number), &error))?;
+        let memory = options
+            .state_dir
+            .as_ref()
+            .map(|dir| own_folder(dir, &config));
         let (cache_dir, index) = open_index(cache_folder(options, &config), options, &config)?;
         let workers = rayon::ThreadPoolBuilder::new()
             .num_threads(if options.in_order {
@@ -331,6 +363,7 @@ impl Repository {
             cache_dir,
             workers,
             is_in_order: options.in_order,
+            memory: Memory::open(memory),
             seen: Mutex::default(),
             refreshing: Mutex::default(),
         }))
@@ -408,6 +441,11 @@ impl Repository {
         *lock(&self.slot) = slot;
     }
 
+    /// Gives what this machine remembers of the repository.
+    pub(crate) fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
     /// Gives what the last reading saw of the collectors' work.
     pub(crate) fn seen(&self) -> Seen {
         *lock(&self.seen)
@@ -436,13 +474,27 @@ impl Repository {
             mean: usize::try_from(config.chunker.mean_bytes).unwrap_or_default(),
             maximum: usize::try_from(config.chunker.max_bytes).unwrap_or_default(),
         };
-        if config.chunker.name != CHUNKER_NAME || check_chunk_sizes(sizes).is_err() {
-            return Err(EngineError::Unsupported {
-                location: self.location.clone(),
-                why: format!("its chunker '{}' is unknown", config.chunker.name),
-            });
+        let name = config.chunker.name.as_str();
+        let unsupported = |why| EngineError::Unsupported {
+            location: self.location.clone(),
+            why,
+        };
+        if check_chunk_sizes(sizes).is_err() {
+            return Err(unsupported(format!(
+                "the chunk sizes in its config ({} to {} bytes, {} on average) are out of range",
+                sizes.minimum, sizes.maximum, sizes.mean
+            )));
         }
-        Ok(Chunker::new(sizes, self.keyring.chunker_seed()))
+        let kind = ChunkerKind::ALL
+            .into_iter()
+            .find(|kind| kind.name() == name);
+        match kind.ok_or_else(|| unsupported(format!("its chunker '{name}' is unknown")))? {
+            ChunkerKind::FastCdc => Ok(Chunker::fastcdc(sizes, self.keyring.chunker_seed())),
+            ChunkerKind::ToeplitzAes => {
+                let secret = self.keyring.toeplitz_secret();
+                Ok(Chunker::toeplitz_aes(sizes, &secret))
+            }
+        }
     }
 
     /// Fails if writing needs a feature that this program does not know.
@@ -607,21 +659,35 @@ fn check_chunk_sizes(sizes: ChunkSizes) -> Result<()> {
 
 fn cache_folder(options: &OpenOptions, config: &Config) -> PathBuf {
     let base = options.cache_dir.clone().unwrap_or_else(default_cache_dir);
+    own_folder(&base, config)
+}
+
+fn own_folder(base: &Path, config: &Config) -> PathBuf {
     base.join(format!("{}-{}", config.repository, config.replica))
 }
 
 /// Gives the folder that holds all local caches unless told otherwise.
 #[must_use]
 pub fn default_cache_dir() -> PathBuf {
+    own_base("XDG_CACHE_HOME", ".cache")
+        .unwrap_or_else(std::env::temp_dir)
+        .join("larder")
+}
+
+/// Gives the folder in which this machine remembers repositories unless told otherwise; none for a
+/// user without a home.
+#[must_use]
+pub fn default_state_dir() -> Option<PathBuf> {
+    own_base("XDG_STATE_HOME", ".local/state").map(|base| base.join("larder"))
+}
+
+fn own_base(variable: &str, below_home: &str) -> Option<PathBuf> {
     let from = |name: &str| {
         std::env::var_os(name)
             .map(PathBuf::from)
             .filter(|path| path.is_absolute())
     };
-    from("XDG_CACHE_HOME")
-        .or_else(|| from("HOME").map(|home| home.join(".cache")))
-        .unwrap_or_else(std::env::temp_dir)
-        .join("larder")
+    from(variable).or_else(|| from("HOME").map(|home| home.join(below_home)))
 }
 
 /// Opens the local index, and gives the folder where it and what spills live.

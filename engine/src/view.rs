@@ -14,6 +14,7 @@ use larder_format::session::{Amendment, Change};
 use crate::collection::{self, Collection};
 use crate::error::{EngineError, Result};
 use crate::index::PackRecord;
+use crate::memory::Remembered;
 use crate::protocol::{self, CellFacts, Rule, keeps};
 use crate::repository::Repository;
 use crate::storage::error::ErrorKind;
@@ -39,6 +40,9 @@ pub struct View {
     pub amendments: BTreeMap<SessionId, Vec<Amendment>>,
     /// Cells that are listed and dead: they are no snapshots any more, and were not read.
     pub dead: BTreeSet<SessionId>,
+    /// Cells that were committed while the others were listed: no part of this reading, but what is
+    /// may need their packs.
+    pub(crate) later: Vec<Cell>,
     /// What collectors wrote.
     pub collection: Collection,
     /// Cells, amendments, collector records and segments that are listed or named and could not
@@ -46,6 +50,9 @@ pub struct View {
     pub unusable: Vec<Unusable>,
     /// Whether what collectors wrote cannot be read, so that `collection` is empty for want of it.
     pub lacks_collection: bool,
+    /// What this machine saw in the repository before and is not there any more, though no prune
+    /// may have taken it.
+    pub lost: Vec<String>,
 }
 
 impl View {
@@ -55,6 +62,14 @@ impl View {
         self.amendments
             .get(id)
             .is_some_and(|list| list.iter().any(|one| one.change == Change::Forget))
+    }
+
+    /// Tells whether a cell is there, or may be gone.
+    pub(crate) fn has_cell(&self, id: &SessionId) -> bool {
+        let name = names::cell(id);
+        self.cells.contains_key(id)
+            || self.is_dead(id)
+            || self.unusable.iter().any(|one| one.object == name)
     }
 
     fn amendment(&self, id: &SessionId, number: u64) -> Option<&Amendment> {
@@ -150,7 +165,7 @@ impl View {
                 owners.entry(*id).or_default().insert(claim);
             }
         }
-        let committed = self.cells.values();
+        let committed = self.cells.values().chain(&self.later);
         for cell in committed.filter(|cell| protocol::is_committed(cell.kind)) {
             for id in &cell.segments {
                 // A cell below the floor is live because the state says so, and so are its segments.
@@ -161,6 +176,15 @@ impl View {
             }
         }
         owners
+    }
+}
+
+impl View {
+    /// Tells whether only cells that came after the others name a segment.
+    fn is_later(&self, claims: &BTreeSet<Claim>) -> bool {
+        let is_later =
+            |claim: &Claim| matches!(claim, Claim::Session(id) if !self.cells.contains_key(id));
+        claims.iter().all(is_later) && !claims.is_empty()
     }
 }
 
@@ -203,6 +227,7 @@ pub fn read(repository: &Repository, salvage: bool, before: Option<View>) -> Res
         if view.lacks_collection && !salvage {
             return Err(unusable_collection(view));
         }
+        read_later(repository, &mut view)?;
         let missing = feed(repository, &mut view)?;
         if missing.is_empty() || reading == READINGS_MAX {
             let is_incomplete = !missing.is_empty() || view.lacks_cells() || view.lacks_collection;
@@ -211,9 +236,22 @@ pub fn read(repository: &Repository, salvage: bool, before: Option<View>) -> Res
             }
             let newest = (!view.lacks_collection).then(|| view.collection.numbers());
             repository.set_seen(newest);
+            recall(repository, &mut view);
             return Ok(view);
         }
         reading += 1;
+    }
+}
+
+/// Compares a reading with what this machine remembers, and remembers it if nothing is lost.
+fn recall(repository: &Repository, view: &mut View) {
+    if view.lacks_collection {
+        return;
+    }
+    let config = repository.config().number;
+    view.lost = repository.memory().seen().lost(config, view);
+    if view.lost.is_empty() {
+        repository.memory().note(&Remembered::of(config, view));
     }
 }
 
@@ -239,6 +277,19 @@ pub(crate) fn refresh(repository: &Repository, generation: u64) -> Result<bool> 
     }
     read(repository, true, None)?;
     Ok(true)
+}
+
+/// Says what this machine saw before and is not there any more.
+pub(crate) fn loss(lost: &[String]) -> String {
+    const NAMED: usize = 3;
+    let named = lost.get(..NAMED).unwrap_or(lost).join(", ");
+    let more = match lost.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    format!(
+        "the repository went back to an older state: this machine saw {named}{more} in it, and no prune took them away"
+    )
 }
 
 fn unusable_collection(view: View) -> EngineError {
@@ -279,6 +330,27 @@ fn list_cells(repository: &Repository) -> Result<BTreeSet<Name>> {
         Ok(())
     })?;
     Ok(listed)
+}
+
+/// Reads the cells that were committed while the others were listed.
+///
+/// A listing is not of one moment: it may have a cell and lack an earlier one, whose packs that one
+/// needs. Whatever a listed cell was built on is there once the listing has ended.
+pub(crate) fn read_later(repository: &Repository, view: &mut View) -> Result<()> {
+    view.later.clear();
+    for name in list_cells(repository)? {
+        let Name::Cell(id) = name else { continue };
+        if view.cells.contains_key(&id) || view.is_dead(&id) {
+            continue;
+        }
+        match read_record::<Cell>(repository, &name) {
+            Ok(cell) if protocol::is_committed(cell.kind) => view.later.push(cell),
+            // One that cannot be read is told by who must read it.
+            Ok(_) | Err(EngineError::Damaged { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// Reads what collectors wrote, and then what a listing from before that names; tells whether
@@ -388,6 +460,7 @@ fn feed(repository: &Repository, view: &mut View) -> Result<Vec<ObjectId>> {
         })?;
     }
     let have = index.segments()?;
+    let mut unusable = view.collection.unusable_packs();
     let mut counting = Vec::new();
     let mut missing = Vec::new();
     for (id, claims) in &wanted {
@@ -398,6 +471,7 @@ fn feed(repository: &Repository, view: &mut View) -> Result<Vec<ObjectId>> {
                         segment.packs.iter().map(PackRecord::of_segment).collect();
                     index.add_segment(id, &records)?;
                 }
+                Err(EngineError::Damaged { .. }) if view.is_later(claims) => continue,
                 Err(EngineError::Damaged { object, why }) => {
                     view.unusable.push(Unusable { object, why });
                     missing.push(*id);
@@ -406,9 +480,12 @@ fn feed(repository: &Repository, view: &mut View) -> Result<Vec<ObjectId>> {
                 Err(error) => return Err(error),
             }
         }
+        if view.is_later(claims) {
+            unusable.extend(index.segment_packs(id)?);
+        }
         counting.push(*id);
     }
-    index.set_unusable(&view.collection.unusable_packs())?;
+    index.set_unusable(&unusable)?;
     index.set_counting(&counting)?;
     let stale: Vec<_> = have
         .iter()

@@ -14,7 +14,7 @@ use crate::error::{EngineError, Result};
 use crate::index::{PackKind, Place};
 
 /// Plaintext bytes of opened blocks that are kept.
-const KEPT_BYTES: usize = 16 << 20;
+const KEPT_BYTES: usize = 6 << 20;
 
 /// Reads nodes and values, and reports the packs that do not hold them.
 pub(super) struct Nodes<'a, 'b> {

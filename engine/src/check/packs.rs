@@ -6,7 +6,6 @@ use crossbeam_channel::{Sender, bounded};
 use larder_format::ids::ObjectId;
 use larder_format::limits::SEGMENT_BYTES;
 use larder_format::names;
-use larder_format::object::Kind;
 use larder_format::segment::{Segment, SegmentPack};
 
 use super::context::{Context, Outcome, Problem, attempt};
@@ -15,7 +14,7 @@ use super::listing::Listing;
 use super::verify::{Job, Named, Verifier};
 use super::{ReadData, Severity};
 use crate::error::{EngineError, Result};
-use crate::index::{PackKind, PackRecord};
+use crate::index::PackRecord;
 use crate::salvage::read_directory;
 use crate::view::{View, WRONG_OWNER};
 
@@ -211,13 +210,9 @@ impl Feeder<'_, '_, '_> {
                     index.add_pending_pack(&record)?;
                     self.packs += 1;
                     if self.read_data.chooses(&id)? {
-                        let kind = match record.kind {
-                            PackKind::Data => Kind::DataPack,
-                            PackKind::Tree => Kind::TreePack,
-                        };
                         self.send(Job {
                             id,
-                            kind,
+                            kind: record.kind.kind(),
                             size,
                             named: None,
                         })?;

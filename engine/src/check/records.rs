@@ -19,8 +19,9 @@ use super::findings::Damage;
 use super::listing::Listing;
 use crate::collection;
 use crate::error::Result;
+use crate::memory::Remembered;
 use crate::protocol::is_committed;
-use crate::view::{Unusable, View};
+use crate::view::{self, Unusable, View};
 
 /// Largest reserve that is read.
 const RESERVE_BYTES: usize = 1 << 30;
@@ -35,12 +36,16 @@ pub(super) fn check(context: &Context<'_>, listing: &Listing, damage: &mut Damag
     cells.read(context, listing)?;
     cells.read_amendments(context, listing, damage)?;
     cells.read_sessions(context, listing, damage)?;
+    cells.recall(context);
+    let mut read_later = || view::read_later(context.repository, &mut cells.view);
+    read_later().or_else(|_| read_later())?;
     cells.report(damage);
     // Without the newest state nobody knows which cells must be there.
     if !cells.view.lacks_collection {
         cells.report_missing(context, damage)?;
     }
     check_rollback(context, &cells, damage);
+    cells.remember(context);
     Ok(cells.view)
 }
 
@@ -156,14 +161,14 @@ fn check_rollback(context: &Context<'_>, cells: &Cells, damage: &mut Damage) {
         damage.add(
             Severity::Harmless,
             names::config(cells.newest_config),
-            "it is missing, although snapshots were written under it: the repository went back to an older config, and keys that were removed may open it again",
+            "it is missing, although it was worked under: the repository went back to an older config, and keys that were removed may open it again",
         );
     }
     if cells.newest_round > cells.view.collection.newest() && !cells.view.lacks_collection {
         damage.add(
             Severity::Harmless,
             names::round(cells.newest_round),
-            "neither it nor its state nor a later one is there, although backups saw it: the collector records went back to older ones; do not prune before they are put back from a copy of the storage",
+            "neither it nor its state nor a later one is there, although one was seen: the collector records went back to older ones; do not prune before they are put back from a copy of the storage",
         );
     }
 }
@@ -364,6 +369,27 @@ impl Cells {
     fn report(&mut self, damage: &mut Damage) {
         for (id, problem) in std::mem::take(&mut self.unusable) {
             self.lose(id, &problem.to_string(), damage);
+        }
+    }
+
+    /// Takes in what this machine saw before, which need not be named by anything any more.
+    fn recall(&mut self, context: &Context<'_>) {
+        let seen = context.repository.memory().seen();
+        self.newest_config = self.newest_config.max(seen.config);
+        self.newest_round = self.newest_round.max(seen.round);
+        for (_, id) in seen.cells {
+            let by = || "this machine saw it".to_owned();
+            self.named.entry(id).or_insert_with(by);
+        }
+    }
+
+    /// Remembers what is there, if nothing is lost that was there before.
+    fn remember(&self, context: &Context<'_>) {
+        let memory = context.repository.memory();
+        let config = context.repository.config().number;
+        let is_known = !self.view.lacks_collection;
+        if is_known && memory.seen().lost(config, &self.view).is_empty() {
+            memory.note(&Remembered::of(config, &self.view));
         }
     }
 

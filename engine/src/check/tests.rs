@@ -26,11 +26,11 @@ use larder_format::tree::read::Cursor;
 use zeroize::Zeroizing;
 
 use super::*;
-use crate::backup::{BackupOptions, Compression, Selection, backup};
+use crate::backup::{BackupOptions, CheckpointRhythm, Compression, Selection, backup};
 use crate::chunker::ChunkSizes;
 use crate::chunks::ChunkReader;
 use crate::progress::Silent;
-use crate::repository::{Cache, InitOptions, KdfCost, OpenOptions, Secret, make_slot};
+use crate::repository::{Cache, ChunkerKind, InitOptions, KdfCost, OpenOptions, Secret, make_slot};
 use crate::storage::Storage;
 use crate::storage::error::ErrorKind;
 use crate::storage::faulty::{Effect, Fault, Faulty, When};
@@ -60,6 +60,7 @@ impl Fixture {
             label: "first".to_owned(),
             kdf: KDF,
             reserve_bytes: 1000,
+            chunker: ChunkerKind::FastCdc,
             chunks: ChunkSizes {
                 minimum: 256,
                 mean: 1024,
@@ -109,6 +110,7 @@ impl Fixture {
     fn open_on(&self, storage: Arc<dyn Storage>) -> Result<Arc<Repository>> {
         let options = OpenOptions {
             cache_dir: Some(self.folder.path().join("cache")),
+            state_dir: None,
             threads: 1,
             cache: Cache::Memory,
             in_order: false,
@@ -194,7 +196,7 @@ fn backup_options(source: &Path) -> BackupOptions {
         dry_run: false,
         compression: Compression::Auto,
         solid: true,
-        checkpoint_seconds: 1000,
+        checkpoints: CheckpointRhythm::every_seconds(1000),
     }
 }
 
@@ -591,7 +593,7 @@ fn a_checkpoint_that_a_snapshot_replaced_costs_nothing() {
     let source = fixture.source("a");
     fs::write(source.join("late"), pseudorandom(205, 20_000)).unwrap();
     let options = BackupOptions {
-        checkpoint_seconds: 0,
+        checkpoints: CheckpointRhythm::every_entries(1),
         force: true,
         ..backup_options(&source)
     };

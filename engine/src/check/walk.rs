@@ -25,7 +25,7 @@ use crate::scratch::ScratchMap;
 use crate::view::View;
 
 /// Memory of each set of what was seen, before it goes to disk.
-const SEEN_BYTES: usize = 24 << 20;
+const SEEN_BYTES: usize = 6 << 20;
 
 /// What was walked.
 #[derive(Debug, Clone, Copy, Default)]

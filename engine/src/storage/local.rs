@@ -14,7 +14,8 @@
 //! - A root that vanished, or whose disk was unmounted, looks like an empty
 //!   repository. Here it is an error.
 //!
-//! Remains of killed writers (`name#1`) are never listed: `#` is in no name.
+//! Remains of killed writers (`name#1`) are never listed: `#` is in no name. They are swept away when
+//! they are old.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -22,6 +23,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use object_store::local::LocalFileSystem;
@@ -215,6 +217,34 @@ impl LocalStorage {
     }
 }
 
+/// Removes remains last written before a moment, in a folder and below it.
+fn sweep_folder(folder: &Path, depth: usize, before: SystemTime) -> io::Result<u64> {
+    let mut swept = 0;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let kind = entry.file_type()?;
+        let name = entry.file_name();
+        if kind.is_dir() && depth < DEPTH_MAX {
+            swept += sweep_folder(&entry.path(), depth + 1, before)?;
+        } else if kind.is_file()
+            && is_remains(&name.to_string_lossy())
+            && entry.metadata()?.modified()? <= before
+        {
+            fs::remove_file(entry.path())?;
+            swept += 1;
+        }
+    }
+    Ok(swept)
+}
+
+/// Tells whether object_store would write an object to a file of this name before it is whole.
+fn is_remains(name: &str) -> bool {
+    name.split_once('#').is_some_and(|(segment, number)| {
+        let is_number = number.bytes().all(|byte| byte.is_ascii_digit());
+        is_valid_segment(segment) && !number.is_empty() && is_number
+    })
+}
+
 impl Storage for LocalStorage {
     fn get(&self, name: &str, max_bytes: u64) -> Result<Bytes> {
         self.check_missing(self.objects.get(name, max_bytes))
@@ -257,6 +287,13 @@ impl Storage for LocalStorage {
 
     fn size(&self, name: &str) -> Result<u64> {
         self.check_missing(self.objects.size(name))
+    }
+
+    fn sweep(&self, age: Duration) -> Result<u64> {
+        let before = SystemTime::now().checked_sub(age);
+        let before = before.unwrap_or(SystemTime::UNIX_EPOCH);
+        sweep_folder(&self.root, 0, before)
+            .map_err(|error| self.io_error(Operation::Delete, "", &error))
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -363,6 +400,42 @@ mod tests {
             .err()
             .unwrap();
         assert_eq!(not_a_folder.kind, ErrorKind::Permanent);
+    }
+
+    #[test]
+    fn old_remains_of_killed_writers_are_swept_away_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let storage = LocalStorage::open(folder.path()).unwrap();
+        storage.put("packs/ab/cd", Bytes::from("whole")).unwrap();
+        let day = Duration::from_hours(24);
+        let old = SystemTime::now() - 2 * day;
+        for (name, is_old) in [
+            ("packs/ab/cd#1", true),
+            ("packs/ab/cd#22", false),
+            ("config#3", true),
+            ("packs/ab/notes", true),
+            ("packs/ab/#1", true),
+            ("packs/ab/cd#1x", true),
+            ("packs/ab/cd#", true),
+        ] {
+            let path = folder.path().join(name);
+            fs::write(&path, "half").unwrap();
+            if is_old {
+                File::options()
+                    .write(true)
+                    .open(path)
+                    .unwrap()
+                    .set_modified(old)
+                    .unwrap();
+            }
+        }
+        assert_eq!(storage.sweep(day).unwrap(), 2);
+        assert_eq!(storage.sweep(day).unwrap(), 0);
+        let there = |name: &str| folder.path().join(name).exists();
+        assert!(!there("packs/ab/cd#1") && !there("config#3"));
+        for name in ["cd", "cd#22", "notes", "#1", "cd#1x", "cd#"] {
+            assert!(there(&format!("packs/ab/{name}")), "{name}");
+        }
     }
 
     #[test]

@@ -13,6 +13,8 @@ pub mod local;
 pub mod object;
 pub mod url;
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use error::{ErrorKind, Operation, Result, StorageError};
@@ -59,6 +61,13 @@ pub trait Storage: Send + Sync {
 
     /// Gives an object's size in bytes.
     fn size(&self, name: &str) -> Result<u64>;
+
+    /// Removes what writers that died left of unfinished writes `age` ago or earlier; gives how many
+    /// there were. A write that is unfinished for so long and still goes on fails.
+    fn sweep(&self, age: Duration) -> Result<u64> {
+        let _nothing_is_left_where_objects_appear_whole = age;
+        Ok(0)
+    }
 
     /// Tells what this storage can do.
     fn capabilities(&self) -> Capabilities;
