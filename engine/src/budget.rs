@@ -96,6 +96,13 @@ impl Budget {
         });
     }
 
+    /// Tells whether nothing is granted any more.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.stopped
+    }
+
     /// Changes the state; `act` tells whether that may help those who wait.
     fn change(&self, act: impl FnOnce(&mut State) -> bool) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);

@@ -14,8 +14,9 @@ use crate::index::Place;
 use crate::repository::Repository;
 use crate::view;
 
-/// Plaintext bytes of opened blocks that one reader keeps.
-const KEPT_BYTES: usize = 16 << 20;
+/// Plaintext bytes of opened blocks that one reader keeps: some of each level of a tree, and of
+/// each of the nights that it was written in.
+const KEPT_BYTES: usize = 6 << 20;
 
 /// Reads chunks one by one, keeping the blocks it opened last; each thread has its own.
 pub struct ChunkReader {

@@ -15,9 +15,12 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use larder_format::block::{BlockBuilder, Compression, SealedBlock};
 use larder_format::compression::Compressor;
 use larder_format::ids::{ChunkId, ChunkPrefix, ChunkType, ObjectId, SessionId};
+use larder_format::limits::BLOCK_CHUNKS;
+use larder_format::segment::Owner;
 
 use crate::budget::Held;
 use crate::error::{EngineError, Result};
+use crate::protocol::{Rule, keeps};
 use crate::random;
 use crate::repository::Repository;
 use crate::sync::lock;
@@ -67,7 +70,7 @@ struct Filling {
 /// What the feeder, the workers and the uploaders share.
 pub(crate) struct Shared {
     repository: Arc<Repository>,
-    session: SessionId,
+    owner: Owner,
     options: PackerOptions,
     packs: PackSet,
     /// Chunks of this session whose pack is not in the index yet.
@@ -78,6 +81,8 @@ pub(crate) struct Shared {
     failed: AtomicBool,
     failure: Mutex<Option<EngineError>>,
     compressors: Mutex<Vec<Compressor>>,
+    /// What is uploaded behind the cell, in tests that leave the order out.
+    deferred: Mutex<Vec<(String, bytes::Bytes)>>,
     chunks: AtomicU64,
     plain_bytes: AtomicU64,
     stored_bytes: AtomicU64,
@@ -93,9 +98,21 @@ impl Packer {
         session: SessionId,
         options: PackerOptions,
     ) -> Result<Self> {
+        Self::start_owned(repository, Owner::Session(session), options)
+    }
+
+    /// Starts a packer for a session or a collector's round.
+    ///
+    /// # Errors
+    /// As [`Packer::start`].
+    pub(crate) fn start_owned(
+        repository: &Arc<Repository>,
+        owner: Owner,
+        options: PackerOptions,
+    ) -> Result<Self> {
         let shared = Arc::new(Shared {
             repository: Arc::clone(repository),
-            session,
+            owner,
             options,
             packs: PackSet::new(),
             in_flight: Mutex::default(),
@@ -104,6 +121,7 @@ impl Packer {
             failed: AtomicBool::new(false),
             failure: Mutex::new(None),
             compressors: Mutex::default(),
+            deferred: Mutex::default(),
             chunks: AtomicU64::new(0),
             plain_bytes: AtomicU64::new(0),
             stored_bytes: AtomicU64::new(0),
@@ -166,6 +184,37 @@ impl Packer {
         Ok(true)
     }
 
+    /// Tells for each chunk whether putting it in would change nothing: it is usable, or this
+    /// session has it on its way.
+    ///
+    /// # Errors
+    /// What the local index answers.
+    pub fn are_known(&self, prefixes: &[ChunkPrefix]) -> Result<Vec<bool>> {
+        // In this order, since what leaves the one has entered the other before.
+        let in_flight: Vec<bool> = {
+            let in_flight = lock(&self.shared.in_flight);
+            prefixes
+                .iter()
+                .map(|prefix| in_flight.contains(prefix))
+                .collect()
+        };
+        let usable = self.shared.repository.index().are_usable(prefixes)?;
+        Ok(in_flight
+            .into_iter()
+            .zip(usable)
+            .map(|(one, other)| one || other)
+            .collect())
+    }
+
+    /// Puts a sealed block in, whatever is known of its chunks: a collector moves it.
+    ///
+    /// # Errors
+    /// What went wrong with this block or with any before it.
+    pub(crate) fn put_block(&mut self, block: SealedBlock) -> Result<()> {
+        self.shared.check()?;
+        packs::add(&self.shared, block)
+    }
+
     /// Gives the id that a chunk has in this repository.
     #[must_use]
     pub fn chunk_id(&self, chunk_type: ChunkType, bytes: &[u8]) -> ChunkId {
@@ -200,6 +249,17 @@ impl Packer {
         self.shared.check()?;
         packs::write_segment(&self.shared)?;
         Ok(self.shared.packs.take_segments())
+    }
+
+    /// Uploads what a test made wait for the cell.
+    ///
+    /// # Errors
+    /// What the storage answers.
+    pub fn land(&self) -> Result<()> {
+        for (name, bytes) in std::mem::take(&mut *lock(&self.shared.deferred)) {
+            self.shared.repository.storage().put(&name, bytes)?;
+        }
+        Ok(())
     }
 
     /// Names the session under which the next segments are written.
@@ -259,7 +319,8 @@ impl Filling {
 
     fn is_full_with(&self, more: usize, limit: usize) -> bool {
         let have = self.builder.plain_bytes();
-        have > 0 && have + more > limit
+        // Tiny chunks come to their number before they come to these bytes.
+        have > 0 && (have + more > limit || self.builder.chunks().len() >= BLOCK_CHUNKS)
     }
 }
 
@@ -281,6 +342,15 @@ impl Shared {
             *failure = Some(error);
         }
         self.failed.store(true, Ordering::Release);
+    }
+
+    /// Uploads a pack or a segment.
+    fn store(&self, name: &str, bytes: bytes::Bytes) -> Result<()> {
+        if keeps(Rule::CellLast) {
+            return Ok(self.repository.storage().put(name, bytes)?);
+        }
+        lock(&self.deferred).push((name.to_owned(), bytes));
+        Ok(())
     }
 
     fn is_known(&self, prefix: &ChunkPrefix) -> Result<bool> {
@@ -349,5 +419,43 @@ fn block_bytes(chunk_type: ChunkType) -> usize {
         DATA_BLOCK_BYTES
     } else {
         TREE_BLOCK_BYTES
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use std::ops::ControlFlow;
+
+    use super::*;
+    use crate::snapshots::fixture;
+    use crate::storage::Storage;
+    use crate::storage::object::ObjectStorage;
+
+    #[test]
+    fn a_block_takes_no_more_tiny_chunks_than_the_format_allows() {
+        let storage: Arc<dyn Storage> = Arc::new(ObjectStorage::memory());
+        fixture::init(storage.as_ref());
+        let repository = fixture::open(&storage);
+        let options = PackerOptions {
+            compression: Compression::Level(1),
+            solid: true,
+            dry_run: false,
+        };
+        let mut packer = Packer::start(&repository, SessionId::default(), options).unwrap();
+        for number in 0..70_000_u32 {
+            let bytes = number.to_le_bytes();
+            let id = packer.chunk_id(ChunkType::Data, &bytes);
+            assert!(packer.put(ChunkType::Data, id, &bytes, None).unwrap());
+        }
+        packer.flush().unwrap();
+        let mut chunks = 0;
+        let visited = repository.index().for_each_chunk(&mut |_, _| {
+            chunks += 1;
+            ControlFlow::Continue(())
+        });
+        visited.unwrap();
+        assert_eq!(chunks, 70_000);
     }
 }

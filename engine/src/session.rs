@@ -13,6 +13,7 @@ use larder_format::session::{Base, Session, SessionEnd};
 use crate::clock;
 use crate::collection::{self, Collection};
 use crate::error::{EngineError, Result};
+use crate::memory::Remembered;
 use crate::protocol::{Rule, keeps};
 use crate::random;
 use crate::repository::{Repository, Writing};
@@ -26,7 +27,7 @@ pub(crate) const PROGRAM: &str = concat!("larder ", env!("CARGO_PKG_VERSION"));
 /// Times that a writer registers because collectors were faster.
 const REGISTRATIONS_MAX: usize = 16;
 
-/// Who writes, as sessions and cells tell it.
+/// Who writes, as sessions, cells and amendments tell it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Author {
     /// The host.
@@ -43,8 +44,58 @@ pub(crate) struct Opened {
     pub view: View,
     /// Whether what hangs on the base may be reused without a look-up of each chunk.
     pub trusts_base: bool,
-    /// Keeps the index as the session read it.
-    _writing: Writing,
+    /// Keeps the index as the session read it, for a writer.
+    _writing: Option<Writing>,
+}
+
+/// A session that keeps a snapshot whole while it is read, and ends when it is dropped.
+pub(crate) struct Reading {
+    repository: Arc<Repository>,
+    author: Author,
+    opened: Opened,
+}
+
+impl Reading {
+    /// Registers a reader of a snapshot; none where that cannot be written, or came too late.
+    pub(crate) fn start(repository: &Arc<Repository>, snapshot: SessionId) -> Option<Self> {
+        let author = Author::of_this_process();
+        let before = view::read_cells(repository, None).ok()?;
+        match open_any(repository, Base::Parent(snapshot), &author, before, None) {
+            Ok(opened) => Some(Self {
+                repository: Arc::clone(repository),
+                author,
+                opened,
+            }),
+            Err(error) => {
+                tracing::debug!("reading goes on without a session: {error}");
+                None
+            }
+        }
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        let Opened { id, view, .. } = &self.opened;
+        if let Err(error) = end(&self.repository, id, &self.author, view) {
+            tracing::debug!("a reader's session was not ended, a prune will do it: {error}");
+        }
+    }
+}
+
+impl Author {
+    /// Names the host and user of this process.
+    #[must_use]
+    pub fn of_this_process() -> Self {
+        let host = rustix::system::uname();
+        let user = ["USER", "LOGNAME"]
+            .iter()
+            .find_map(|name| std::env::var(name).ok());
+        Self {
+            host: host.nodename().to_string_lossy().into_owned(),
+            user: user.unwrap_or_default(),
+        }
+    }
 }
 
 /// What became of a commit.
@@ -58,7 +109,6 @@ pub(crate) enum Outcome {
     Void,
 }
 
-#[expect(dead_code, reason = "the next commit asks for it")]
 impl Opened {
     /// Gives the snapshot whose parts may be reused without a look-up, if there is one.
     pub(crate) fn trusted(&self) -> Option<SessionId> {
@@ -81,6 +131,16 @@ pub(crate) fn open(
     before: View,
 ) -> Result<Opened> {
     let writing = Writing::start(repository);
+    open_any(repository, base, author, before, Some(writing))
+}
+
+fn open_any(
+    repository: &Arc<Repository>,
+    base: Base,
+    author: &Author,
+    before: View,
+    writing: Option<Writing>,
+) -> Result<Opened> {
     let mut view = before;
     for _ in 0..REGISTRATIONS_MAX {
         let early = match keeps(Rule::RegisterFirst) {
@@ -115,7 +175,7 @@ pub(crate) fn open(
 /// # Errors
 /// As [`open`].
 pub(crate) fn pretend(repository: &Arc<Repository>, before: View) -> Result<Opened> {
-    let writing = Writing::start(repository);
+    let writing = Some(Writing::start(repository));
     Ok(Opened {
         id: SessionId::default(),
         base: Base::None,
@@ -225,6 +285,11 @@ pub(crate) fn commit(repository: &Repository, cell: &Cell, seen: &Collection) ->
     };
     let object = seal(repository, &end)?;
     create_or_confirm(repository.storage(), &names::session_end(&cell.id), &object)?;
+    repository.memory().note(&Remembered {
+        config: cell.config,
+        round: collection.newest(),
+        cells: vec![(cell.ended, cell.id)],
+    });
     Ok(Outcome::Committed)
 }
 

@@ -5,9 +5,13 @@
 pub(crate) mod fixture;
 mod spec;
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use larder_format::cell::{Cell, CellKind};
+use larder_format::ids::SessionId;
 use larder_format::names::{self, Name};
+use larder_format::session::Change;
 
 use crate::error::{EngineError, Result};
 use crate::repository::Repository;
@@ -28,6 +32,8 @@ pub struct SnapshotInfo {
     pub end: Timestamp,
     /// Whether it is a checkpoint of an unfinished backup.
     pub partial: bool,
+    /// Whether it is kept from being forgotten.
+    pub pinned: bool,
     /// Host it was made on.
     pub host: String,
     /// User who made it.
@@ -44,7 +50,7 @@ pub struct SnapshotInfo {
     pub statistics: Statistics,
     /// The session, by which the engine finds it again.
     #[serde(skip)]
-    pub session: larder_format::ids::SessionId,
+    pub session: SessionId,
 }
 
 fn rfc3339<S: serde::Serializer>(
@@ -124,11 +130,68 @@ impl Filter {
 /// # Errors
 /// What the storage answers.
 pub fn list(repository: &Repository, filter: &Filter, partial: bool) -> Result<Vec<SnapshotInfo>> {
+    let view = read(repository)?;
+    Ok(of_view(&view, filter, partial))
+}
+
+/// A snapshot that was forgotten and is still there: no prune has cleared it yet.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct ForgottenInfo {
+    /// The snapshot.
+    #[serde(flatten)]
+    pub snapshot: SnapshotInfo,
+    /// When it was forgotten (RFC 3339, UTC).
+    #[serde(serialize_with = "rfc3339")]
+    pub forgotten: Timestamp,
+    /// On which host.
+    pub forgotten_on: String,
+    /// Who forgot it.
+    pub forgotten_by: String,
+}
+
+/// Lists the forgotten snapshots that are still there, the one that was forgotten first at the top;
+/// partial ones too if asked.
+///
+/// # Errors
+/// What the storage answers.
+pub fn list_forgotten(
+    repository: &Repository,
+    filter: &Filter,
+    partial: bool,
+) -> Result<Vec<ForgottenInfo>> {
+    Ok(forgotten_of(&read(repository)?, filter, partial))
+}
+
+/// Lists the forgotten snapshots of a view, as [`list_forgotten`] does.
+pub(crate) fn forgotten_of(view: &View, filter: &Filter, partial: bool) -> Vec<ForgottenInfo> {
+    let wanted = |cell: &&Cell| is_wanted(cell.kind, partial) && filter.takes(view, cell);
+    let forgotten = |cell: &Cell| {
+        let mut changes = view.amendments.get(&cell.id)?.iter();
+        let amendment = changes.find(|one| one.change == Change::Forget)?;
+        Some(ForgottenInfo {
+            snapshot: info(view, cell),
+            forgotten: timestamp(amendment.time),
+            forgotten_on: amendment.host.clone(),
+            forgotten_by: amendment.user.clone(),
+        })
+    };
+    let mut list: Vec<_> = view
+        .cells
+        .values()
+        .filter(wanted)
+        .filter_map(forgotten)
+        .collect();
+    list.sort_by_key(|one| (one.forgotten, one.snapshot.time, one.snapshot.session));
+    list
+}
+
+/// Reads all snapshots, and warns of those that cannot be read.
+pub(crate) fn read(repository: &Repository) -> Result<View> {
     let view = view::read_cells(repository, None)?;
     for Unusable { object, why } in &view.unusable {
         tracing::warn!("{object} cannot be used: {why}; run `larder check`");
     }
-    Ok(of_view(&view, filter, partial))
+    Ok(view)
 }
 
 /// Gives the snapshots and amendments that are there and cannot be read, and why.
@@ -147,19 +210,23 @@ pub fn unusable(repository: &Repository) -> Result<Vec<Unusable>> {
 /// `NotFound`; `Request` for an ambiguous prefix, naming the candidates; `Damaged` for the id of
 /// a snapshot that is there and cannot be read.
 pub fn resolve(repository: &Repository, which: &Which, filter: &Filter) -> Result<SnapshotInfo> {
-    let view = view::read_cells(repository, None)?;
-    for Unusable { object, why } in &view.unusable {
-        tracing::warn!("{object} cannot be used: {why}; run `larder check`");
-    }
+    resolve_in(&read(repository)?, which, filter)
+}
+
+/// Finds the one snapshot that is meant in one reading, as [`resolve`] does.
+///
+/// # Errors
+/// As [`resolve`].
+pub(crate) fn resolve_in(view: &View, which: &Which, filter: &Filter) -> Result<SnapshotInfo> {
     let found = match which {
-        Which::Prefix(prefix) => return by_id(&view, prefix, filter),
+        Which::Prefix(prefix) => return by_id(view, prefix, filter),
         Which::Latest(back) => {
-            let list = of_view(&view, filter, false);
+            let list = of_view(view, filter, false);
             let count = list.len();
             list.into_iter().rev().nth(*back).ok_or(count)
         }
         Which::At(time) => {
-            let list = of_view(&view, filter, false);
+            let list = of_view(view, filter, false);
             let count = list.len();
             let mut not_later = list.into_iter().rev().filter(|one| one.time <= *time);
             not_later.next().ok_or(count)
@@ -213,12 +280,23 @@ pub(crate) fn of_view(view: &View, filter: &Filter, partial: bool) -> Vec<Snapsh
     cells.into_iter().map(|cell| info(view, cell)).collect()
 }
 
-/// Gives what can be listed: nothing that was revoked or forgotten.
+/// Gives what can be listed: nothing that was revoked or forgotten, and no checkpoint that a
+/// later one goes on from.
 fn shown(view: &View, partial: bool) -> impl Iterator<Item = &Cell> {
-    let kinds = move |kind| kind == CellKind::Complete || partial && kind == CellKind::Partial;
-    view.cells
+    let went_on: BTreeSet<SessionId> = view
+        .cells
         .values()
-        .filter(move |cell| kinds(cell.kind) && !view.is_forgotten(&cell.id))
+        .filter(|cell| cell.kind != CellKind::Revoked)
+        .filter_map(|cell| cell.predecessor)
+        .collect();
+    view.cells.values().filter(move |cell| {
+        let is_superseded = cell.kind == CellKind::Partial && went_on.contains(&cell.id);
+        is_wanted(cell.kind, partial) && !is_superseded && !view.is_forgotten(&cell.id)
+    })
+}
+
+fn is_wanted(kind: CellKind, partial: bool) -> bool {
+    kind == CellKind::Complete || partial && kind == CellKind::Partial
 }
 
 fn by_id(view: &View, prefix: &str, filter: &Filter) -> Result<SnapshotInfo> {
@@ -263,6 +341,7 @@ fn info(view: &View, cell: &Cell) -> SnapshotInfo {
         time: timestamp(cell.started),
         end: timestamp(cell.ended),
         partial: cell.kind == CellKind::Partial,
+        pinned: view.is_pinned(&cell.id),
         host: cell.host.clone(),
         user: cell.user.clone(),
         tags: view.tags(cell).to_vec(),

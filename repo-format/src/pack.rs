@@ -17,16 +17,21 @@ use crate::seal::{self, Aad, OVERHEAD_BYTES};
 
 /// Bytes of the footer of a pack.
 pub const FOOTER_BYTES: usize = 16;
-/// From this length in bytes on a pack is closed where little padding is needed.
-pub const CLOSE_BYTES_MIN: usize = 12 << 20;
-/// From this length in bytes on a pack is closed at once.
-pub const CLOSE_BYTES_MAX: usize = 24 << 20;
+/// From this length in bytes on a data pack is closed where little padding is needed.
+const CLOSE_DATA_BYTES_MIN: usize = 12 << 20;
+/// From this length in bytes on a data pack is closed at once.
+const CLOSE_DATA_BYTES_MAX: usize = 24 << 20;
+/// The same of tree packs, which are smaller: every writer holds some of them in memory besides
+/// the data packs, and nodes are read one block at a time whatever the pack's length.
+const CLOSE_TREE_BYTES_MIN: usize = 3 << 20;
+const CLOSE_TREE_BYTES_MAX: usize = 6 << 20;
 
 const FOOTER_MAGIC: [u8; 8] = *b"LARDEND\n";
 const DIRECTORY_UNIT: usize = 512;
-/// Blocks and chunks from which a pack is closed early, well below what a reader allows.
+/// Blocks and chunks from which a pack is closed early: what is known of them is in memory until
+/// the pack is uploaded, and a chunk may be a byte long.
 const CLOSE_BLOCKS: usize = PACK_BLOCKS / 2;
-const CLOSE_CHUNKS: usize = PACK_CHUNKS / 2;
+const CLOSE_CHUNKS: usize = PACK_CHUNKS / 64;
 
 /// A pack that is being filled, in memory.
 pub struct PackWriter {
@@ -59,9 +64,14 @@ impl PackWriter {
             key_id: key.id(),
             uid,
         };
+        let (_, close_bytes_max) = close_bytes(kind);
+        // Room for the whole pack, of which nothing is used yet: a growing vector would leave
+        // holes of all its former lengths behind.
+        let mut bytes = Vec::with_capacity(close_bytes_max);
+        bytes.extend_from_slice(&header.encode());
         Ok(Self {
             header,
-            bytes: header.encode().to_vec(),
+            bytes,
             directory: Directory::default(),
             directory_bytes: 0,
             chunk_count: 0,
@@ -160,14 +170,24 @@ impl PackWriter {
         self.bytes.len() + directory + FOOTER_BYTES
     }
 
+    /// Tells whether all blocks of another pack fit into this one.
+    #[must_use]
+    pub fn fits(&self, other: &Self) -> bool {
+        let (_, most) = close_bytes(self.header.kind);
+        self.size() + other.size() <= most
+            && self.chunk_count + other.chunk_count <= PACK_CHUNKS
+            && self.directory.blocks.len() + other.directory.blocks.len() <= PACK_BLOCKS
+    }
+
     /// Tells whether the pack is full: it is long enough, and either needs padding of at most
     /// 0.5 % or can wait no longer for that.
     #[must_use]
     pub fn should_close(&self) -> bool {
         let size = self.size();
         let padding = padme(size as u64) as usize - size;
-        size >= CLOSE_BYTES_MAX
-            || (size >= CLOSE_BYTES_MIN && padding * 200 <= size)
+        let (least, most) = close_bytes(self.header.kind);
+        size >= most
+            || (size >= least && padding * 200 <= size)
             || self.directory.blocks.len() >= CLOSE_BLOCKS
             || self.chunk_count >= CLOSE_CHUNKS
     }
@@ -205,6 +225,17 @@ impl PackWriter {
             bytes: self.bytes,
             directory: self.directory,
         })
+    }
+}
+
+/// Gives the lengths in bytes from which a pack of a kind is closed: where that needs little
+/// padding, and at once.
+#[must_use]
+pub fn close_bytes(kind: Kind) -> (usize, usize) {
+    if kind == Kind::TreePack {
+        (CLOSE_TREE_BYTES_MIN, CLOSE_TREE_BYTES_MAX)
+    } else {
+        (CLOSE_DATA_BYTES_MIN, CLOSE_DATA_BYTES_MAX)
     }
 }
 
@@ -364,8 +395,39 @@ mod tests {
             writer.push_block(&block, ChunkType::Data, chunks).unwrap();
         }
         let size = writer.size();
-        assert!((CLOSE_BYTES_MIN..CLOSE_BYTES_MAX + block.len()).contains(&size));
-        assert!(size >= CLOSE_BYTES_MAX || (padme(size as u64) as usize - size) * 200 <= size);
+        assert!((CLOSE_DATA_BYTES_MIN..CLOSE_DATA_BYTES_MAX + block.len()).contains(&size));
+        assert!(size >= CLOSE_DATA_BYTES_MAX || (padme(size as u64) as usize - size) * 200 <= size);
+    }
+
+    #[test]
+    fn tree_packs_are_short_and_no_pack_has_very_many_chunks() {
+        let keyring = keyring();
+        let key = keyring.current(Purpose::Tree).unwrap();
+        let fill = |sealed: usize, chunks: usize| {
+            let mut writer = PackWriter::new(Kind::TreePack, key, [1; 16]).unwrap();
+            while !writer.should_close() {
+                let chunks = vec![(ChunkPrefix::default(), 1); chunks];
+                let block = vec![0; sealed];
+                writer
+                    .push_block(&block, ChunkType::TreeLeaf, chunks)
+                    .unwrap();
+            }
+            writer
+        };
+        let size = fill(41_003, 30).size();
+        assert!((CLOSE_TREE_BYTES_MIN..CLOSE_TREE_BYTES_MAX + 41_003).contains(&size));
+        let many = fill(100, 3000);
+        assert_eq!(many.chunk_count, 18_000);
+        // A pair of which one is full fits into no pack; of two short ones it does.
+        let half = |sealed: usize| {
+            let mut writer = PackWriter::new(Kind::TreePack, key, [1; 16]).unwrap();
+            let chunk = vec![(ChunkPrefix::default(), 1)];
+            writer
+                .push_block(&vec![0; sealed], ChunkType::TreeLeaf, chunk)
+                .unwrap();
+            writer
+        };
+        assert!(half(2 << 20).fits(&half(3 << 20)) && !half(2 << 20).fits(&half(4 << 20)));
     }
 
     #[test]

@@ -2,18 +2,21 @@
 
 use std::ffi::OsStr;
 use std::io::Read as _;
+use std::num::NonZeroU64;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
 use jiff::Zoned;
-use larder_engine::backup::{BackupOptions, BackupReport, Compression, Selection, backup};
+use larder_engine::backup::{
+    BackupOptions, BackupReport, CheckpointRhythm, Compression, Selection, backup,
+};
 
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::settings::{BackupSettings, Env, process_env};
-use crate::{output, render, times};
+use crate::{output, person, render, times};
 
 /// Seconds between checkpoints unless told otherwise.
 const CHECKPOINT_SECONDS: u64 = 300;
@@ -122,9 +125,12 @@ pub struct BackupArgs {
     /// Whether small pieces are compressed together [default: on]
     #[arg(long, value_name = "WHETHER", help_heading = "Writing")]
     solid: Option<Switch>,
-    /// Time between checkpoints, e.g. 90s or 10m; 0 for one every 256 entries [default: 5m]
+    /// Time between checkpoints, e.g. 90s or 10m [default: 5m]
     #[arg(long, value_name = "DURATION", value_parser = checkpoint, help_heading = "Writing")]
     checkpoint_interval: Option<u64>,
+    /// Makes a checkpoint after so many entries too, for tests that cannot wait
+    #[arg(long, value_name = "COUNT", hide = true)]
+    checkpoint_entries: Option<NonZeroU64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -186,8 +192,8 @@ impl BackupArgs {
         Ok(BackupOptions {
             sources,
             selection: self.selection(file, only)?,
-            host: self.host_name(file, env)?,
-            user: user_name(),
+            host: person::host_name(self.host.as_deref(), file.host.as_deref(), env)?,
+            user: person::user_name(),
             tags: if self.tag.is_empty() {
                 file.tag.clone()
             } else {
@@ -204,7 +210,10 @@ impl BackupArgs {
             dry_run: self.dry_run,
             compression: compressed,
             solid: solid.or(file.solid).unwrap_or(true),
-            checkpoint_seconds,
+            checkpoints: CheckpointRhythm {
+                entries: self.checkpoint_entries.map_or(u64::MAX, NonZeroU64::get),
+                ..CheckpointRhythm::every_seconds(checkpoint_seconds)
+            },
         })
     }
 
@@ -266,32 +275,10 @@ impl BackupArgs {
             only,
         })
     }
-
-    fn host_name(&self, file: &BackupSettings, env: Env) -> anyhow::Result<String> {
-        let environment = || env("LARDER_HOST").map(|name| name.to_string_lossy().into());
-        let named = self.host.clone().or_else(environment).or(file.host.clone());
-        if let Some(host) = named {
-            return Ok(host);
-        }
-        let system = rustix::system::uname();
-        let host = system.nodename().to_string_lossy().into_owned();
-        if host.is_empty() {
-            bail!("this machine has no host name; give one with --host");
-        }
-        Ok(host)
-    }
 }
 
 fn joined<T: Clone>(first: &[T], then: &[T]) -> Vec<T> {
     first.iter().chain(then).cloned().collect()
-}
-
-fn user_name() -> String {
-    let name = uzers::get_current_username();
-    name.map_or_else(
-        || uzers::get_current_uid().to_string(),
-        |name| name.to_string_lossy().into_owned(),
-    )
 }
 
 fn compression(text: &str) -> anyhow::Result<Compression> {
@@ -306,7 +293,10 @@ fn compression(text: &str) -> anyhow::Result<Compression> {
 }
 
 fn checkpoint(text: &str) -> anyhow::Result<u64> {
-    times::seconds(text)
+    match times::seconds(text)? {
+        0 => bail!("the time between checkpoints must be at least a second"),
+        seconds => Ok(seconds),
+    }
 }
 
 /// Makes a path absolute without resolving its last part, should that be a symbolic link.

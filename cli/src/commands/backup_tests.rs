@@ -27,7 +27,7 @@ fn flags_win_over_the_file_and_patterns_add_up() {
     assert!(made.selection.exclude_caches && made.selection.one_file_system && !made.solid);
     assert_eq!(made.compression, Compression::Level(9));
     assert_eq!(
-        (made.checkpoint_seconds, made.tags),
+        (made.checkpoints.seconds, made.tags),
         (600, vec!["t".to_owned()])
     );
     assert_eq!(made.selection.exclude_larger_than, Some(1024));
@@ -40,7 +40,7 @@ fn flags_win_over_the_file_and_patterns_add_up() {
     assert_eq!(made.selection.exclude, ["*.o", "!a.o"]);
     assert!(!made.selection.exclude_caches && made.selection.one_file_system && made.solid);
     assert_eq!(made.compression, Compression::Off);
-    assert_eq!((made.checkpoint_seconds, made.host.as_str()), (7, "f"));
+    assert_eq!((made.checkpoints.seconds, made.host.as_str()), (7, "f"));
     assert_eq!(made.tags, ["x", "y"]);
     assert_eq!(made.selection.exclude_larger_than, Some(2 << 20));
 }
@@ -50,7 +50,7 @@ fn without_flags_and_file_the_defaults_hold() {
     let made = options("/a", "").unwrap();
     assert_eq!(made.compression, Compression::Auto);
     assert!(made.solid && !made.force && !made.dry_run && made.time.is_none());
-    assert_eq!(made.checkpoint_seconds, CHECKPOINT_SECONDS);
+    assert_eq!(made.checkpoints.seconds, CHECKPOINT_SECONDS);
     assert!(!made.host.is_empty() && !made.user.is_empty());
 }
 
@@ -66,6 +66,7 @@ fn bad_values_name_where_they_stand() {
     let error = |flags: &str, file: &str| format!("{:#}", options(flags, file).unwrap_err());
     assert!(error("", "").contains("nothing to back up was named"));
     assert!(error("/a", "compression = 'best'").contains("[backup] compression"));
+    assert!(error("--checkpoint-interval 0 /a", "").contains("at least a second"));
     assert!(error("/a", "checkpoint-interval = 'soon'").contains("[backup] checkpoint-interval"));
     assert!(error("/a", "exclude-larger-than = 'x'").contains("[backup] exclude-larger-than"));
     assert!(error("/a --time soon", "").contains("--time"));

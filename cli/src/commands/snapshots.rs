@@ -2,7 +2,7 @@
 
 use clap::Args;
 use jiff::tz::TimeZone;
-use larder_engine::snapshots::{SnapshotInfo, list};
+use larder_engine::snapshots::{ForgottenInfo, SnapshotInfo, list, list_forgotten};
 
 use crate::args::FilterArgs;
 use crate::context::Context;
@@ -13,15 +13,21 @@ use crate::render::{self, Side, Table};
 /// List the snapshots
 ///
 /// Oldest first, with times in the local zone and the size of all files as they were backed up.
+/// (pinned) stands beside the tags of what `larder forget` never forgets.
 ///
-/// Example: larder snapshots --host desk --tag nightly
+/// Examples: larder snapshots --host desk --tag nightly
+///           larder snapshots --forgotten
 #[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
 pub struct SnapshotsArgs {
     #[command(flatten)]
     filter: FilterArgs,
     /// List checkpoints of unfinished backups too
     #[arg(long)]
     partial: bool,
+    /// List what was forgotten and is still there, because no prune has cleared it yet
+    #[arg(long)]
+    forgotten: bool,
 }
 
 /// Lists the snapshots.
@@ -30,53 +36,98 @@ pub struct SnapshotsArgs {
 /// What the engine answers.
 pub fn run(context: &Context, args: &SnapshotsArgs) -> anyhow::Result<Exit> {
     let repository = context.open()?;
-    let snapshots = list(&repository, &args.filter.filter(), args.partial)?;
+    let (filter, zone) = (args.filter.filter(), TimeZone::system());
+    if args.forgotten {
+        let forgotten = list_forgotten(&repository, &filter, args.partial)?;
+        return show(context, &forgotten, || forgotten_table(&forgotten, &zone));
+    }
+    let snapshots = list(&repository, &filter, args.partial)?;
+    show(context, &snapshots, || table(&snapshots, &zone))
+}
+
+/// Gives the tags of a snapshot, and in brackets what else is special of it.
+#[must_use]
+pub fn tags(snapshot: &SnapshotInfo) -> Vec<String> {
+    let tags = snapshot.tags.iter();
+    let mut tags: Vec<String> = tags.map(|tag| render::printable(tag.as_bytes())).collect();
+    if snapshot.partial {
+        tags.push("(unfinished)".into());
+    }
+    if snapshot.pinned {
+        tags.push("(pinned)".into());
+    }
+    tags
+}
+
+fn show(
+    context: &Context,
+    list: &impl serde::Serialize,
+    table: impl FnOnce() -> Table<'static>,
+) -> anyhow::Result<Exit> {
     if context.json() {
-        output::json(&snapshots)?;
+        output::json(list)?;
     } else {
         let mut out = Output::new();
-        table(&snapshots, &TimeZone::system()).write(&mut out)?;
+        table().write(&mut out)?;
         std::io::Write::flush(&mut out)?;
     }
     Ok(Exit::Success)
 }
 
 fn table(snapshots: &[SnapshotInfo], zone: &TimeZone) -> Table<'static> {
-    let ids: Vec<&str> = snapshots
-        .iter()
-        .map(|snapshot| snapshot.id.as_str())
-        .collect();
+    Table {
+        columns: &COLUMNS,
+        rows: rows(snapshots.iter(), zone),
+        footer: render::counted(snapshots.len() as u64, "snapshot", "snapshots"),
+    }
+}
+
+fn forgotten_table(forgotten: &[ForgottenInfo], zone: &TimeZone) -> Table<'static> {
+    const WITH_WHEN: [(&str, Side); 8] = {
+        let [id, time, host, tags, paths, size] = COLUMNS;
+        let when = ("Forgotten", Side::Left);
+        [id, time, host, tags, paths, size, when, ("By", Side::Left)]
+    };
+    let mut rows = rows(forgotten.iter().map(|one| &one.snapshot), zone);
+    for (row, one) in rows.iter_mut().zip(forgotten) {
+        let by = format!("{}@{}", one.forgotten_by, one.forgotten_on);
+        row.push(vec![render::time(one.forgotten, zone)]);
+        row.push(vec![render::printable(by.as_bytes())]);
+    }
+    let count = render::counted(forgotten.len() as u64, "snapshot", "snapshots");
+    Table {
+        columns: &WITH_WHEN,
+        rows,
+        footer: format!("{count} forgotten"),
+    }
+}
+
+const COLUMNS: [(&str, Side); 6] = [
+    ("ID", Side::Left),
+    ("Time", Side::Left),
+    ("Host", Side::Left),
+    ("Tags", Side::Left),
+    ("Paths", Side::Left),
+    ("Size", Side::Right),
+];
+
+fn rows<'a>(
+    snapshots: impl Iterator<Item = &'a SnapshotInfo> + Clone,
+    zone: &TimeZone,
+) -> Vec<Vec<Vec<String>>> {
+    let ids: Vec<&str> = snapshots.clone().map(|one| one.id.as_str()).collect();
     let shown = |text: &String| render::printable(text.as_bytes());
     let row = |(snapshot, id): (&SnapshotInfo, &str)| {
-        let mut tags: Vec<String> = snapshot.tags.iter().map(shown).collect();
-        if snapshot.partial {
-            tags.push("(unfinished)".into());
-        }
         vec![
             vec![id.to_owned()],
             vec![render::time(snapshot.time, zone)],
             vec![shown(&snapshot.host)],
-            tags,
+            tags(snapshot),
             snapshot.sources.iter().map(shown).collect(),
             vec![render::size(snapshot.statistics.bytes)],
         ]
     };
-    Table {
-        columns: &[
-            ("ID", Side::Left),
-            ("Time", Side::Left),
-            ("Host", Side::Left),
-            ("Tags", Side::Left),
-            ("Paths", Side::Left),
-            ("Size", Side::Right),
-        ],
-        rows: snapshots
-            .iter()
-            .zip(render::short_ids(&ids))
-            .map(row)
-            .collect(),
-        footer: render::counted(snapshots.len() as u64, "snapshot", "snapshots"),
-    }
+    snapshots.zip(render::short_ids(&ids)).map(row).collect()
 }
 
 #[cfg(test)]
@@ -92,6 +143,7 @@ mod tests {
             time: time.parse().unwrap(),
             end: time.parse().unwrap(),
             partial: false,
+            pinned: false,
             host: "desk".into(),
             user: "me".into(),
             tags: vec!["a".into(), "b".into()],

@@ -6,11 +6,16 @@
 //! walk ──► plan (merge with the parent) ──► feed, in order ──► packer ──► storage
 //!                    └──► readers (cut, hash) ──┘
 //! ```
+//!
+//! A reader cuts and hashes by itself; for the stretches of a long file it asks the workers (`wide`).
 
 mod plan;
 mod read;
 mod run;
 mod sources;
+#[cfg(test)]
+mod tests;
+mod wide;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,10 +27,12 @@ use larder_format::ids::{ObjectId, SessionId};
 use larder_format::session::Base;
 
 use crate::cancel::Cancel;
+use crate::carry::{Carried, carry};
 use crate::clock;
 use crate::error::{EngineError, Result};
 use crate::packer::{Packer, PackerOptions};
-use crate::progress::Progress;
+use crate::progress::{Progress, Silent};
+use crate::protocol::{Rule, keeps};
 use crate::repository::Repository;
 use crate::session::{self, Author, Opened, Outcome};
 use crate::snapshots::{self, Statistics};
@@ -102,8 +109,41 @@ pub struct BackupOptions {
     pub compression: Compression,
     /// Whether small chunks share blocks.
     pub solid: bool,
-    /// Seconds between checkpoints; 0 for one after every 256 entries, however fast they come.
-    pub checkpoint_seconds: u64,
+    /// When what there is so far is kept.
+    pub checkpoints: CheckpointRhythm,
+}
+
+/// When a backup makes a checkpoint: as soon as one of these has come since the last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CheckpointRhythm {
+    /// Seconds.
+    pub seconds: u64,
+    /// Entries.
+    pub entries: u64,
+    /// Bytes of content that were read.
+    pub bytes: u64,
+}
+
+impl CheckpointRhythm {
+    /// A checkpoint whenever so many seconds have passed.
+    #[must_use]
+    pub const fn every_seconds(seconds: u64) -> Self {
+        Self {
+            seconds,
+            entries: u64::MAX,
+            bytes: u64::MAX,
+        }
+    }
+
+    /// A checkpoint after so many entries, however long they take.
+    #[must_use]
+    pub const fn every_entries(entries: u64) -> Self {
+        Self {
+            seconds: u64::MAX,
+            entries,
+            bytes: u64::MAX,
+        }
+    }
 }
 
 /// Something of the source that could not be read.
@@ -141,8 +181,9 @@ pub struct BackupReport {
 /// Backs the sources up into one snapshot.
 ///
 /// # Errors
-/// `Request` for sources that do not exist or patterns that do not parse, `Interrupted` after a
-/// checkpoint, or what the storage answers.
+/// `Request` for sources that do not exist or patterns that do not parse, `Unsupported` for a
+/// repository that needs a newer program, `Interrupted` after a checkpoint, or what the storage
+/// answers.
 pub fn backup(
     repository: &Arc<Repository>,
     options: &BackupOptions,
@@ -151,37 +192,71 @@ pub fn backup(
 ) -> Result<BackupReport> {
     let clock = Instant::now();
     repository.check_write()?;
-    let sources = sources::prepare(repository, options, progress)?;
-    let before = view::read_cells(repository, None)?;
-    let previous = Previous::choose(&before, options, &sources)?;
-    let mut writer = Writer::start(repository, options, previous, before)?;
+    // Before anything is announced: a chunker that this program lacks.
+    repository.chunker()?;
+    for _ in 0..RUNS_MAX {
+        let sources = sources::prepare(repository, options, progress)?;
+        let before = view::read_cells(repository, None)?;
+        let previous = Previous::choose(&before, options, &sources)?;
+        let mut writer = Writer::start(repository, options, previous, before, progress, cancel)?;
+        match run(&mut writer, &sources) {
+            Ok(snapshot) => return Ok(report(writer, snapshot, clock)),
+            Err(error) => {
+                // If the storage does not let it end, a collector will end the session.
+                let _ = writer.end();
+                if !writer.starts_over {
+                    return Err(error);
+                }
+                progress.warning(
+                    "a prune elsewhere deleted what this backup had read before it was committed; the sources are read again",
+                );
+            }
+        }
+    }
+    Err(EngineError::Request(format!(
+        "prunes elsewhere deleted what this backup had read {RUNS_MAX} times; run it again when they have ended"
+    )))
+}
+
+/// Reads the sources and commits the snapshot; gives its id, if there is one.
+fn run(writer: &mut Writer<'_>, sources: &[sources::Prepared]) -> Result<Option<String>> {
+    let (options, progress, cancel) = (writer.options, writer.progress, writer.cancel);
     for unusable in &writer.opened.view.unusable {
         let (object, why) = (&unusable.object, &unusable.why);
         progress.warning(&format!(
             "{object} cannot be used: {why}; run `larder check`"
         ));
     }
-    for source in &sources {
-        let tree = run::run_source(&mut writer, source, options, progress, cancel)?;
+    if !writer.opened.view.lost.is_empty() {
+        progress.warning(&format!(
+            "{}; run `larder check`",
+            view::loss(&writer.opened.view.lost)
+        ));
+    }
+    for source in sources {
+        let tree = run::run_source(writer, source, options, progress, cancel)?;
         writer.trees.push(tree);
         writer.packer.end_blocks();
     }
-    refuse_nothing(options, &writer)?;
+    refuse_nothing(options, writer)?;
+    if options.dry_run || (options.skip_if_unchanged && writer.is_unchanged()) {
+        writer.end()?;
+        return Ok(None);
+    }
+    let trees = writer.trees.clone();
+    writer.commit(CellKind::Complete, &trees)?;
+    Ok(Some(writer.opened.id.snapshot_name()))
+}
+
+fn report(writer: Writer<'_>, snapshot: Option<String>, clock: Instant) -> BackupReport {
     let unchanged = writer.is_unchanged();
-    let snapshot = if options.dry_run || (options.skip_if_unchanged && unchanged) {
-        None
-    } else {
-        let trees = writer.trees.clone();
-        writer.commit(CellKind::Complete, trees)?;
-        Some(writer.opened.id.snapshot_name())
-    };
     let written = writer.packer.written();
     let mut statistics = writer.statistics;
     statistics.bytes = writer.trees.iter().map(|tree| tree.bytes).sum();
     statistics.bytes_added = written.plain_bytes;
     statistics.bytes_stored = written.stored_bytes;
     statistics.chunks_added = written.chunks;
-    Ok(BackupReport {
+    BackupReport {
         snapshot,
         parent: writer
             .previous
@@ -198,7 +273,7 @@ pub fn backup(
         issue_count: writer.issue_count,
         issues: writer.issues,
         seconds: clock.elapsed().as_secs_f64(),
-    })
+    }
 }
 
 /// Refuses a snapshot of a list of paths of which none is there.
@@ -290,6 +365,15 @@ struct Writer<'a> {
     issue_count: u64,
     /// When the last checkpoint was, by [`clock::uptime`].
     last_checkpoint: Duration,
+    /// What came since then: entries, and bytes of content that were read.
+    entries_since: u64,
+    bytes_since: u64,
+    progress: &'a dyn Progress,
+    cancel: &'a Cancel,
+    /// Whether the user knows that a collector ended a session of this run.
+    is_revocation_told: bool,
+    /// Whether what was read is lost, so that the run must start over from the source.
+    starts_over: bool,
 }
 
 impl<'a> Writer<'a> {
@@ -298,6 +382,8 @@ impl<'a> Writer<'a> {
         options: &'a BackupOptions,
         previous: Previous,
         before: View,
+        progress: &'a dyn Progress,
+        cancel: &'a Cancel,
     ) -> Result<Self> {
         let read_from = session::now_ns();
         // What a session that failed uploaded counts for nobody.
@@ -334,6 +420,12 @@ impl<'a> Writer<'a> {
             issues: Vec::new(),
             issue_count: 0,
             last_checkpoint: clock::uptime(),
+            entries_since: 0,
+            bytes_since: 0,
+            progress,
+            cancel,
+            is_revocation_told: false,
+            starts_over: false,
         })
     }
 
@@ -358,34 +450,112 @@ impl<'a> Writer<'a> {
         if self.options.dry_run {
             return false;
         }
-        if self.options.checkpoint_seconds == 0 {
-            let counted = &self.statistics;
-            let entries = counted.files + counted.directories + counted.others;
-            return entries.is_multiple_of(CHECKPOINT_ENTRIES);
-        }
+        let rhythm = &self.options.checkpoints;
         let since = clock::uptime().saturating_sub(self.last_checkpoint);
-        since.as_secs() >= self.options.checkpoint_seconds
+        self.entries_since >= rhythm.entries
+            || self.bytes_since >= rhythm.bytes
+            || since.as_secs() >= rhythm.seconds
     }
 
     /// Commits what there is as a partial snapshot and goes on under a successor.
-    fn checkpoint(&mut self, trees: Vec<Source>) -> Result<()> {
+    fn checkpoint(&mut self, trees: &[Source]) -> Result<()> {
         if self.options.dry_run {
             return Ok(());
         }
         self.commit(CellKind::Partial, trees)?;
         let cell = self.opened.id;
         self.predecessor = Some(cell);
-        let view = std::mem::take(&mut self.opened.view);
-        self.opened = session::open(self.repository, Base::Predecessor(cell), &self.author, view)?;
-        // What it committed counts by its segments from here on.
-        self.repository.index().drop_pending()?;
-        self.packer.succeed(self.opened.id)?;
+        self.open(Base::Predecessor(cell))?;
+        if self.opened.trusts_base || !keeps(Rule::LookUpAgain) {
+            // What it committed counts by its segments from here on.
+            self.repository.index().drop_pending()?;
+        } else {
+            self.repository.index().disown_pending()?;
+            self.carry(trees, &Silent)?;
+        }
         self.last_checkpoint = clock::uptime();
+        (self.entries_since, self.bytes_since) = (0, 0);
         Ok(())
     }
 
+    /// Commits what there is as a partial snapshot, and registers no successor.
+    fn commit_partial(&mut self, trees: &[Source]) -> Result<()> {
+        if self.options.dry_run {
+            return Ok(());
+        }
+        self.commit(CellKind::Partial, trees)
+    }
+
+    /// Registers a further session of this run and reads the repository anew.
+    fn open(&mut self, base: Base) -> Result<()> {
+        let view = std::mem::take(&mut self.opened.view);
+        self.opened = session::open(self.repository, base, &self.author, view)?;
+        self.packer.succeed(self.opened.id)
+    }
+
+    /// Ends a session that commits nothing.
+    fn end(&self) -> Result<()> {
+        if self.options.dry_run {
+            return Ok(());
+        }
+        let Opened { id, view, .. } = &self.opened;
+        session::end(self.repository, id, &self.author, view)
+    }
+
+    /// Commits trees; where a collector ended the session they are carried under a new one.
+    fn commit(&mut self, kind: CellKind, trees: &[Source]) -> Result<()> {
+        for _ in 0..COMMITS_MAX {
+            if self.commit_once(kind, trees)? == Outcome::Committed {
+                return Ok(());
+            }
+            if !self.is_revocation_told {
+                self.is_revocation_told = true;
+                self.progress.warning(
+                    "a prune elsewhere ended this backup's session; it goes on under a new one, and nothing is read again that need not be",
+                );
+            }
+            let base = match (self.predecessor, &self.previous.parent) {
+                (Some(cell), _) => Base::Predecessor(cell),
+                (None, Some(cell)) => Base::Parent(cell.id),
+                (None, None) => Base::None,
+            };
+            self.open(base)?;
+            self.repository.index().disown_pending()?;
+            match kind {
+                CellKind::Complete => self.carry(trees, self.progress)?,
+                _ => self.carry(trees, &Silent)?,
+            }
+        }
+        Err(EngineError::Request(format!(
+            "prunes elsewhere ended this backup's session {COMMITS_MAX} times; run it again when they have ended"
+        )))
+    }
+
+    /// Looks up again what trees need, and puts in what is not usable any more.
+    fn carry(&mut self, trees: &[Source], progress: &dyn Progress) -> Result<()> {
+        let trusted = self.opened.trusted();
+        let trusted = trusted.and_then(|id| self.opened.view.cells.get(&id));
+        let (repository, cancel) = (self.repository, self.cancel);
+        match carry(
+            &mut self.packer,
+            repository,
+            trees,
+            trusted,
+            progress,
+            cancel,
+        )? {
+            Carried::Whole => Ok(()),
+            Carried::Gone => {
+                self.starts_over = true;
+                Err(EngineError::Request(
+                    "a prune elsewhere deleted what this backup had read; run it again".to_owned(),
+                ))
+            }
+        }
+    }
+
     /// Uploads what is open and creates the cell.
-    fn commit(&mut self, kind: CellKind, trees: Vec<Source>) -> Result<()> {
+    fn commit_once(&mut self, kind: CellKind, trees: &[Source]) -> Result<Outcome> {
         let mut segments: Vec<ObjectId> = self.packer.flush()?;
         segments.sort_unstable();
         let written = self.packer.written();
@@ -406,7 +576,7 @@ impl<'a> Writer<'a> {
             host: self.options.host.clone(),
             user: self.options.user.clone(),
             tags,
-            sources: trees,
+            sources: trees.to_vec(),
             segments,
             statistics: cell::Statistics {
                 files: counted.files,
@@ -429,13 +599,9 @@ impl<'a> Writer<'a> {
             seen_cells: session::seen_cells(&self.opened.view),
             seen_round: self.opened.view.collection.newest(),
         };
-        match session::commit(self.repository, &cell, &self.opened.view.collection)? {
-            Outcome::Committed => Ok(()),
-            Outcome::Revoked | Outcome::Void => Err(EngineError::Request(
-                "a prune running elsewhere ended this backup's session; run the backup again"
-                    .to_owned(),
-            )),
-        }
+        let outcome = session::commit(self.repository, &cell, &self.opened.view.collection)?;
+        self.packer.land()?;
+        Ok(outcome)
     }
 
     /// Counts an issue and keeps the first of them.
@@ -452,15 +618,17 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// Entries between checkpoints if no time is set.
-const CHECKPOINT_ENTRIES: u64 = if cfg!(test) { 1 } else { 256 };
+/// Times that a run commits because collectors end its sessions.
+const COMMITS_MAX: usize = 8;
+/// Times that a run starts over from its sources.
+const RUNS_MAX: usize = 3;
 /// Issues that a report keeps.
 const ISSUES_MAX: usize = 1000;
 /// The option of a cell that tells since when its source was read, in nanoseconds since 1970.
 const READ_FROM: &str = "read-from";
 
 /// Gives the time since which a snapshot's source was read.
-fn read_from(cell: &Cell) -> i64 {
+pub(crate) fn read_from(cell: &Cell) -> i64 {
     let told = cell
         .options
         .get(READ_FROM)

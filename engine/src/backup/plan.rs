@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use larder_format::cell::Cell;
 use larder_format::entry::{Attributes, Content, Entry, EntryType, Timestamp};
+use larder_format::ids::SessionId;
 use larder_format::tree::build::Root;
 use larder_format::tree::read::Cursor;
 
@@ -43,11 +44,15 @@ pub(super) enum Work {
         attributes: Attributes,
         /// Nothing else differs either.
         same: bool,
+        /// The snapshot that has it.
+        origin: SessionId,
     },
     /// From the source; the pieces come from a reader.
     Read {
         pieces: Receiver<Piece>,
         previous: Option<Entry>,
+        /// The snapshot whose content is kept, if the reader reads the attributes alone.
+        kept_from: Option<SessionId>,
     },
     /// From the first name of the same file, which was read before.
     Linked { previous: Option<Entry> },
@@ -68,6 +73,15 @@ struct Compared {
     next: Option<Entry>,
     /// Since when the snapshot's source was read.
     start: Timestamp,
+    snapshot: SessionId,
+}
+
+/// An entry of an earlier snapshot.
+struct Found {
+    entry: Entry,
+    /// Since when the snapshot's source was read.
+    start: Timestamp,
+    snapshot: SessionId,
 }
 
 impl Compared {
@@ -87,6 +101,7 @@ impl Compared {
             cursor,
             next,
             start: timestamp(read_from(cell)),
+            snapshot: cell.id,
         }))
     }
 
@@ -151,32 +166,34 @@ impl<'a> Planner<'a> {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
         let found = self.find(&walked.entry.key);
-        let reusable =
-            |(entry, start): &(Entry, Timestamp)| self.can_reuse(entry, &walked.entry, *start);
-        let keeps_content = found.as_ref().is_some_and(|(entry, start)| {
+        let reusable = |found: &Found| self.can_reuse(&found.entry, &walked.entry, found.start);
+        let keeps_content = found.as_ref().is_some_and(|found| {
             walked.entry.kind == EntryType::File
-                && unchanged(entry, &walked.entry, self.rules, *start)
+                && unchanged(&found.entry, &walked.entry, self.rules, found.start)
         });
         let work = match found {
             Some(found) if reusable(&found) => Work::Reuse {
-                same: has_same_metadata(&found.0, &walked.entry),
-                content: found.0.content,
-                attributes: found.0.attributes,
+                same: has_same_metadata(&found.entry, &walked.entry),
+                content: found.entry.content,
+                attributes: found.entry.attributes,
+                origin: found.snapshot,
             },
             found if !keeps_content && self.is_known_link(&walked.entry)? => Work::Linked {
-                previous: found.map(|(entry, _)| entry),
+                previous: found.map(|found| found.entry),
             },
             found => {
                 let (sender, pieces) = unbounded();
+                let kept = found.as_ref().filter(|_| keeps_content);
                 reads.push(ReadJob {
                     ticket,
                     walked: walked.clone(),
-                    kept: keeps_content.then(|| content_of(found.as_ref())).flatten(),
+                    kept: kept.map(|found| found.entry.content.clone()),
                     pieces: sender,
                 });
                 Work::Read {
                     pieces,
-                    previous: found.map(|(entry, _)| entry),
+                    kept_from: kept.map(|found| found.snapshot),
+                    previous: found.map(|found| found.entry),
                 }
             }
         };
@@ -188,14 +205,18 @@ impl<'a> Planner<'a> {
     }
 
     /// Finds the entry to compare with; a tree that cannot be read is left out from then on.
-    fn find(&mut self, key: &[u8]) -> Option<(Entry, Timestamp)> {
+    fn find(&mut self, key: &[u8]) -> Option<Found> {
         let mut found = None;
         let progress = self.progress;
         self.compared
             .retain_mut(|compared| match compared.take(key) {
                 Ok(entry) => {
                     if found.is_none() {
-                        found = entry.map(|entry| (entry, compared.start));
+                        found = entry.map(|entry| Found {
+                            entry,
+                            start: compared.start,
+                            snapshot: compared.snapshot,
+                        });
                     }
                     true
                 }
@@ -226,10 +247,6 @@ impl<'a> Planner<'a> {
     }
 }
 
-fn content_of(found: Option<&(Entry, Timestamp)>) -> Option<Content> {
-    found.map(|(entry, _)| entry.content.clone())
-}
-
 /// Tells whether an entry has the metadata that it had; when it was last read does not matter.
 pub(super) fn has_same_metadata(previous: &Entry, now: &Entry) -> bool {
     previous.kind == now.kind
@@ -242,7 +259,7 @@ pub(super) fn has_same_metadata(previous: &Entry, now: &Entry) -> bool {
 }
 
 /// Memory of each map of hard links before it goes to disk.
-pub(super) const LINK_BYTES: usize = 8 << 20;
+pub(super) const LINK_BYTES: usize = 4 << 20;
 
 /// Gives what all names of a file with several have in common.
 pub(super) fn link_key(entry: &Entry) -> [u8; 16] {

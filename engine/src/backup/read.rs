@@ -1,26 +1,35 @@
 //! Reading one entry of the source: its chunks in order, and its attributes.
 
+use std::io::{self, Read};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
 use larder_format::attributes::{self, ExtendedAttribute};
 use larder_format::entry::{Content, Entry, EntryType};
 use larder_format::ids::{ChunkId, ChunkType};
 use larder_format::keys::Keyring;
 
 use crate::budget::{Budget, Held};
+use crate::cancel::Cancel;
 use crate::chunker::{ChunkBuffer, Chunker};
 use crate::source::attributes::{AttributeList, attributes};
 use crate::source::read::{FileReader, Finish, Run};
 use crate::source::stat::{WalkIssue, Walked};
-use std::sync::Arc;
+
+use super::wide::Wide;
 
 /// How often a file is read before it is kept as it was seen, marked as changed while read.
 const READS_MAX: u32 = 2;
+/// How often whoever waits looks whether it is time to stop, or for a checkpoint.
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// What reading an entry gives, piece by piece.
 pub(super) enum Piece {
     /// The next chunk of the content.
     Chunk {
         id: ChunkId,
-        bytes: Vec<u8>,
+        bytes: Bytes,
         held: Held,
     },
     /// A hole of so many bytes.
@@ -29,6 +38,16 @@ pub(super) enum Piece {
     Restart,
     /// The end: the entry as it is in the snapshot, but for its content.
     Done(Box<ReadEntry>),
+}
+
+impl Piece {
+    /// Gives the bytes of content in it that were read.
+    pub(super) fn bytes(&self) -> u64 {
+        match self {
+            Self::Chunk { bytes, .. } => bytes.len() as u64,
+            _ => 0,
+        }
+    }
 }
 
 /// An entry that was read.
@@ -51,7 +70,33 @@ pub(super) struct ReadEntry {
 pub(super) struct ReadContext<'a> {
     pub keyring: &'a Keyring,
     pub chunker: &'a Chunker,
+    pub wide: &'a Wide<'a>,
     pub budget: &'a Arc<Budget>,
+    pub cancel: &'a Cancel,
+}
+
+impl ReadContext<'_> {
+    /// Tells whether nobody wants what is read any more.
+    fn is_over(&self) -> bool {
+        self.cancel.is_requested() || self.budget.is_stopped()
+    }
+}
+
+/// Reads a file, and looks from time to time whether that is still wanted.
+struct Patient<'a, 'b> {
+    reader: &'a mut FileReader,
+    context: &'a ReadContext<'b>,
+}
+
+impl Read for Patient<'_, '_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while !self.reader.is_ready(Some(LOOK_EVERY))? {
+            if self.context.is_over() {
+                return Err(io::Error::other("nobody waits for it any more"));
+            }
+        }
+        self.reader.read(buffer)
+    }
 }
 
 /// Whoever wanted the pieces is gone.
@@ -160,29 +205,69 @@ impl Attempt<'_, '_> {
         reader: &mut FileReader,
         length: u64,
     ) -> Result<(), Failure> {
+        if let Some(_turn) = self.context.wide.turn(length) {
+            return self.read_wide_run(walked, reader);
+        }
         *self.buffer = ChunkBuffer::new();
         let mut left = length;
         loop {
-            let next = self.buffer.next(self.context.chunker, reader, left);
-            let chunk = next.map_err(|error| WalkIssue {
-                path: walked.path(),
-                operation: "read",
-                error,
-            })?;
-            let Some(chunk) = chunk else { return Ok(()) };
-            let length = chunk.len();
-            let count = length as u64;
-            let Some(held) = self.context.budget.hold(self.ticket, length) else {
-                return Err(Failure::Stopped);
+            let context = self.context;
+            let mut input = Patient { reader, context };
+            let chunk = match self.buffer.next(context.chunker, &mut input, left) {
+                Ok(Some(chunk)) => chunk,
+                Ok(None) => return Ok(()),
+                Err(error) => return Err(unread(context, walked, error)),
             };
-            let id = self.context.keyring.chunk_id(ChunkType::Data, chunk);
-            let bytes = self.buffer.take_last(length);
-            left = left.saturating_sub(count);
-            self.bytes_read += count;
-            self.size += count;
-            (self.emit)(Piece::Chunk { id, bytes, held })?;
+            let length = chunk.len();
+            let held = hold(context, self.ticket, length)?;
+            let id = context.keyring.chunk_id(ChunkType::Data, chunk);
+            let bytes = Bytes::from(self.buffer.take_last(length));
+            left = left.saturating_sub(length as u64);
+            self.emit_chunk(id, bytes, held)?;
         }
     }
+
+    /// Reads a run that the workers cut; this reader has the turn.
+    fn read_wide_run(&mut self, walked: &Walked, reader: &mut FileReader) -> Result<(), Failure> {
+        let context = self.context;
+        let mut rest = Bytes::new();
+        loop {
+            let mut input = Patient { reader, context };
+            let stretch = context.wide.next(&rest, &mut input);
+            let (chunks, left) = stretch.map_err(|error| unread(context, walked, error))?;
+            if chunks.is_empty() {
+                return Ok(());
+            }
+            rest = left;
+            for (id, bytes) in chunks {
+                let held = hold(context, self.ticket, bytes.len())?;
+                self.emit_chunk(id, bytes, held)?;
+            }
+        }
+    }
+
+    fn emit_chunk(&mut self, id: ChunkId, bytes: Bytes, held: Held) -> Result<(), Failure> {
+        let count = bytes.len() as u64;
+        self.bytes_read += count;
+        self.size += count;
+        (self.emit)(Piece::Chunk { id, bytes, held })?;
+        Ok(())
+    }
+}
+
+fn hold(context: &ReadContext<'_>, ticket: u64, bytes: usize) -> Result<Held, Failure> {
+    context.budget.hold(ticket, bytes).ok_or(Failure::Stopped)
+}
+
+fn unread(context: &ReadContext<'_>, walked: &Walked, error: io::Error) -> Failure {
+    if context.is_over() {
+        return Failure::Stopped;
+    }
+    Failure::Issue(WalkIssue {
+        path: walked.path(),
+        operation: "read",
+        error,
+    })
 }
 
 /// Reads the attributes of a file whose content is known to be the same.

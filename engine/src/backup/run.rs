@@ -1,10 +1,11 @@
 //! One source from walk to tree: the threads and what passes between them.
 
+use std::collections::BTreeSet;
 use std::iter;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use larder_format::cell::Source;
 use larder_format::entry::{Attributes, Entry, EntryType, Extent};
 use larder_format::ids::{ChunkId, ChunkType};
@@ -15,19 +16,24 @@ use larder_format::tree::build::{NodeOut, TreeBuilder};
 
 use crate::budget::Budget;
 use crate::cancel::Cancel;
+use crate::carry::Lookup;
 use crate::chunker::ChunkBuffer;
 use crate::error::{EngineError, Result};
 use crate::packer::Packer;
 use crate::progress::Progress;
+use crate::protocol::{Rule, keeps};
 use crate::repository::Repository;
 use crate::scratch::ScratchMap;
 use crate::source::change::ChangeRules;
-use crate::source::stat::WalkIssue;
+use crate::source::stat::{WalkIssue, Walked};
 use crate::source::walk::{Step, Walk, WalkOptions};
 
 use super::plan::{EntryJob, Job, LINK_BYTES, Planner, ReadJob, Work, has_same_metadata, link_key};
-use super::read::{Piece, ReadContext, ReadEntry, Stopped, read_attributes, read_entry};
+use super::read::{
+    LOOK_EVERY, Piece, ReadContext, ReadEntry, Stopped, read_attributes, read_entry,
+};
 use super::sources::Prepared;
+use super::wide::Wide;
 use super::{BackupOptions, SourceIssue, Writer};
 
 /// Bytes between the source and sealed blocks: so many, and more for each worker, but not more
@@ -70,11 +76,15 @@ pub(super) fn run_source(
     let planner = Planner::new(repository, &writer.previous, &source.name, rules, progress);
     let chunker = repository.chunker()?;
     let budget = Budget::new(budget_bytes(repository.workers().current_num_threads()));
+    let wide = Wide::new(repository, &chunker);
     let context = ReadContext {
         keyring: repository.keyring(),
         chunker: &chunker,
+        wide: &wide,
         budget: &budget,
+        cancel,
     };
+    let lookup = Lookup::new(repository)?;
     let (to_readers, reading) = bounded(STEPS_AHEAD / BATCH_STEPS);
     let (to_feeder, planned) = bounded(STEPS_AHEAD / BATCH_STEPS);
     let fed = AtomicBool::new(false);
@@ -94,6 +104,7 @@ pub(super) fn run_source(
             context: &context,
             builder: TreeBuilder::new(repository.keyring().boundary_key()),
             links: ScratchMap::new(repository.cache_dir(), LINK_BYTES),
+            lookup,
             progress,
             cancel,
         };
@@ -104,7 +115,7 @@ pub(super) fn run_source(
                 .map_err(|error| EngineError::Internal(format!("cannot start a thread: {error}")))
                 .and_then(|ahead| {
                     scope.spawn(move || plan_all(planner, ahead, &to_readers, &to_feeder));
-                    feeder.feed(writer, &mut planned.iter().flatten())
+                    feeder.feed(writer, &mut planned.iter())
                 })
         };
         fed.store(true, Ordering::Relaxed);
@@ -179,8 +190,8 @@ fn plan_here<'a>(
     mut planner: Planner<'a>,
     mut steps: impl Iterator<Item = Step> + 'a,
     to_readers: Sender<Vec<ReadJob>>,
-) -> impl Iterator<Item = Result<Job>> + 'a {
-    iter::from_fn(move || plan_batch(&mut planner, &mut steps, &to_readers)).flatten()
+) -> impl Iterator<Item = Vec<Result<Job>>> + 'a {
+    iter::from_fn(move || plan_batch(&mut planner, &mut steps, &to_readers))
 }
 
 /// Plans the next steps, and hands what must be read to the readers before anybody waits for them.
@@ -234,6 +245,7 @@ struct Feeder<'a> {
     builder: TreeBuilder,
     /// Content of files with several names, as a leaf of one entry, by file system and inode.
     links: ScratchMap,
+    lookup: Lookup,
     progress: &'a dyn Progress,
     cancel: &'a Cancel,
 }
@@ -242,33 +254,100 @@ impl Feeder<'_> {
     fn feed(
         &mut self,
         writer: &mut Writer<'_>,
-        planned: &mut dyn Iterator<Item = Result<Job>>,
+        planned: &mut dyn Iterator<Item = Vec<Result<Job>>>,
     ) -> Result<()> {
-        for job in planned {
-            if self.cancel.is_requested() {
-                self.checkpoint(writer)?;
-                return Err(EngineError::Interrupted);
-            }
-            match job? {
-                Job::Issue(issue) => self.report(writer, &issue),
-                Job::Entry(job) => self.take(writer, *job)?,
-            }
-            if writer.is_checkpoint_due() {
-                self.checkpoint(writer)?;
+        for batch in planned {
+            let mut jobs = batch.into_iter();
+            let mut session = writer.opened.id;
+            let mut lost = self.lost_reuses(writer, jobs.as_slice())?;
+            while let Some(job) = jobs.next() {
+                self.stop_if_asked(writer)?;
+                match job? {
+                    Job::Issue(issue) => self.report(writer, &issue),
+                    Job::Entry(job) => {
+                        let is_lost = lost.contains(&job.ticket);
+                        self.take(writer, *job, is_lost)?;
+                    }
+                }
+                if writer.is_checkpoint_due() {
+                    self.checkpoint(writer)?;
+                }
+                // What was planned under the session before is looked up again.
+                if writer.opened.id != session {
+                    session = writer.opened.id;
+                    lost = self.lost_reuses(writer, jobs.as_slice())?;
+                }
             }
         }
         Ok(())
     }
 
-    /// Commits the tree as far as it goes, behind those of the sources before.
+    /// Keeps what there is and ends the run, if somebody asked for that.
+    fn stop_if_asked(&self, writer: &mut Writer<'_>) -> Result<()> {
+        if !self.cancel.is_requested() {
+            return Ok(());
+        }
+        let trees = self.trees_so_far(writer)?;
+        writer.commit_partial(&trees)?;
+        Err(EngineError::Interrupted)
+    }
+
+    /// Commits the tree as far as it goes and goes on under a successor.
     fn checkpoint(&self, writer: &mut Writer<'_>) -> Result<()> {
+        let trees = self.trees_so_far(writer)?;
+        writer.checkpoint(&trees)
+    }
+
+    /// Gives the tree as far as it goes, behind those of the sources before.
+    fn trees_so_far(&self, writer: &mut Writer<'_>) -> Result<Vec<Source>> {
         let tree = finish(self.builder.clone(), self.source, &mut writer.packer)?;
         let mut trees = writer.trees.clone();
         trees.push(tree);
-        writer.checkpoint(trees)
+        Ok(trees)
     }
 
-    fn take(&mut self, writer: &mut Writer<'_>, job: EntryJob) -> Result<()> {
+    /// Finds, by their tickets, the entries that were to be taken from an earlier snapshot, and
+    /// need a chunk that is not usable. What the trusted base has needs no look-up.
+    fn lost_reuses(&mut self, writer: &Writer<'_>, jobs: &[Result<Job>]) -> Result<BTreeSet<u64>> {
+        if writer.options.dry_run || !keeps(Rule::LookUpAgain) {
+            return Ok(BTreeSet::new());
+        }
+        let trusted = writer.opened.trusted();
+        let (mut tickets, mut wanted) = (Vec::new(), Vec::new());
+        for job in jobs {
+            let Ok(Job::Entry(job)) = job else { continue };
+            let (from, content, attributes) = match &job.work {
+                Work::Reuse {
+                    content,
+                    attributes,
+                    origin,
+                    ..
+                } => (origin, content, attributes),
+                Work::Read {
+                    previous: Some(previous),
+                    kept_from: Some(origin),
+                    ..
+                } => (origin, &previous.content, &Attributes::None),
+                _ => continue,
+            };
+            if trusted != Some(*from) {
+                tickets.push(job.ticket);
+                wanted.push((content, attributes));
+            }
+        }
+        if wanted.is_empty() {
+            return Ok(BTreeSet::new());
+        }
+        let usable = self.lookup.are_usable(&writer.packer, &wanted)?;
+        let lost = tickets
+            .into_iter()
+            .zip(usable)
+            .filter(|(_, is_usable)| !is_usable);
+        Ok(lost.map(|(ticket, _)| ticket).collect())
+    }
+
+    /// Takes one job; one that is lost is read whole, whatever was planned.
+    fn take(&mut self, writer: &mut Writer<'_>, job: EntryJob, is_lost: bool) -> Result<()> {
         let EntryJob {
             ticket,
             walked,
@@ -277,25 +356,47 @@ impl Feeder<'_> {
         self.context.budget.set_head(ticket);
         self.show(&walked.entry.key);
         let mut content = Incoming::default();
+        let mut is_changed = false;
         let previous = match work {
             Work::Reuse {
-                content,
+                content: kept,
                 attributes,
                 same,
+                ..
             } => {
-                let mut entry = walked.entry;
-                entry.content = content;
+                let mut entry = walked.entry.clone();
+                entry.content = kept;
                 entry.attributes = attributes;
-                let class = if same {
-                    Class::Unchanged
-                } else {
-                    Class::Changed
-                };
-                return self.push(writer, entry, class);
+                if !is_lost {
+                    let class = if same {
+                        Class::Unchanged
+                    } else {
+                        Class::Changed
+                    };
+                    return self.push(writer, entry, class);
+                }
+                is_changed = !same;
+                content.read_here(self.context, &walked, ticket, &mut writer.packer)?;
+                Some(entry)
             }
-            Work::Read { pieces, previous } => {
-                for piece in pieces {
-                    content.take(piece, &mut writer.packer)?;
+            Work::Read {
+                pieces, previous, ..
+            } if is_lost => {
+                // A reader that nobody listens to would end.
+                pieces.iter().for_each(drop);
+                content.read_here(self.context, &walked, ticket, &mut writer.packer)?;
+                previous
+            }
+            Work::Read {
+                pieces,
+                previous,
+                kept_from,
+            } => {
+                let may_pause = kept_from.is_none();
+                self.take_pieces(writer, &pieces, &mut content, may_pause)?;
+                if content.is_void {
+                    content = Incoming::default();
+                    self.read_again(writer, &walked, ticket, &mut content)?;
                 }
                 previous
             }
@@ -313,6 +414,7 @@ impl Feeder<'_> {
             }
         };
         let Some(read) = content.done else {
+            self.stop_if_asked(writer)?;
             return Err(EngineError::Internal(
                 "a reader ended without a result".to_owned(),
             ));
@@ -320,8 +422,69 @@ impl Feeder<'_> {
         let Some(entry) = self.finish_read(writer, *read, content.builder)? else {
             return Ok(());
         };
-        let class = Class::of(previous.as_ref(), &entry);
+        let class = match Class::of(previous.as_ref(), &entry) {
+            Class::Unchanged if is_changed => Class::Changed,
+            class => class,
+        };
         self.push(writer, entry, class)
+    }
+
+    /// Takes what a reader has of one entry until it has all. A file may take hours to read, and
+    /// a pipe for ever, so checkpoints and interruptions come in between.
+    fn take_pieces(
+        &mut self,
+        writer: &mut Writer<'_>,
+        pieces: &Receiver<Piece>,
+        content: &mut Incoming,
+        may_pause: bool,
+    ) -> Result<()> {
+        while content.done.is_none() {
+            match pieces.recv_timeout(LOOK_EVERY) {
+                Ok(piece) => {
+                    writer.bytes_since += piece.bytes();
+                    content.take(piece, &mut writer.packer)?;
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            if content.done.is_none() {
+                self.stop_if_asked(writer)?;
+                if may_pause && writer.is_checkpoint_due() {
+                    self.checkpoint_within(writer, content)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a checkpoint that does not have the file which is being read.
+    ///
+    /// Nothing that is committed needs the chunks of that file, so a prune may have found them
+    /// useless meanwhile: all are looked up again before they are built on.
+    fn checkpoint_within(&mut self, writer: &mut Writer<'_>, content: &mut Incoming) -> Result<()> {
+        let so_far = content.builder.clone();
+        let so_far = so_far.finish(&mut sink(&mut writer.packer))?;
+        self.checkpoint(writer)?;
+        let wanted = [(&so_far, &Attributes::None)];
+        content.is_void |= self.lookup.are_usable(&writer.packer, &wanted)? != [true];
+        Ok(())
+    }
+
+    /// Reads a file once more from its start.
+    fn read_again(
+        &self,
+        writer: &mut Writer<'_>,
+        walked: &Walked,
+        ticket: u64,
+        content: &mut Incoming,
+    ) -> Result<()> {
+        if walked.entry.flags.read_as_special {
+            return Err(EngineError::Request(format!(
+                "a prune running elsewhere took away what had been read of {}, which cannot be read twice; run the backup again",
+                walked.path().display()
+            )));
+        }
+        content.read_here(self.context, walked, ticket, &mut writer.packer)
     }
 
     /// Gives the entry of the first name of the same file, if it was read and is still the same.
@@ -385,6 +548,7 @@ impl Feeder<'_> {
             EntryType::Directory => counted.directories += 1,
             _ => counted.others += 1,
         }
+        writer.entries_since += 1;
         match class {
             Class::New => counted.new += 1,
             Class::Changed => counted.changed += 1,
@@ -412,12 +576,15 @@ impl Feeder<'_> {
 #[derive(Default)]
 struct Incoming {
     builder: ContentBuilder,
+    /// Some of it is lost: what comes is thrown away, and the file is read again.
+    is_void: bool,
     done: Option<Box<ReadEntry>>,
 }
 
 impl Incoming {
     fn take(&mut self, piece: Piece, packer: &mut Packer) -> Result<()> {
         match piece {
+            Piece::Chunk { .. } | Piece::Hole(_) if self.is_void => Ok(()),
             Piece::Chunk { id, bytes, held } => {
                 packer.put(ChunkType::Data, id, &bytes, Some(held))?;
                 let length = bytes.len() as u64;
@@ -429,6 +596,7 @@ impl Incoming {
                 .push(Extent::Hole { length }, &mut sink(packer)),
             Piece::Restart => {
                 self.builder = ContentBuilder::new();
+                self.is_void = false;
                 Ok(())
             }
             Piece::Done(read) => {
@@ -442,7 +610,7 @@ impl Incoming {
     fn read_here(
         &mut self,
         context: &ReadContext<'_>,
-        walked: &crate::source::stat::Walked,
+        walked: &Walked,
         ticket: u64,
         packer: &mut Packer,
     ) -> Result<()> {

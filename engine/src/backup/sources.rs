@@ -8,7 +8,7 @@ use crate::progress::Progress;
 use crate::repository::Repository;
 use crate::source::only::Only;
 use crate::source::paths::{look, real_path};
-use crate::source::select::{Pattern, SelectOptions, Selection, read_pattern_file};
+use crate::source::select::{Excludes, Pattern, SelectOptions, Selection};
 
 use super::BackupOptions;
 
@@ -101,24 +101,14 @@ fn prepare_one(
 
 fn select_options(options: &BackupOptions) -> Result<SelectOptions> {
     let chosen = &options.selection;
-    let pattern = |ignore_case: bool| {
-        move |text: &String| Pattern {
-            text: text.clone(),
-            ignore_case,
-            origin: None,
-        }
+    let excludes = Excludes {
+        exclude: chosen.exclude.clone(),
+        iexclude: chosen.iexclude.clone(),
+        exclude_files: chosen.exclude_files.clone(),
+        iexclude_files: chosen.iexclude_files.clone(),
     };
-    let mut patterns: Vec<Pattern> = chosen.exclude.iter().map(pattern(false)).collect();
-    patterns.extend(chosen.iexclude.iter().map(pattern(true)));
-    for (files, ignore_case) in [
-        (&chosen.exclude_files, false),
-        (&chosen.iexclude_files, true),
-    ] {
-        for file in files {
-            let read = read_pattern_file(file, ignore_case);
-            patterns.extend(read.map_err(|error| EngineError::Request(error.to_string()))?);
-        }
-    }
+    let patterns = excludes.patterns();
+    let patterns = patterns.map_err(|error| EngineError::Request(error.to_string()))?;
     Ok(SelectOptions {
         patterns,
         ignore_file_names: chosen.ignore_file.clone().into_iter().collect(),

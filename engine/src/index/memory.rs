@@ -91,6 +91,13 @@ impl Index for MemoryIndex {
         Ok(self.lock().segments.contains_key(segment))
     }
 
+    fn segment_packs(&self, segment: &ObjectId) -> Result<Vec<ObjectId>> {
+        let state = self.lock();
+        let packs = state.segments.get(segment);
+        let packs = packs.ok_or(IndexError::NotFed(*segment))?;
+        Ok(packs.iter().copied().collect())
+    }
+
     fn add_segment(&self, segment: &ObjectId, packs: &[PackRecord]) -> Result<()> {
         let mut state = self.lock();
         for pack in packs {

@@ -32,6 +32,15 @@ pub enum PackKind {
 }
 
 impl PackKind {
+    /// Gives the kind that the pack's header says.
+    #[must_use]
+    pub fn kind(self) -> Kind {
+        match self {
+            Self::Data => Kind::DataPack,
+            Self::Tree => Kind::TreePack,
+        }
+    }
+
     /// Gives the kind that a number stands for.
     #[must_use]
     pub fn from_number(number: u8) -> Option<Self> {
@@ -101,7 +110,25 @@ impl PackRecord {
     /// Makes the record of a pack from its directory.
     #[must_use]
     pub fn new(id: ObjectId, kind: Kind, size: u64, directory: &Directory) -> Self {
-        let blocks = directory.blocks_with_offsets();
+        Self::from_directory(id, kind, size, directory.clone())
+    }
+
+    /// Makes the record of a pack from what a segment says of it.
+    #[must_use]
+    pub fn of_segment(pack: &SegmentPack) -> Self {
+        Self::new(pack.id, pack.kind, pack.length, &pack.directory)
+    }
+
+    /// Makes the same record without a copy.
+    #[must_use]
+    pub fn from_segment(pack: SegmentPack) -> Self {
+        Self::from_directory(pack.id, pack.kind, pack.length, pack.directory)
+    }
+
+    fn from_directory(id: ObjectId, kind: Kind, size: u64, directory: Directory) -> Self {
+        let places = directory.blocks_with_offsets();
+        let offsets: Vec<_> = places.map(|(offset, _)| u64::from(offset)).collect();
+        let blocks = directory.blocks.into_iter();
         Self {
             id,
             kind: if kind == Kind::TreePack {
@@ -110,21 +137,17 @@ impl PackRecord {
                 PackKind::Data
             },
             size,
-            blocks: blocks
+            blocks: offsets
+                .into_iter()
+                .zip(blocks)
                 .map(|(offset, block)| BlockRecord {
-                    offset: u64::from(offset),
+                    offset,
                     length: block.sealed_length,
                     chunk_type: block.chunk_type as u8,
-                    chunks: block.chunks.clone(),
+                    chunks: block.chunks,
                 })
                 .collect(),
         }
-    }
-
-    /// Makes the record of a pack from what a segment says of it.
-    #[must_use]
-    pub fn of_segment(pack: &SegmentPack) -> Self {
-        Self::new(pack.id, pack.kind, pack.length, &pack.directory)
     }
 
     /// Gives every chunk of the pack with its place; one listed twice comes at its first place only.
@@ -204,6 +227,10 @@ pub trait Index: Send + Sync {
 
     /// Tells whether a segment was fed whole.
     fn has_segment(&self, segment: &ObjectId) -> Result<bool>;
+
+    /// Lists the packs that a fed segment names, those that do not count among them; `NotFed` if it
+    /// is missing.
+    fn segment_packs(&self, segment: &ObjectId) -> Result<Vec<ObjectId>>;
 
     /// Feeds a segment; after a crash it is in whole or not at all. Feeding it again changes nothing.
     ///

@@ -17,6 +17,13 @@ use super::codec;
 pub(super) const CHUNKS: &str = "chunks";
 pub(super) const BLOCKS: &str = "blocks";
 
+/// Memory in bytes of a family before it becomes a file; there are three, and two of each at most.
+const WRITE_BUFFER_BYTES: usize = 2 << 20;
+/// Bytes of a file of blocks, which is one write buffer: all files are open.
+const FILE_BYTES_MAX: u64 = 4 << 20;
+/// Files of new chunks that gather before they are sorted in among the others.
+const NEW_FILES: i32 = 8;
+
 /// The packs whose entries have to stay; nothing may be dropped while it is `None`.
 pub(super) type Alive = Arc<RwLock<Option<RoaringBitmap>>>;
 
@@ -34,6 +41,7 @@ impl Settings {
         let table = table(&cache);
         let mut chunks = family(&table);
         chunks.set_compression_type(DBCompressionType::None);
+        chunks.set_level_zero_file_num_compaction_trigger(NEW_FILES);
         chunks.set_merge_operator_associative("places", codec::merge_entries);
         let alive = Arc::clone(alive);
         chunks.set_compaction_filter("dead packs", move |_level, key: &[u8], value: &[u8]| {
@@ -49,8 +57,8 @@ impl Settings {
         blocks.set_compaction_style(DBCompactionStyle::Fifo);
         blocks.set_fifo_compaction_options(&fifo);
         blocks.set_compression_type(DBCompressionType::None);
-        let file_bytes = (block_cache_bytes_max / 16).clamp(64 << 10, 8 << 20);
-        blocks.set_write_buffer_size(usize::try_from(file_bytes).unwrap_or(8 << 20));
+        let file_bytes = (block_cache_bytes_max / 16).clamp(64 << 10, FILE_BYTES_MAX);
+        blocks.set_write_buffer_size(usize::try_from(file_bytes).unwrap_or(WRITE_BUFFER_BYTES));
         Self {
             database: database(memory_bytes, cache),
             chunks,
@@ -95,7 +103,7 @@ fn table(cache: &Cache) -> BlockBasedOptions {
 fn family(table: &BlockBasedOptions) -> Options {
     let mut options = Options::default();
     options.set_block_based_table_factory(table);
-    options.set_write_buffer_size(4 << 20);
+    options.set_write_buffer_size(WRITE_BUFFER_BYTES);
     options.set_target_file_size_base(64 << 20);
     options.set_compression_type(DBCompressionType::Lz4);
     options
@@ -113,7 +121,7 @@ fn database(memory_bytes: usize, cache: Cache) -> Options {
     options.set_write_buffer_manager(&buffers);
     options.set_max_total_wal_size(16 << 20);
     // All stay open (FIFO compaction demands it): about 20 files for each 50 million chunks,
-    // and 16 to 32 of blocks. So they can still be read when the folder is deleted.
+    // and some 256 of blocks. So they can still be read when the folder is deleted.
     options.set_max_open_files(-1);
     options.set_max_background_jobs(2);
     options.set_manifest_preallocation_size(64 << 10);

@@ -376,6 +376,18 @@ impl Index for RocksIndex {
         Ok(self.get(&codec::segment_key(segment))?.is_some())
     }
 
+    fn segment_packs(&self, segment: &ObjectId) -> Result<Vec<ObjectId>> {
+        let record = self.get(&codec::segment_key(segment))?;
+        let record = record.ok_or(IndexError::NotFed(*segment))?;
+        let ordinals = codec::decode_ordinals(&record);
+        let ordinals = ordinals.ok_or_else(|| self.damaged("a segment's record"))?;
+        let mut packs = Vec::new();
+        for ordinal in &ordinals {
+            packs.extend(self.pack(ordinal)?.map(|pack| pack.id));
+        }
+        Ok(packs)
+    }
+
     fn add_segment(&self, segment: &ObjectId, packs: &[PackRecord]) -> Result<()> {
         self.feed_segment(segment, packs)
     }

@@ -1,15 +1,15 @@
 //! Open packs, their upload, and the segments that name them.
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, unbounded};
 use larder_format::block::SealedBlock;
 use larder_format::ids::ObjectId;
 use larder_format::names;
 use larder_format::object::Kind;
 use larder_format::pack::{FinishedPack, PackWriter};
-use larder_format::segment::{Owner, Segment, SegmentPack};
+use larder_format::segment::{Segment, SegmentPack};
 
 use super::Shared;
 use crate::error::{EngineError, Result};
@@ -21,15 +21,17 @@ use crate::sync::lock;
 const OPEN_PACKS: usize = 2;
 /// Threads that upload.
 const UPLOADERS: usize = 2;
-/// Encoded directory bytes of one segment.
-const SEGMENT_DIRECTORY_BYTES: usize = 8 << 20;
+/// Closed packs that are not uploaded yet, the ones being uploaded among them.
+const CLOSED_PACKS_MAX: usize = 3;
+/// Encoded directory bytes of one segment: it is in memory several times while it is sealed.
+const SEGMENT_DIRECTORY_BYTES: usize = 1 << 20;
 
 /// The packs of one session between sealing and the segment that names them.
 pub(super) struct PackSet {
     open: Mutex<Open>,
-    queue: Mutex<Option<Sender<PackWriter>>>,
-    uploading: Mutex<usize>,
+    /// A closed pack was uploaded, or given up.
     uploaded: Condvar,
+    queue: Mutex<Option<Sender<PackWriter>>>,
     threads: Mutex<Vec<thread::JoinHandle<()>>>,
     waiting: Mutex<Waiting>,
 }
@@ -38,6 +40,8 @@ pub(super) struct PackSet {
 struct Open {
     data: [Option<PackWriter>; OPEN_PACKS],
     tree: [Option<PackWriter>; OPEN_PACKS],
+    /// Packs that were closed and are not uploaded yet.
+    closed: usize,
 }
 
 #[derive(Default)]
@@ -51,9 +55,8 @@ impl PackSet {
     pub(super) fn new() -> Self {
         Self {
             open: Mutex::default(),
-            queue: Mutex::new(None),
-            uploading: Mutex::new(0),
             uploaded: Condvar::new(),
+            queue: Mutex::new(None),
             threads: Mutex::default(),
             waiting: Mutex::default(),
         }
@@ -69,7 +72,7 @@ pub(super) fn start_uploaders(shared: &Arc<Shared>) -> Result<()> {
     if shared.repository.is_in_order() {
         return Ok(());
     }
-    let (sender, receiver) = bounded(1);
+    let (sender, receiver) = unbounded();
     for _ in 0..UPLOADERS {
         let (shared_there, receiver) = (Arc::clone(shared), receiver.clone());
         let thread = thread::Builder::new()
@@ -94,12 +97,16 @@ pub(super) fn stop_uploaders(shared: &Shared) {
     }
 }
 
-/// Adds a sealed block to an open pack, and hands the pack on if it is full.
+/// Adds a sealed block to an open pack, and hands the pack on if it is full; waits first while
+/// too many are on their way, so that a slow storage does not fill memory.
 pub(super) fn add(shared: &Shared, block: SealedBlock) -> Result<()> {
     let kind = block.chunk_type.pack_kind();
     let [pick] = random::bytes::<1>()?;
     let full = {
         let mut open = lock(&shared.packs.open);
+        while open.closed >= CLOSED_PACKS_MAX {
+            open = wait(shared, open);
+        }
         let slots = match kind {
             Kind::TreePack => &mut open.tree,
             _ => &mut open.data,
@@ -124,6 +131,7 @@ pub(super) fn add(shared: &Shared, block: SealedBlock) -> Result<()> {
             .collect();
         writer.push_block(&block.bytes, block.chunk_type, chunks)?;
         if writer.should_close() {
+            open.closed += 1;
             Some(writer)
         } else {
             *slot = Some(writer);
@@ -135,22 +143,31 @@ pub(super) fn add(shared: &Shared, block: SealedBlock) -> Result<()> {
 
 /// Closes every open pack and waits until all are uploaded.
 pub(super) fn close_all(shared: &Shared) -> Result<()> {
-    let open = std::mem::take(&mut *lock(&shared.packs.open));
+    let slots = {
+        let mut open = lock(&shared.packs.open);
+        [
+            std::mem::take(&mut open.data),
+            std::mem::take(&mut open.tree),
+        ]
+    };
     // What is left of a kind shares one pack where it fits: a small backup writes few objects.
-    for slots in [open.data, open.tree] {
+    for slots in slots {
         for writer in merge(slots.into_iter().flatten().collect())? {
+            lock(&shared.packs.open).closed += 1;
             enqueue(shared, writer)?;
         }
     }
-    let mut uploading = lock(&shared.packs.uploading);
-    while *uploading > 0 {
-        uploading = shared
-            .packs
-            .uploaded
-            .wait(uploading)
-            .unwrap_or_else(PoisonError::into_inner);
+    let mut open = lock(&shared.packs.open);
+    while open.closed > 0 {
+        open = wait(shared, open);
     }
     Ok(())
+}
+
+/// Waits until a closed pack was uploaded.
+fn wait<'a>(shared: &'a Shared, open: MutexGuard<'a, Open>) -> MutexGuard<'a, Open> {
+    let woken = shared.packs.uploaded.wait(open);
+    woken.unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Puts the blocks of several open packs into as few as hold them.
@@ -158,26 +175,26 @@ fn merge(writers: Vec<PackWriter>) -> Result<Vec<PackWriter>> {
     let mut merged: Vec<PackWriter> = Vec::new();
     for writer in writers {
         match merged.last_mut() {
-            Some(last) if last.size() + writer.size() <= larder_format::pack::CLOSE_BYTES_MAX => {
-                last.append(writer)?;
-            }
+            Some(last) if last.fits(&writer) => last.append(writer)?,
             _ => merged.push(writer),
         }
     }
     Ok(merged)
 }
 
+/// Hands a pack that was counted as closed to the uploaders.
 fn enqueue(shared: &Shared, writer: PackWriter) -> Result<()> {
     if shared.repository.is_in_order() {
-        return upload(shared, writer);
+        let uploaded = upload(shared, writer);
+        end_upload(shared);
+        return uploaded;
     }
-    *lock(&shared.packs.uploading) += 1;
     let sender = lock(&shared.packs.queue).clone();
     let sent = sender.is_some_and(|sender| sender.send(writer).is_ok());
     if sent {
         return Ok(());
     }
-    *lock(&shared.packs.uploading) -= 1;
+    end_upload(shared);
     Err(EngineError::Internal("the uploaders have ended".to_owned()))
 }
 
@@ -189,9 +206,13 @@ fn upload_all(shared: &Arc<Shared>, receiver: &Receiver<PackWriter>) {
         {
             shared.fail(error);
         }
-        *lock(&shared.packs.uploading) -= 1;
-        shared.packs.uploaded.notify_all();
+        end_upload(shared);
     }
+}
+
+fn end_upload(shared: &Shared) {
+    lock(&shared.packs.open).closed -= 1;
+    shared.packs.uploaded.notify_all();
 }
 
 /// Finishes a pack, uploads it, enters it in the index, and queues it for a segment.
@@ -208,7 +229,7 @@ fn upload(shared: &Shared, writer: PackWriter) -> Result<()> {
     } = finished;
     let length = bytes.len() as u64;
     let bytes = bytes::Bytes::from(bytes);
-    repository.storage().put(&names::pack(&id), bytes.clone())?;
+    shared.store(&names::pack(&id), bytes.clone())?;
     shared
         .stored_bytes
         .fetch_add(length, std::sync::atomic::Ordering::Relaxed);
@@ -268,19 +289,18 @@ pub(super) fn write_segment(shared: &Shared) -> Result<()> {
         return Ok(());
     }
     let segment = Segment {
-        owner: Owner::Session(shared.session),
+        owner: shared.owner,
         packs,
     };
     let repository = &shared.repository;
     let (id, object) = segment.seal(repository.keyring(), random::bytes()?, &random::bytes()?)?;
     let length = object.len() as u64;
-    repository
-        .storage()
-        .put(&names::segment(&id), bytes::Bytes::from(object))?;
+    shared.store(&names::segment(&id), bytes::Bytes::from(object))?;
     shared
         .stored_bytes
         .fetch_add(length, std::sync::atomic::Ordering::Relaxed);
-    let records: Vec<_> = segment.packs.iter().map(PackRecord::of_segment).collect();
+    let packs = segment.packs.into_iter();
+    let records: Vec<_> = packs.map(PackRecord::from_segment).collect();
     repository.index().add_segment(&id, &records)?;
     lock(&shared.packs.waiting).segments.push(id);
     Ok(())

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use bytes::Bytes;
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use larder_format::block::chunk_of;
 use larder_format::compression::Decompressor;
 use larder_format::ids::ChunkType;
@@ -66,6 +66,16 @@ pub(super) fn fetch_all(workshop: &Workshop<'_>, items: &Items) -> Result<()> {
         stopped: AtomicBool::new(false),
         failure: Mutex::default(),
     };
+    if context.repository.is_in_order() {
+        let (to_fetchers, ranges) = unbounded();
+        let (to_openers, fetched) = unbounded();
+        round.run(|| round.feed(items, &to_fetchers));
+        drop(to_fetchers);
+        round.run(|| round.fetch(&ranges, &to_openers));
+        drop(to_openers);
+        round.run(|| round.open(&fetched));
+        return round.end();
+    }
     let openers = context.repository.workers().current_num_threads().max(1);
     let (to_fetchers, ranges) = bounded::<Range>(2);
     let (to_openers, fetched) = bounded::<Fetched>(2 * openers);
@@ -83,10 +93,7 @@ pub(super) fn fetch_all(workshop: &Workshop<'_>, items: &Items) -> Result<()> {
         round.run(|| round.feed(items, &to_fetchers));
         drop(to_fetchers);
     });
-    match lock(&round.failure).take() {
-        Some(error) => Err(error),
-        None => Ok(()),
-    }
+    round.end()
 }
 
 struct Round<'a> {
@@ -104,6 +111,10 @@ impl Round<'_> {
             self.budget.stop();
             lock(&self.failure).get_or_insert(error);
         }
+    }
+
+    fn end(&self) -> Result<()> {
+        lock(&self.failure).take().map_or(Ok(()), Err)
     }
 
     fn is_stopped(&self) -> bool {

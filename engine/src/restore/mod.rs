@@ -18,7 +18,7 @@ mod planner;
 mod roots;
 mod run;
 mod scan;
-mod select;
+pub(crate) mod select;
 mod tally;
 #[cfg(test)]
 mod tests;

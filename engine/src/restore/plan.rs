@@ -15,8 +15,8 @@ use crate::index::{Index, Place};
 use crate::scratch::{Items as ScratchItems, ScratchMap};
 
 /// Memory of each map before it goes to disk, which small trees shall do in tests.
-const ITEMS_BYTES: usize = if cfg!(test) { 1 << 15 } else { 16 << 20 };
-const FILES_BYTES: usize = if cfg!(test) { 1 << 10 } else { 8 << 20 };
+const ITEMS_BYTES: usize = if cfg!(test) { 1 << 15 } else { 6 << 20 };
+const FILES_BYTES: usize = if cfg!(test) { 1 << 10 } else { 4 << 20 };
 const NOTES_BYTES: usize = 2 << 20;
 /// Entries that are kept together, and what their keys may take: bounds of a leaf are far above.
 const PAGE_ENTRIES: usize = 64;

@@ -9,6 +9,7 @@ use crate::chunks::ChunkReader;
 use crate::error::{EngineError, Result};
 use crate::progress::Progress;
 use crate::repository::Repository;
+use crate::session::Reading;
 use crate::snapshots::SnapshotInfo;
 use crate::source::paths::real_path;
 use crate::target::options::{Handles, Options, Owners};
@@ -20,6 +21,15 @@ use super::planner::Planner;
 use super::scan::Scan;
 use super::select::Choice;
 use super::{Overwrite, RestoreOptions, RestoreReport, roots};
+
+/// Bytes of the trees from which on a restore registers a session of its own.
+const LONG_BYTES: u64 = if cfg!(test) {
+    1 << 20
+} else if cfg!(feature = "testing") {
+    4 << 10
+} else {
+    256 << 20
+};
 
 /// Restores what was asked for; see [`super::restore`].
 pub(super) fn run(
@@ -40,8 +50,16 @@ pub(super) fn run(
     })?;
     let mut reader = ChunkReader::new(repository)?;
     let roots = roots::find(cell, path, &mut reader)?;
+    let bytes = roots.iter().map(|root| root.tree.bytes);
+    let is_long = bytes.fold(0, u64::saturating_add) >= LONG_BYTES;
+    // A prune waits for it, or lets it know by ending it: then moved packs are looked for.
+    let _reading = match is_long && !options.dry_run {
+        true => Reading::start(repository, cell.id),
+        false => None,
+    };
     let choice = |root: &roots::Root| {
-        Choice::compile(options, &root.path).map(|choice| (choice, root.place.clone()))
+        let (include, exclude) = (&options.include, &options.exclude);
+        Choice::compile(include, exclude, &root.path).map(|choice| (choice, root.place.clone()))
     };
     let choices: Vec<_> = roots.iter().map(choice).collect::<Result<_>>()?;
     let (target, _stand_in) = open_target(options)?;

@@ -7,11 +7,9 @@ use std::path::Path;
 use crate::error::{EngineError, Result};
 use crate::source::select::{Pattern, SelectOptions, Selection};
 
-use super::RestoreOptions;
-
 /// What is said of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(crate) enum Verdict {
     /// It is restored.
     Selected,
     /// It is restored only if it is a directory with something in it that is.
@@ -21,40 +19,38 @@ pub(super) enum Verdict {
 }
 
 /// The compiled patterns, for one root.
-pub(super) struct Choice {
+pub(crate) struct Choice {
     include: Option<Selection>,
     exclude: Option<Selection>,
 }
 
 impl Choice {
     /// Compiles the patterns; `root` is the path that was backed up under the root's key.
-    pub(super) fn compile(options: &RestoreOptions, root: &[u8]) -> Result<Self> {
-        let root = Path::new(OsStr::from_bytes(root));
-        let compile = |texts: &[String]| {
-            if texts.is_empty() {
-                return Ok(None);
-            }
+    pub(crate) fn compile(include: &[String], exclude: &[String], root: &[u8]) -> Result<Self> {
+        let plain = |texts: &[String]| {
             let pattern = |text: &String| Pattern {
                 text: text.clone(),
                 ignore_case: false,
                 origin: None,
             };
-            let select = SelectOptions {
-                patterns: texts.iter().map(pattern).collect(),
-                ..SelectOptions::default()
-            };
-            Selection::compile(select, root)
-                .map(Some)
-                .map_err(|error| EngineError::Request(error.to_string()))
+            texts.iter().map(pattern).collect()
         };
         Ok(Self {
-            include: compile(&options.include)?,
-            exclude: compile(&options.exclude)?,
+            include: selection(plain(include), root)?,
+            exclude: selection(plain(exclude), root)?,
+        })
+    }
+
+    /// Compiles patterns of what is excluded, of everything that is in a root.
+    pub(crate) fn excluding(patterns: &[Pattern], root: &[u8]) -> Result<Self> {
+        Ok(Self {
+            include: None,
+            exclude: selection(patterns.to_vec(), root)?,
         })
     }
 
     /// Decides on a key relative to the root; a directory's ends in `/`.
-    pub(super) fn verdict(&self, key: &[u8]) -> Verdict {
+    pub(crate) fn verdict(&self, key: &[u8]) -> Verdict {
         let matched = |selection: &Selection, stop_at_match: bool| {
             let mut last = None;
             for (path, is_folder) in prefixes(key) {
@@ -75,6 +71,20 @@ impl Choice {
             _ => Verdict::Selected,
         }
     }
+}
+
+/// Compiles patterns; none match nothing.
+fn selection(patterns: Vec<Pattern>, root: &[u8]) -> Result<Option<Selection>> {
+    if patterns.is_empty() {
+        return Ok(None);
+    }
+    let select = SelectOptions {
+        patterns,
+        ..SelectOptions::default()
+    };
+    Selection::compile(select, Path::new(OsStr::from_bytes(root)))
+        .map(Some)
+        .map_err(|error| EngineError::Request(error.to_string()))
 }
 
 /// Gives every path from the first component down to the whole key, and whether it is a folder.

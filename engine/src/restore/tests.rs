@@ -16,11 +16,11 @@ use larder_format::cell::Cell;
 use zeroize::Zeroizing;
 
 use super::*;
-use crate::backup::{BackupOptions, Compression, Selection, backup};
+use crate::backup::{BackupOptions, CheckpointRhythm, Compression, Selection, backup};
 use crate::chunker::ChunkSizes;
 use crate::error::EngineError;
 use crate::progress::Silent;
-use crate::repository::{Cache, InitOptions, KdfCost, OpenOptions, Secret};
+use crate::repository::{Cache, ChunkerKind, InitOptions, KdfCost, OpenOptions, Secret};
 use crate::storage::counting::Counting;
 use crate::storage::error::Operation;
 use crate::storage::object::ObjectStorage;
@@ -41,6 +41,7 @@ impl World {
                 passes: 1,
                 lanes: 1,
             },
+            chunker: ChunkerKind::FastCdc,
             chunks: ChunkSizes {
                 minimum: 4 << 10,
                 mean: 16 << 10,
@@ -57,6 +58,7 @@ impl World {
     fn open(&self) -> Arc<Repository> {
         let options = OpenOptions {
             cache_dir: Some(self.folder.path().join("cache")),
+            state_dir: None,
             threads: 2,
             cache: Cache::Memory,
             in_order: false,
@@ -96,7 +98,7 @@ impl World {
             dry_run: false,
             compression: Compression::Auto,
             solid: true,
-            checkpoint_seconds: 1 << 30,
+            checkpoints: CheckpointRhythm::every_seconds(1 << 30),
         };
         let report = backup(&repository, &options, &Silent, &Cancel::default()).unwrap();
         let view = crate::view::read_cells(&repository, None).unwrap();
@@ -184,6 +186,7 @@ fn info(cell: &Cell) -> SnapshotInfo {
         time: jiff::Timestamp::UNIX_EPOCH,
         end: jiff::Timestamp::UNIX_EPOCH,
         partial: false,
+        pinned: false,
         host: String::new(),
         user: String::new(),
         tags: Vec::new(),
@@ -869,6 +872,7 @@ fn a_target_inside_the_repository_and_a_cancelled_restore_are_refused() {
     Repository::init(location.to_str().unwrap(), &secret(), &init).unwrap();
     let open = OpenOptions {
         cache_dir: Some(world.path("cache")),
+        state_dir: None,
         threads: 1,
         cache: Cache::Memory,
         in_order: false,

@@ -12,12 +12,18 @@ use larder_format::tree::build::{NodeOut, TreeBuilder};
 use larder_format::tree::read::NodeSource;
 use zeroize::Zeroizing;
 
-use crate::backup::{BackupOptions, BackupReport, Compression, Selection, backup};
+use crate::backup::{
+    BackupOptions, BackupReport, CheckpointRhythm, Compression, Selection, backup,
+};
 use crate::cancel::Cancel;
 use crate::chunker::ChunkSizes;
+use crate::collection::Collection;
 use crate::error::{EngineError, Result};
 use crate::progress::Silent;
-use crate::repository::{Cache, InitOptions, KdfCost, OpenOptions, Repository, Secret};
+use crate::repository::{
+    Cache, ChunkerKind, InitOptions, KdfCost, OpenOptions, Repository, Secret,
+};
+use crate::session::{self, Outcome};
 use crate::storage::Storage;
 
 /// A cost that makes tests fast.
@@ -37,6 +43,7 @@ pub(crate) fn init(storage: &dyn Storage) {
         label: "first".to_owned(),
         kdf: KDF,
         reserve_bytes: 0,
+        chunker: ChunkerKind::FastCdc,
         chunks: ChunkSizes {
             minimum: 64,
             mean: 256,
@@ -49,6 +56,7 @@ pub(crate) fn init(storage: &dyn Storage) {
 pub(crate) fn open_with(storage: &Arc<dyn Storage>, secret: &Secret) -> Result<Arc<Repository>> {
     let options = OpenOptions {
         cache_dir: Some(std::env::temp_dir().join("larder-tests")),
+        state_dir: None,
         threads: 2,
         cache: Cache::Memory,
         in_order: false,
@@ -78,12 +86,18 @@ pub(crate) fn options(sources: &[&Path]) -> BackupOptions {
         dry_run: false,
         compression: Compression::Auto,
         solid: true,
-        checkpoint_seconds: 600,
+        checkpoints: CheckpointRhythm::every_seconds(600),
     }
 }
 
 pub(crate) fn back_up(repository: &Arc<Repository>, options: &BackupOptions) -> BackupReport {
     backup(repository, options, &Silent, &Cancel::default()).unwrap()
+}
+
+/// Commits a cell to a repository without collectors.
+pub(crate) fn commit(repository: &Repository, cell: &Cell) {
+    let outcome = session::commit(repository, cell, &Collection::default()).unwrap();
+    assert_eq!(outcome, Outcome::Committed);
 }
 
 /// Makes a cell without anything in it.

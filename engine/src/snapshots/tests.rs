@@ -16,10 +16,9 @@ use larder_format::ids::{ChunkId, SessionId};
 use larder_format::session::{Amendment, Change};
 use proptest::prelude::*;
 
-use super::fixture::{cell, init, open};
+use super::fixture::{cell, commit, init, open};
 use super::*;
 use crate::random;
-use crate::session::commit;
 use crate::storage::Storage;
 use crate::storage::object::ObjectStorage;
 
@@ -153,9 +152,7 @@ fn repo(cells: &[Cell]) -> Repo {
     init(storage.as_ref());
     let repository = open(&storage);
     for cell in cells {
-        let seen = crate::collection::Collection::default();
-        let outcome = commit(&repository, cell, &seen).unwrap();
-        assert_eq!(outcome, crate::session::Outcome::Committed);
+        commit(&repository, cell);
     }
     Repo {
         storage,

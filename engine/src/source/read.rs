@@ -2,7 +2,9 @@
 
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Advice, AtFlags, OFlags, SeekFrom, fadvise, seek, statx};
 use rustix::io::{Errno, pread, read};
 
@@ -72,8 +74,8 @@ enum Kind {
 impl FileReader {
     /// Opens a file (or, if the walk took them as such, a block device or a pipe).
     ///
-    /// Opening a pipe waits until something writes to it. Nothing else is ever waited for,
-    /// and no symbolic link is followed.
+    /// Nothing is waited for, and no symbolic link is followed: that a pipe has no writer yet
+    /// shows in [`Self::is_ready`].
     ///
     /// # Errors
     /// An issue for the report; [`WalkIssue::is_vanished`] if the file is gone.
@@ -143,6 +145,25 @@ impl FileReader {
             None => (self.run_at, self.run_end) = (0, 0),
         }
         Ok(run)
+    }
+
+    /// Tells whether a read gives bytes, or the end, at once; waits for it as long as `patience`,
+    /// or for ever. Only a pipe ever keeps anybody waiting: for its first writer, and for bytes.
+    ///
+    /// # Errors
+    /// What the operating system answers.
+    pub fn is_ready(&self, patience: Option<Duration>) -> io::Result<bool> {
+        if self.kind != Kind::Stream {
+            return Ok(true);
+        }
+        let patience = patience.map(Timespec::try_from).transpose();
+        let patience = patience.map_err(io::Error::other)?;
+        let mut waiting = [PollFd::new(&self.file, PollFlags::IN)];
+        match poll(&mut waiting, patience.as_ref()) {
+            Ok(count) => Ok(count > 0),
+            Err(Errno::INTR) => Ok(false),
+            Err(errno) => Err(errno.into()),
+        }
     }
 
     /// Reads the attributes of the open file.
@@ -251,11 +272,13 @@ impl Read for FileReader {
         }
         let count = loop {
             let result = match self.kind {
+                Kind::Stream if !self.is_ready(None)? => Err(Errno::INTR),
                 Kind::Stream => read(&self.file, &mut *buffer),
                 Kind::Plain | Kind::Sparse => pread(&self.file, &mut *buffer, self.run_at),
             };
             match result {
-                Err(Errno::INTR) => {}
+                // Of a pipe, whoever else reads it may have been faster.
+                Err(Errno::INTR | Errno::AGAIN) => {}
                 result => break result?,
             }
         };
@@ -271,14 +294,9 @@ impl Read for FileReader {
 }
 
 fn open_content(walked: &Walked) -> io::Result<OwnedFd> {
-    let special = walked.entry.flags.read_as_special;
-    // A pipe that took a regular file's place must not block; one that is wanted must.
-    let blocking = if special {
-        OFlags::empty()
-    } else {
-        OFlags::NONBLOCK
-    };
-    let flags = OFlags::RDONLY | OFlags::NOCTTY | blocking;
+    // A pipe that took a regular file's place must not block, and one that is wanted must not keep
+    // an interrupted run waiting for its writer.
+    let flags = OFlags::RDONLY | OFlags::NOCTTY | OFlags::NONBLOCK;
     if walked.common.may_hide_reads(walked.entry.uid) {
         match walked.place.open(flags | OFlags::NOATIME) {
             Err(error) if error.raw_os_error() == Some(Errno::PERM.raw_os_error()) => {}

@@ -87,6 +87,42 @@ fn origin_text(origin: Option<&(PathBuf, usize)>) -> String {
     })
 }
 
+/// Patterns as a person gives them: as options, and in files.
+#[derive(Debug, Clone, Default)]
+pub struct Excludes {
+    /// gitignore-style patterns; `!` takes back.
+    pub exclude: Vec<String>,
+    /// The same, whatever the case.
+    pub iexclude: Vec<String>,
+    /// Files with such patterns, one a line.
+    pub exclude_files: Vec<PathBuf>,
+    /// The same, whatever the case.
+    pub iexclude_files: Vec<PathBuf>,
+}
+
+impl Excludes {
+    /// Gathers all patterns: those of options before those of files.
+    ///
+    /// # Errors
+    /// If a file cannot be read or is not UTF-8.
+    pub fn patterns(&self) -> Result<Vec<Pattern>, SelectError> {
+        let mut patterns = Vec::new();
+        for (texts, ignore_case) in [(&self.exclude, false), (&self.iexclude, true)] {
+            patterns.extend(texts.iter().map(|text| Pattern {
+                text: text.clone(),
+                ignore_case,
+                origin: None,
+            }));
+        }
+        for (files, ignore_case) in [(&self.exclude_files, false), (&self.iexclude_files, true)] {
+            for file in files {
+                patterns.extend(read_pattern_file(file, ignore_case)?);
+            }
+        }
+        Ok(patterns)
+    }
+}
+
 /// Reads a file of patterns, one a line; empty lines and lines with `#` in front say nothing.
 ///
 /// # Errors
