@@ -8,10 +8,12 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use larder_engine::chunker::{ChunkSizes, Chunker};
+use larder_chunker::segments::{guess, join, split};
+use larder_chunker::{ChunkSizes, Chunker, SECRET_BYTES};
 use larder_engine::index::rocks::{IndexOptions, RocksIndex};
 use larder_engine::index::{BlockRecord, Index, PackKind, PackRecord};
 use larder_format::block::{BlockBuilder, Compression, SealedBlock, open_block};
@@ -90,19 +92,37 @@ fn keyring() -> Keyring {
 fn bytes_of(criterion: &mut Criterion) {
     let keyring = keyring();
     let noise = Random(3).bytes(64 << 20);
-    let chunker = Chunker::new(SIZES, 17);
+    let secret: [u8; SECRET_BYTES] = Random(6).bytes(SECRET_BYTES).try_into().unwrap();
+    let mut chunkers = vec![("fastcdc".to_owned(), Chunker::fastcdc(SIZES, 17))];
+    for (path, chunker) in Chunker::toeplitz_aes_by_every_path(SIZES, &secret) {
+        chunkers.push((format!("toeplitz-aes ({path})"), chunker));
+    }
     let mut group = criterion.benchmark_group("bytes");
     group.throughput(Throughput::Bytes(noise.len() as u64));
-    group.bench_function("cut 64 MiB by fastcdc", |bencher| {
+    for (name, chunker) in chunkers {
+        group.bench_function(format!("cut 64 MiB by {name}"), |bencher| {
+            bencher.iter(|| {
+                let mut rest = noise.as_slice();
+                let mut chunks = 0;
+                while !rest.is_empty() {
+                    rest = &rest[chunker.cut(rest)..];
+                    chunks += 1;
+                }
+                chunks
+            });
+        });
+    }
+    let chunker = Chunker::toeplitz_aes(SIZES, &secret);
+    let (chunker, run) = (&chunker, noise.as_slice());
+    group.bench_function("cut 64 MiB by toeplitz-aes on two threads", |bencher| {
         bencher.iter(|| {
-            let mut rest = noise.as_slice();
-            let mut chunks = 0;
-            while !rest.is_empty() {
-                let window = &rest[..rest.len().min(SIZES.maximum)];
-                rest = &rest[chunker.cut(window)..];
-                chunks += 1;
-            }
-            chunks
+            let guesses: Vec<_> = thread::scope(|scope| {
+                let cut = |segment| scope.spawn(move || guess(chunker, run, segment));
+                let started: Vec<_> = split(run.len(), 2).map(cut).collect();
+                let guesses = started.into_iter().map(|thread| thread.join().unwrap());
+                guesses.collect()
+            });
+            join(chunker, run, run.len(), &guesses).len()
         });
     });
     for (name, length) in [("1 MiB", 1_usize << 20), ("8 KiB", 8 << 10)] {

@@ -1,5 +1,7 @@
-//! What does not fit into memory and outlives nothing: temporary folders, and
-//! an ordered map that spills into one.
+//! What does not fit into memory and outlives nothing: temporary folders, an
+//! ordered map that spills into one, and records that are sorted there.
+
+pub mod runs;
 
 use std::collections::{BTreeMap, btree_map};
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -55,10 +57,10 @@ struct Spilled {
 }
 
 /// Memory that an item in the map takes besides its bytes, roughly.
-const ITEM_OVERHEAD_BYTES: usize = 64;
+const ITEM_OVERHEAD_BYTES: usize = 96;
 /// Memory of a spilled map: two write buffers of this size and a cache.
-const WRITE_BUFFER_BYTES: usize = 4 << 20;
-const BLOCK_CACHE_BYTES: usize = 4 << 20;
+const WRITE_BUFFER_BYTES: usize = 2 << 20;
+const BLOCK_CACHE_BYTES: usize = 2 << 20;
 
 impl ScratchMap {
     /// Makes an empty map that spills into a folder of its own below `parent` when its items

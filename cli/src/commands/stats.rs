@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use clap::Args;
-use larder_engine::stats::{Stats, stats};
+use larder_engine::stats::{History, Stats, stats};
 
 use crate::args::FilterArgs;
 use crate::context::Context;
@@ -13,11 +13,21 @@ use crate::{output, render};
 /// Count what the repository holds
 ///
 /// Snapshots and their files are those that the filter lets through; chunks, packs and objects are
-/// those of the whole repository.
+/// those of the whole repository. Compression is what packs save of the chunks in them,
+/// deduplication what chunks save of all files of all snapshots.
 ///
-/// Example: larder stats --host desk
+/// With --history every snapshot is walked, and listed with what it let the repository grow by, and
+/// with what forgetting it alone would free. What is stored is estimated: each chunk counts for its
+/// share of its pack.
+///
+/// Examples: larder stats --host desk
+///           larder stats --history
 #[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
 pub struct StatsArgs {
+    /// Say for each snapshot what it brought and what it alone needs
+    #[arg(long)]
+    history: bool,
     #[command(flatten)]
     filter: FilterArgs,
 }
@@ -28,16 +38,26 @@ pub struct StatsArgs {
 /// What the engine answers.
 pub fn run(context: &Context, args: &StatsArgs) -> anyhow::Result<Exit> {
     let repository = context.open()?;
-    let stats = stats(&repository, &args.filter.filter())?;
+    let reporter = context.reporter();
+    let filter = args.filter.filter();
+    let result = stats(
+        &repository,
+        &filter,
+        args.history,
+        &reporter,
+        context.cancel(),
+    );
+    reporter.finish();
+    let stats = result?;
     if context.json() {
         output::json(&stats)?;
     } else {
-        output::line(&text(&stats))?;
+        output::line(&text(&stats, args.filter.is_narrowed()))?;
     }
     Ok(Exit::Success)
 }
 
-fn text(stats: &Stats) -> String {
+fn text(stats: &Stats, is_narrowed: bool) -> String {
     let mut text = String::new();
     let mut line = |name: &str, value: String| {
         let _ = writeln!(text, "{name:<24}{value}");
@@ -52,6 +72,7 @@ fn text(stats: &Stats) -> String {
         render::size(stats.chunk_bytes)
     );
     line("distinct chunks", chunks);
+    line("cut by", render::printable(stats.chunker.as_bytes()));
     let packs = format!("{}, {}", count(stats.packs), render::size(stats.pack_bytes));
     line("packs", packs);
     let objects = format!(
@@ -61,11 +82,40 @@ fn text(stats: &Stats) -> String {
     );
     line("all objects", objects);
     line("compression", ratio(stats.chunk_bytes, stats.pack_bytes));
-    line(
-        "deduplication",
-        ratio(stats.restore_bytes, stats.chunk_bytes),
-    );
+    // Some of the snapshots beside all of the chunks would be no ratio of anything.
+    if !is_narrowed {
+        let ratio = ratio(stats.restore_bytes, stats.chunk_bytes);
+        line("deduplication", ratio);
+    }
+    if let Some(history) = &stats.history {
+        line(
+            "needed of the packs",
+            render::size(history.needed_stored_bytes),
+        );
+        text.push_str(&history_text(history));
+    }
     text.trim_end().to_owned()
+}
+
+/// Lists the snapshots, the oldest first.
+fn history_text(history: &History) -> String {
+    let mut text = format!(
+        "\n{:<10}{:<22}{:>14}{:>14}{:>14}{:>14}\n",
+        "snapshot", "time", "restored", "added", "stored for it", "freed alone"
+    );
+    for snapshot in &history.snapshots {
+        let _ = writeln!(
+            text,
+            "{:<10}{:<22}{:>14}{:>14}{:>14}{:>14}",
+            snapshot.id.get(..8).unwrap_or_default(),
+            snapshot.time.get(..19).unwrap_or(&snapshot.time),
+            render::size(snapshot.restore_bytes),
+            render::size(snapshot.added_bytes),
+            render::size(snapshot.added_stored_bytes),
+            render::size(snapshot.unique_stored_bytes),
+        );
+    }
+    text
 }
 
 /// Shows how much smaller something became.
@@ -78,6 +128,8 @@ fn ratio(before: u64, after: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use larder_engine::stats::SnapshotStats;
+
     use super::*;
 
     #[test]
@@ -86,14 +138,36 @@ mod tests {
             snapshots: 2,
             entries: 1200,
             restore_bytes: 8 << 30,
+            chunker: "fastcdc-v2020".to_owned(),
             chunks: 1000,
             chunk_bytes: 4 << 30,
             packs: 64,
             pack_bytes: 1 << 30,
             objects: 70,
             stored_bytes: 1 << 30,
+            history: None,
         };
-        let text = text(&stats);
+        let with_history = Stats {
+            history: Some(History {
+                needed_stored_bytes: 5 << 20,
+                snapshots: vec![SnapshotStats {
+                    id: "0123456789abcdef".to_owned(),
+                    time: "2026-11-01T03:00:00.5Z".to_owned(),
+                    host: "desk".to_owned(),
+                    restore_bytes: 4 << 20,
+                    unique_bytes: 3 << 20,
+                    unique_stored_bytes: 1 << 20,
+                    added_bytes: 2 << 20,
+                    added_stored_bytes: 3 << 10,
+                }],
+            }),
+            ..stats.clone()
+        };
+        let shown = text(&with_history, false);
+        let line = "01234567  2026-11-01T03:00:00        4.000 MiB     2.000 MiB     3.000 KiB     1.000 MiB";
+        assert!(shown.ends_with(line), "{shown}");
+        assert!(!text(&stats, true).contains("deduplication"));
+        let text = text(&stats, false);
         assert!(text.contains("entries in them         1,200\n"), "{text}");
         assert!(
             text.contains("compression             4.00 : 1\n"),

@@ -1,0 +1,295 @@
+//! Finding out what is needed, where it is, and which place of it is kept.
+//!
+//! The index is read from end to end beside the sorted marks: once, or twice where chunks have several
+//! places as good as each other.
+
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use larder_format::cell::CellKind;
+use larder_format::ids::{ChunkPrefix, ObjectId};
+
+use super::facts::Facts;
+use super::inventory::{Inventory, Packs};
+use super::plan::{PlannedPack, SegmentUse, Standing, Survey};
+use crate::error::{EngineError, Result};
+use crate::index::Place;
+use crate::mark::{NEEDED, Needed, who_needs};
+use crate::protocol::{Kept, is_committed};
+use crate::repository::Repository;
+use crate::scratch::runs::{Sorted, Sorter};
+
+/// Memory of the chunks that are to be copied, before they go to disk.
+const COPIED_BYTES: usize = 32 << 20;
+/// Bytes of a record of a chunk that is to be copied: the position of its pack in the plan,
+/// big-endian, and its prefix.
+pub(super) const COPIED: usize = 4 + ChunkPrefix::SIZE;
+
+/// What was found out.
+pub(super) struct Found {
+    pub inventory: Inventory,
+    /// Which condemned packs must stay, if a round waits for its state.
+    pub kept: Kept<ObjectId>,
+}
+
+/// Reads the listing and the index against the marks.
+///
+/// # Errors
+/// `Damaged`, with the snapshot and path, for a needed chunk that is nowhere.
+pub(super) fn survey(
+    repository: &Arc<Repository>,
+    facts: &Facts,
+    marks: &Needed,
+    suspects: &BTreeSet<ObjectId>,
+) -> Result<Found> {
+    let collection = facts.collection();
+    let mut inventory = Inventory::read(repository, collection, suspects)?;
+    let mut kept = Kept {
+        rescued: BTreeSet::new(),
+        is_unresolved: false,
+    };
+    let packs = &mut inventory.packs;
+    let mut missing = None;
+    let mut has_choices = false;
+    let mut having = Vec::new();
+    marks.join(repository.index(), |prefix, places, records| {
+        for place in places {
+            if let Some(row) = packs
+                .number(&place.pack)
+                .and_then(|number| packs.get_mut(number))
+            {
+                row.usage.plain += u64::from(place.length);
+            }
+        }
+        if records.is_empty() {
+            return Ok(());
+        }
+        let mut is_anywhere = false;
+        for group in groups(places) {
+            having.clear();
+            having.extend(
+                group
+                    .iter()
+                    .filter(|place| exists(packs, place))
+                    .map(|place| place.pack),
+            );
+            kept.need(&having, collection);
+            match best(packs, group) {
+                Best::None => continue,
+                Best::One(number, length) => {
+                    if let Some(row) = packs.get_mut(number) {
+                        row.sole += length;
+                        row.usage.kept += length;
+                    }
+                }
+                Best::Several => has_choices = true,
+            }
+            is_anywhere = true;
+        }
+        if !is_anywhere {
+            missing.get_or_insert(*prefix);
+        }
+        Ok(())
+    })?;
+    if let Some(prefix) = missing {
+        return Err(nowhere(repository, facts, &prefix));
+    }
+    if has_choices {
+        marks.join(repository.index(), |_, places, records| {
+            for group in groups(places).filter(|_| !records.is_empty()) {
+                if let (Best::Several, Some((number, length))) =
+                    (best(packs, group), choose(packs, group))
+                    && let Some(row) = packs.get_mut(number)
+                {
+                    row.usage.kept += length;
+                }
+            }
+            Ok(())
+        })?;
+    }
+    Ok(Found { inventory, kept })
+}
+
+impl Found {
+    /// Says what a plan is made from.
+    pub(super) fn survey(&self, repository: &Repository, facts: &Facts) -> Result<Survey> {
+        let collection = facts.collection();
+        let out = collection.unusable_packs();
+        let orphans = self
+            .inventory
+            .unnamed
+            .iter()
+            .filter(|(id, _)| !out.contains(id));
+        let live = facts.live();
+        let let_go = |kind: CellKind, is_live: bool| !is_committed(kind) || !is_live;
+        let dead = facts
+            .cells
+            .iter()
+            .filter(|cell| let_go(cell.kind, live.contains(&cell.id)));
+        let mut segments = Vec::new();
+        for id in &collection.state.segments {
+            let (mut packs, mut deleted_packs) = (0, 0);
+            for pack in repository.index().segment_packs(id)? {
+                packs += 1;
+                deleted_packs += u64::from(collection.state.deleted.contains(&pack));
+            }
+            segments.push(SegmentUse {
+                id: *id,
+                size: self.inventory.segments.get(id).copied().unwrap_or(u64::MAX),
+                packs,
+                deleted_packs,
+            });
+        }
+        let records = self.inventory.sessions.len() + self.inventory.ends.len();
+        Ok(Survey {
+            packs: self.inventory.packs.existing().copied().collect(),
+            orphans: orphans.map(|(id, size)| (*id, *size)).collect(),
+            segments,
+            pending: self.pending(&out),
+            dead_cells: dead.count() as u64,
+            ended_sessions: records.saturating_sub(facts.open.len()) as u64,
+            sound_suspects: 0,
+        })
+    }
+
+    /// Counts the packs that are there and that nobody may use any more, and their bytes.
+    fn pending(&self, out: &BTreeSet<ObjectId>) -> (u64, u64) {
+        let named = self.inventory.packs.existing();
+        let named = named.filter(|pack| pack.kept == 0 && out.contains(&pack.id));
+        let unnamed = self
+            .inventory
+            .unnamed
+            .iter()
+            .filter(|(id, _)| out.contains(id));
+        let sizes = named
+            .map(|pack| pack.size)
+            .chain(unnamed.map(|(_, size)| *size));
+        sizes.fold((0, 0), |(count, bytes), size| (count + 1, bytes + size))
+    }
+
+    /// Gives the chunks that are to be copied out of packs, in the order of the packs.
+    pub(super) fn copied(
+        &self,
+        repository: &Repository,
+        marks: &Needed,
+        plan: &[PlannedPack],
+    ) -> Result<Sorted<COPIED>> {
+        let packs = &self.inventory.packs;
+        let mut positions = std::collections::HashMap::new();
+        for (position, pack) in (0_u32..).zip(plan) {
+            if let Some(number) = packs.number(&pack.id) {
+                positions.insert(number, position);
+            }
+        }
+        let mut sorter = Sorter::new(repository.cache_dir(), COPIED_BYTES);
+        marks.join(repository.index(), |prefix, places, records| {
+            for group in groups(places).filter(|_| !records.is_empty()) {
+                let Some((number, _)) = choose(packs, group) else {
+                    continue;
+                };
+                if let Some(position) = positions.get(&number) {
+                    sorter.push(copied(*position, prefix))?;
+                }
+            }
+            Ok(())
+        })?;
+        Ok(sorter.finish()?)
+    }
+}
+
+fn copied(position: u32, prefix: &ChunkPrefix) -> [u8; COPIED] {
+    let mut record = [0; COPIED];
+    let whole = position.to_be_bytes().into_iter().chain(prefix.0);
+    for (to, from) in record.iter_mut().zip(whole) {
+        *to = from;
+    }
+    record
+}
+
+/// Says who needs a chunk that has no place.
+fn nowhere(repository: &Arc<Repository>, facts: &Facts, prefix: &ChunkPrefix) -> EngineError {
+    let who = who_needs(repository, &facts.roots(), prefix);
+    let who = who.unwrap_or_else(|| "a snapshot".to_owned());
+    EngineError::Damaged {
+        object: format!("the chunk {prefix}"),
+        why: format!(
+            "no pack that is there holds it, and it is needed (by {who}); nothing was deleted"
+        ),
+    }
+}
+
+/// Splits the places of a prefix by what can tell chunks apart that share it.
+fn groups(places: &[Place]) -> impl Iterator<Item = &[Place]> {
+    // Nearly always there is one. Places are sorted by pack, so others are found one by one.
+    let is_one = places.windows(2).all(|pair| match pair {
+        [a, b] => is_same(a, b),
+        _ => true,
+    });
+    let size = if is_one { places.len().max(1) } else { 1 };
+    places.chunks(size)
+}
+
+fn is_same(a: &Place, b: &Place) -> bool {
+    (a.pack_kind, a.length) == (b.pack_kind, b.length)
+}
+
+fn exists(packs: &Packs, place: &Place) -> bool {
+    packs.find(&place.pack).is_some_and(|row| row.exists)
+}
+
+/// How many places of a chunk are as good as its best one.
+enum Best {
+    None,
+    /// One, in the pack of this number, of so many bytes.
+    One(usize, u64),
+    Several,
+}
+
+fn best(packs: &Packs, group: &[Place]) -> Best {
+    let mut found = Best::None;
+    let mut found_standing = Standing::Deleted;
+    for place in group {
+        let Some(number) = packs.number(&place.pack) else {
+            continue;
+        };
+        let Some(row) = packs.get(number).filter(|row| row.exists) else {
+            continue;
+        };
+        let standing = row.usage.standing;
+        if matches!(found, Best::None) || standing < found_standing {
+            found = Best::One(number, place.length.into());
+            found_standing = standing;
+        } else if standing == found_standing {
+            found = Best::Several;
+        }
+    }
+    found
+}
+
+/// Chooses the place of a chunk that is kept: in a pack that stays in any case, and the same one for
+/// chunks that two sessions brought together.
+fn choose(packs: &Packs, group: &[Place]) -> Option<(usize, u64)> {
+    let candidates = group.iter().filter_map(|place| {
+        let number = packs.number(&place.pack)?;
+        let row = packs.get(number).filter(|row| row.exists)?;
+        let is_half_needed = row.sole * 2 >= row.usage.plain;
+        let rank = (Reverse(is_half_needed), Reverse(row.sole > 0), number);
+        Some((
+            (row.usage.standing, rank),
+            (number, u64::from(place.length)),
+        ))
+    });
+    candidates.min().map(|(_, chosen)| chosen)
+}
+
+/// Gives the pack's position and the prefix of a record.
+pub(super) fn split(record: &[u8; COPIED]) -> Option<(u32, ChunkPrefix)> {
+    let (position, prefix) = record.split_first_chunk()?;
+    Some((
+        u32::from_be_bytes(*position),
+        ChunkPrefix::from_slice(prefix)?,
+    ))
+}
+
+const _: () = assert!(NEEDED == ChunkPrefix::SIZE);

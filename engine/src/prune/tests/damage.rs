@@ -1,0 +1,155 @@
+//! A prune beside damage: it loses nothing more, and says what it found.
+
+use larder_format::names::Name;
+
+use super::world::{World, dying, noise, objects, open, options, run};
+use super::*;
+use crate::storage::faulty::When;
+
+fn packs(world: &World) -> Vec<String> {
+    let objects = world.objects();
+    objects
+        .into_keys()
+        .filter(|name| matches!(names::parse(name), Some(Name::Pack(_))))
+        .collect()
+}
+
+#[test]
+fn nothing_is_deleted_while_something_needed_is_missing() {
+    let mut world = World::new();
+    world.write("a", &noise(1, 9000));
+    world.back_up();
+    world.write("b", &noise(2, 9000));
+    let id = world.back_up();
+    world.forget(0);
+    for name in packs(&world) {
+        let bytes = world.storage.get(&name, u64::MAX).unwrap();
+        world.storage.delete(&name).unwrap();
+        let before = world.objects();
+        let outcome = run(&world.storage, &options());
+        // What only the forgotten snapshot needed may be missing.
+        if let Err(error) = outcome {
+            let text = error.to_string();
+            assert!(text.contains(&id.snapshot_name()), "{text}");
+            assert!(
+                text.contains(&world.source.path().display().to_string()),
+                "{text}"
+            );
+            assert!(world.objects() == before);
+        }
+        world.storage.put(&name, bytes).unwrap();
+        world.verify();
+    }
+}
+
+#[test]
+fn a_damaged_pack_is_not_repacked_and_stays() {
+    let mut world = World::new();
+    for number in 0..8 {
+        world.write(&format!("f{number}"), &noise(number, 3000));
+    }
+    world.back_up();
+    for number in 1..8 {
+        world.remove(&format!("f{number}"));
+    }
+    world.back_up();
+    world.forget(0);
+    let names = packs(&world);
+    let data = |name: &&String| world.objects()[*name][9] == 3;
+    let name = names.iter().find(data).unwrap();
+    let whole = world.objects()[name].clone();
+    let mut bytes = whole.to_vec();
+    // In the padding, so that what is needed can still be read.
+    let at = bytes.len() - 600;
+    bytes[at] ^= 1;
+    world.storage.put(name, bytes.into()).unwrap();
+    let report = run(&world.storage, &options()).unwrap();
+    assert_eq!(report.packs_repacked, 0);
+    assert!(world.objects().contains_key(name));
+    let repository = world.open();
+    let view = view::read(&repository, false, None).unwrap();
+    assert_eq!(view.snapshots().count(), 1);
+    let round = view::read_record::<larder_format::collector::Round>(&repository, &Name::Round(1));
+    assert_eq!(round.unwrap().suspect_packs.len(), 1);
+    let suspects = |world: &World| {
+        let view = view::read(&world.open(), false, None).unwrap();
+        view.collection.state.suspects.len()
+    };
+    assert_eq!(suspects(&world), 1);
+    // Later runs suspect it until it reads whole again; then it is repacked like any other.
+    run(&world.storage, &options()).unwrap();
+    assert_eq!(suspects(&world), 1);
+    let damaged = world.copy();
+    world.storage.put(name, whole).unwrap();
+    let report = run(&world.storage, &options()).unwrap();
+    assert_eq!((report.plan.clear_suspects, report.packs_repacked), (1, 1));
+    assert_eq!(suspects(&world), 0);
+    assert!(!world.objects().contains_key(name));
+    world.verify();
+    // Or a backup that reads the source saves what the pack holds elsewhere, and it goes.
+    let mut other = world.aside(damaged);
+    other.back_up();
+    run(&other.storage, &options()).unwrap();
+    assert_eq!(suspects(&other), 0);
+    assert!(!other.objects().contains_key(name));
+    other.verify();
+}
+
+#[test]
+fn a_deleted_pack_that_became_the_only_place_stays_and_is_copied() {
+    let mut world = World::new();
+    world.write("a", &noise(1, 20_000));
+    let base = world.copy();
+    world.back_up();
+    // The same once more, by a session that saw nothing of the first: one of both sides goes.
+    let mut other = world.aside(base);
+    other.back_up();
+    world.join(&other);
+    let both = world.objects();
+    // The run dies as soon as its state is there: everything is still in place.
+    let mut at = 1;
+    let storage = loop {
+        let storage = world.copy();
+        let mortal: Arc<dyn Storage> = dying(Arc::clone(&storage), at, When::After);
+        assert!(run(&mortal, &options()).is_err());
+        if objects(storage.as_ref()).contains_key(&names::state(1)) {
+            break storage;
+        }
+        at += 1;
+    };
+    let repository = open(&storage);
+    let view = view::read(&repository, false, None).unwrap();
+    let deleted = view.collection.state.deleted;
+    // Now the packs that were to stay are lost.
+    let mut lost = 0;
+    for name in both.keys() {
+        if let Some(Name::Pack(id)) = names::parse(name)
+            && !deleted.contains(&id)
+        {
+            storage.delete(name).unwrap();
+            lost += 1;
+        }
+    }
+    assert!(lost > 0 && !deleted.is_empty());
+    let report = run(&storage, &options()).unwrap();
+    assert!(
+        report
+            .warnings
+            .iter()
+            .any(|text| text.contains("only place left"))
+    );
+    assert!(
+        report
+            .plan
+            .repack
+            .iter()
+            .any(|pack| pack.why == Why::NeededAgain)
+    );
+    world.verify_contents(&storage);
+    // From here on the copies serve, and the deleted packs go after all.
+    run(&storage, &options()).unwrap();
+    for id in &deleted {
+        assert!(storage.size(&names::pack(id)).is_err());
+    }
+    world.verify_contents(&storage);
+}
