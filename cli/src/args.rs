@@ -105,7 +105,14 @@ pub enum Command {
     Dump(commands::dump::DumpArgs),
     Restore(Box<commands::restore::RestoreArgs>),
     Check(commands::check::CheckArgs),
+    Prune(commands::prune::PruneArgs),
     Stats(commands::stats::StatsArgs),
+    Forget(Box<commands::forget::ForgetArgs>),
+    Undelete(commands::rewrite::UndeleteArgs),
+    Rewrite(Box<commands::rewrite::RewriteArgs>),
+    Tag(commands::amend::TagArgs),
+    Pin(commands::amend::PinArgs),
+    Unpin(commands::amend::UnpinArgs),
     Key(commands::key::KeyArgs),
     Cache(commands::cache::CacheArgs),
     Cat(commands::cat::CatArgs),
@@ -144,6 +151,12 @@ pub struct FilterArgs {
 }
 
 impl FilterArgs {
+    /// Tells whether there is any condition.
+    #[must_use]
+    pub fn is_narrowed(&self) -> bool {
+        !(self.host.is_empty() && self.tag.is_empty() && self.path.is_empty())
+    }
+
     /// Gives the filter as the engine takes it.
     #[must_use]
     pub fn filter(&self) -> Filter {
@@ -188,8 +201,15 @@ mod tests {
             "larder backup /a --compression 20",
             "larder find",
             "larder check --read-data=0/3",
+            "larder prune --max-unused 101%",
             "larder key add --new-key-file a --new-password-file b",
             "larder ls latest -l -0",
+            "larder forget latest --keep-last 3",
+            "larder tag latest",
+            "larder tag latest --set a --add b",
+            "larder pin",
+            "larder rewrite latest",
+            "larder rewrite --exclude",
         ] {
             assert!(
                 Arguments::try_parse_from(line.split(' ')).is_err(),

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use jiff::Zoned;
 use larder_engine::cancel::Cancel;
-use larder_engine::repository::{OpenOptions, Repository};
-use larder_engine::snapshots::{self, Filter, SnapshotInfo, Spec};
+use larder_engine::repository::{OpenOptions, Repository, default_state_dir};
+use larder_engine::snapshots::{self, Filter, SnapshotInfo, Spec, Which};
 
 use crate::args::{Command, Globals};
 use crate::interrupt::Interrupt;
@@ -96,6 +96,7 @@ impl Context {
     pub fn open_options(&self) -> OpenOptions {
         OpenOptions {
             cache_dir: self.cache_dir(),
+            state_dir: default_state_dir(),
             threads: self.globals.threads.or(self.settings.threads).unwrap_or(0),
             ..OpenOptions::default()
         }
@@ -140,6 +141,21 @@ impl Context {
 /// `Request`, with what is wrong and an example.
 pub fn parse_spec(text: &std::ffi::OsStr) -> anyhow::Result<Spec> {
     Ok(Spec::parse(text, &Zoned::now())?)
+}
+
+/// Parses how a person names a whole snapshot, without a path in it.
+///
+/// # Errors
+/// `Request`, with what is wrong and an example.
+pub fn parse_whole(text: &std::ffi::OsStr) -> anyhow::Result<Which> {
+    let spec = parse_spec(text)?;
+    if spec.path.is_some() {
+        bail!(
+            "'{}' names a path in a snapshot; leave the path away",
+            text.display()
+        );
+    }
+    Ok(spec.which)
 }
 
 /// Finds the snapshot that is meant, and the path in it.

@@ -43,6 +43,8 @@ pub struct Settings {
     pub progress: Option<bool>,
     /// Defaults of `larder backup`.
     pub backup: BackupSettings,
+    /// Defaults of `larder forget`.
+    pub forget: ForgetSettings,
 }
 
 /// Defaults of `larder backup`.
@@ -89,6 +91,48 @@ pub struct BackupSettings {
     pub solid: Option<bool>,
     /// Time between checkpoints.
     pub checkpoint_interval: Option<String>,
+}
+
+/// Defaults of `larder forget`; counts of -1 keep all.
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
+pub struct ForgetSettings {
+    /// The newest snapshots.
+    pub keep_last: Option<i64>,
+    /// The newest of each hour.
+    pub keep_hourly: Option<i64>,
+    /// The newest of each day.
+    pub keep_daily: Option<i64>,
+    /// The newest of each week.
+    pub keep_weekly: Option<i64>,
+    /// The newest of each month.
+    pub keep_monthly: Option<i64>,
+    /// The newest of each quarter.
+    pub keep_quarterly: Option<i64>,
+    /// The newest of each year.
+    pub keep_yearly: Option<i64>,
+    /// All that are so near to the newest.
+    pub keep_within: Option<String>,
+    /// Of those, the newest of each hour.
+    pub keep_within_hourly: Option<String>,
+    /// Of those, the newest of each day.
+    pub keep_within_daily: Option<String>,
+    /// Of those, the newest of each week.
+    pub keep_within_weekly: Option<String>,
+    /// Of those, the newest of each month.
+    pub keep_within_monthly: Option<String>,
+    /// Of those, the newest of each quarter.
+    pub keep_within_quarterly: Option<String>,
+    /// Of those, the newest of each year.
+    pub keep_within_yearly: Option<String>,
+    /// What has all tags of one of these lists.
+    pub keep_tag: Vec<String>,
+    /// What is younger.
+    pub keep_minimum_age: Option<String>,
+    /// What makes snapshots one group.
+    pub group_by: Option<String>,
+    /// The zone of days and hours.
+    pub time_zone: Option<String>,
 }
 
 /// Text that is never shown and is wiped when it is dropped.

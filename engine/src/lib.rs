@@ -4,25 +4,32 @@
 //! `storage` is the only place that touches the repository's bytes and the only one that knows an
 //! async runtime; `source` and `target` are the only places that touch the user's files.
 
+pub mod amend;
 pub mod backup;
 pub mod browse;
 pub mod budget;
 pub mod cancel;
+mod carry;
 pub mod check;
-pub mod chunker;
 pub mod chunks;
 pub mod clock;
 pub mod collection;
 pub mod error;
+pub mod forget;
 pub mod index;
 pub mod inspect;
 pub mod keys;
+pub mod mark;
+mod memory;
 pub mod packer;
 pub mod progress;
 pub mod protocol;
+pub mod prune;
 pub mod random;
 pub mod repository;
 pub mod restore;
+pub mod retention;
+pub mod rewrite;
 pub mod salvage;
 pub mod scratch;
 pub mod session;
@@ -36,5 +43,7 @@ mod sync;
 pub mod target;
 pub mod view;
 
+/// Where runs of bytes are cut into chunks.
+pub use larder_chunker as chunker;
 /// The repository format, for those who show what it holds.
 pub use larder_format as format;

@@ -1,5 +1,6 @@
 //! The commands, one a file.
 
+pub mod amend;
 pub mod backup;
 pub mod cache;
 pub mod cat;
@@ -8,11 +9,14 @@ pub mod completions;
 pub mod diff;
 pub mod dump;
 pub mod find;
+pub mod forget;
 pub mod init;
 pub mod key;
 pub mod ls;
 pub mod man;
+pub mod prune;
 pub mod restore;
+pub mod rewrite;
 pub mod snapshots;
 pub mod stats;
 mod version;
@@ -36,7 +40,14 @@ pub fn run(context: &Context, command: Command) -> anyhow::Result<Exit> {
         Command::Dump(args) => dump::run(context, &args),
         Command::Restore(args) => restore::run(context, &args),
         Command::Check(args) => check::run(context, &args),
+        Command::Prune(args) => prune::run(context, &args),
         Command::Stats(args) => stats::run(context, &args),
+        Command::Forget(args) => forget::run(context, &args),
+        Command::Undelete(args) => rewrite::undelete(context, &args),
+        Command::Rewrite(args) => rewrite::rewrite(context, &args),
+        Command::Tag(args) => amend::tag(context, &args),
+        Command::Pin(args) => amend::pin(context, &args),
+        Command::Unpin(args) => amend::unpin(context, &args),
         Command::Key(args) => key::run(context, &args),
         Command::Cache(args) => cache::run(context, &args),
         Command::Cat(args) => cat::run(context, &args),
