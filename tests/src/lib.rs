@@ -1,1 +1,3 @@
-//! Larder.
+//! The model of the collection protocol, for the tests and for longer explorations.
+
+pub mod collection;

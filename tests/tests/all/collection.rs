@@ -1,0 +1,143 @@
+//! The collection protocol, explored: nothing is lost, and each rule is needed.
+
+use larder_engine::protocol::Rule;
+use larder_tests::collection::token::{
+    CAN_PUBLISH, HELPED, ONE_LOST, ONE_WINNER, TWO_CREATED, Token, TokenRule, WINNER_STAYS,
+};
+use larder_tests::collection::{DELETED, RESCUED, VOID, explore, settings};
+use stateright::{Checker, HasDiscoveries, Model};
+
+use crate::left_out::without;
+
+const THREADS: usize = 2;
+
+#[test]
+fn no_setting_loses_anything() {
+    let mut sum = 0;
+    for (name, setting) in settings::small() {
+        let found = explore(&setting, THREADS);
+        println!(
+            "{name}: {} states, depth {}, {:.1} s",
+            found.states, found.depth, found.seconds
+        );
+        assert_eq!(found.broken, [], "{name}");
+        assert_eq!(
+            found.happened,
+            [DELETED, RESCUED, VOID],
+            "{name} is vacuous"
+        );
+        sum += found.states;
+    }
+    println!("together {sum} states");
+}
+
+/// Every rule has a test here, or is known to be covered by others.
+macro_rules! needed {
+    ($($name:ident: $rule:ident,)*) => {
+        const TESTED: &[Rule] = &[$(Rule::$rule),*];
+        $(#[test] fn $name() {
+            is_needed(Rule::$rule, concat!(module_path!(), "::", stringify!($name)));
+        })*
+    };
+}
+
+needed! {
+    without_registering_anew: RegisterAnew,
+    without_a_look_after_the_commit: LookAfterCommit,
+    without_registering_first: RegisterFirst,
+    without_avoiding_condemned_packs: AvoidCondemned,
+    without_avoiding_deleted_packs: AvoidDeleted,
+    without_seeing_the_base_live: SeeBaseLive,
+    without_only_commits_superseding: CommitSupersedes,
+    without_looking_up_again: LookUpAgain,
+    without_the_cell_coming_last: CellLast,
+    without_cells_created_if_absent: CreateCell,
+    without_states_created_if_absent: CreateState,
+    without_rounds_created_if_absent: CreateRound,
+    without_listing_after_the_round: ListAfterRound,
+    without_waiting: Wait,
+    without_marking_again: MarkAgain,
+    without_cells_listed_first: CellsFirst,
+    without_keeping_bases: KeepBases,
+    without_rescuing: Rescue,
+    without_carrying_deleted_packs: CarryDeleted,
+    without_a_look_before_deleting: LookBeforeDelete,
+    without_condemning_orphans: CondemnOrphans,
+    without_merging_carefully: DropOnlyDeleted,
+    without_segments_being_named: SegmentsNamed,
+    without_the_dead_superseding_nothing: DeadSupersedeNot,
+    without_avoiding_suspects: AvoidSuspects,
+    without_carrying_suspects: CarrySuspects,
+    without_preferring_sound_packs: SoundFirst,
+    without_readers_listing_cells_first: ReadCellsFirst,
+}
+
+fn is_needed(rule: Rule, test: &str) {
+    without(rule, test, || {
+        let needs = settings::needs();
+        let (_, setting, promise) = needs.iter().find(|need| need.0 == rule).unwrap();
+        let found = explore(setting, THREADS);
+        let broken: Vec<&str> = found.broken.iter().map(|(name, _)| *name).collect();
+        assert!(
+            broken.contains(promise),
+            "{rule:?}: {broken:?} after {} states",
+            found.states
+        );
+    });
+}
+
+#[test]
+fn every_rule_is_tested_or_covered_by_others() {
+    for rule in Rule::ALL {
+        let is_tested = TESTED.contains(&rule);
+        assert_ne!(is_tested, settings::REDUNDANT.contains(&rule), "{rule:?}");
+    }
+}
+
+#[test]
+fn what_others_cover_loses_nothing_alone() {
+    let [rule] = settings::REDUNDANT;
+    let test = concat!(module_path!(), "::what_others_cover_loses_nothing_alone");
+    without(rule, test, || {
+        for (name, setting) in settings::small().into_iter().take(8) {
+            assert_eq!(explore(&setting, THREADS).broken, [], "{rule:?} in {name}");
+        }
+    });
+}
+
+#[test]
+fn one_token_orders_all_creates() {
+    for wants in [[0, 0, 1], [0, 0, 0]] {
+        let found = tokens(wants, None);
+        let mut expected = vec![ONE_LOST, HELPED];
+        expected.extend((wants[2] == 1).then_some(TWO_CREATED));
+        expected.sort_unstable();
+        assert_eq!(found, expected);
+    }
+}
+
+#[test]
+fn each_rule_of_the_token_is_needed() {
+    for (rule, promise) in [
+        (TokenRule::PublishFirst, ONE_WINNER),
+        (TokenRule::LookAfterToken, ONE_WINNER),
+        (TokenRule::RenameDecides, ONE_WINNER),
+        (TokenRule::StageFirst, CAN_PUBLISH),
+        (TokenRule::TokenNamesContent, ONE_WINNER),
+        (TokenRule::ReadBack, WINNER_STAYS),
+    ] {
+        let found = tokens([0, 0, 1], Some(rule));
+        assert!(found.contains(&promise), "{rule:?}: {found:?}");
+    }
+}
+
+fn tokens(wants: [u8; 3], without: Option<TokenRule>) -> Vec<&'static str> {
+    let checker = Token { wants, without }.checker();
+    let checker = checker
+        .finish_when(HasDiscoveries::AnyFailures)
+        .spawn_bfs()
+        .join();
+    let mut found: Vec<&str> = checker.discoveries().into_keys().collect();
+    found.sort_unstable();
+    found
+}
