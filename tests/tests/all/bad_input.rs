@@ -250,6 +250,46 @@ fn an_unknown_feature_is_named() {
 }
 
 #[test]
+fn an_unknown_chunker_is_refused_by_name_where_something_would_be_cut() {
+    let desk = Desk::new(Cache::Memory);
+    desk.write("file", &noise(1, 3000));
+    let storage = Arc::new(Faulty::new(Arc::new(ObjectStorage::memory())));
+    Repository::init_on(storage.as_ref(), &secret("one"), &init_options()).unwrap();
+    let repository = desk.open(&storage, "one").unwrap();
+    desk.back_up(&repository).unwrap();
+    let mut config = repository.config();
+    config.number += 1;
+    config.chunker.name = "guillotine".to_owned();
+    let object = config.seal(repository.keyring(), [7; 16]).unwrap();
+    storage
+        .create(&names::config(config.number), object.into())
+        .unwrap();
+
+    // Readers need no chunker.
+    let reader = desk.open(&storage, "one").unwrap();
+    let listed = snapshots(&reader);
+    assert!(desk.dump(&reader, &listed[0]).unwrap().len() > 3000);
+    let sessions = || {
+        let mut names = Vec::new();
+        storage
+            .list("sessions", &mut |object| {
+                names.push(object.name);
+                Ok(())
+            })
+            .unwrap();
+        names
+    };
+    let before = sessions();
+    let error = desk.back_up(&reader).unwrap_err();
+    assert!(
+        matches!(error, EngineError::Unsupported { .. })
+            && error.to_string().contains("guillotine"),
+        "{error}"
+    );
+    assert_eq!(sessions(), before, "nothing was announced");
+}
+
+#[test]
 fn a_full_storage_says_so_and_keeps_what_was_there() {
     let desk = Desk::new(Cache::Memory);
     for number in 0..60 {
@@ -357,6 +397,34 @@ fn a_full_disk_and_a_read_only_one_say_so() {
 }
 
 #[test]
+fn a_disk_without_a_byte_left_can_be_forgotten_in_and_pruned() {
+    let world = World::bare();
+    let Some(_disk) = Mounted::new(&world.path("repo"), "size=8m") else {
+        return;
+    };
+    world.ok(["init"]);
+    for number in 0..3 {
+        world.write("changes", noise(number, 700_000));
+        world.backup(&["--time", &format!("2026-01-0{}", number + 1)]);
+    }
+    world.restore("latest", "before");
+    // Names of this kind are no object's.
+    let filler = world.path("repo/a filler");
+    let mut file = fs::File::create(&filler).unwrap();
+    while std::io::Write::write_all(&mut file, &[1; 4096]).is_ok() {}
+    backup_of(&world, &world.source(), &["--force"])
+        .expect(1)
+        .says("free some space");
+    let before = world.pack_bytes();
+    world.ok(["forget", "--keep-last", "1"]);
+    world.ok(["prune", "--max-unused", "0"]);
+    assert!(world.pack_bytes() + 1_400_000 < before);
+    backup_of(&world, &world.source(), &["--force"]).expect(0);
+    assert_same(&world.path("before"), &world.restore("latest", "after"));
+    world.ok(["check", "--read-data"]);
+}
+
+#[test]
 fn a_damaged_snapshot_is_said_by_whoever_names_the_latest() {
     let world = with_a_snapshot();
     world.write("folder/later", "later");
@@ -411,4 +479,37 @@ fn a_cache_folder_that_cannot_be_used_costs_time_alone() {
         .arg(&file))
     .expect(0);
     assert!(shown.stderr.contains("temporary cache"), "{shown:?}");
+}
+
+#[test]
+fn a_repository_put_back_to_an_older_state_is_noticed_by_who_knew_the_newer_one() {
+    let world = with_a_snapshot();
+    let (repository, older) = (world.path("repo"), world.path("older"));
+    copy(&repository, &older);
+    world.write("more", "a second version");
+    let lost = world.backup(&[])["snapshot"].as_str().unwrap().to_owned();
+    fs::remove_dir_all(&repository).unwrap();
+    copy(&older, &repository);
+    // A cache may be deleted at any moment; what was seen is kept elsewhere.
+    world.ok(["cache", "clean"]);
+    let found = world.run(["check"]).expect(4);
+    assert!(found.stdout.contains("this machine saw it"), "{found:?}");
+    world.run(["prune"]).expect(1).says("--accept-rollback");
+    let next = backup_of(&world, &world.source(), &[]).expect(0);
+    let next = next.says("went back to an older state");
+    assert!(next.stderr.contains(&lost), "{next:?}");
+    // Whoever never saw the newer one cannot tell.
+    let stranger = run(world
+        .command()
+        .env("XDG_STATE_HOME", world.path("other"))
+        .arg("check"));
+    stranger.expect(0);
+    world.ok(["prune", "--accept-rollback"]);
+    world.run(["check", "--read-data"]).expect(0);
+    world.ok(["prune"]);
+}
+
+fn copy(from: &Path, to: &Path) {
+    let status = Command::new("cp").arg("-a").args([from, to]).status();
+    assert!(status.unwrap().success());
 }

@@ -142,6 +142,56 @@ fn a_source_that_cannot_be_read_ends_with_3_and_the_rest_is_kept() {
 }
 
 #[test]
+fn a_repository_is_cut_by_the_chunker_that_it_was_made_with() {
+    for (name, kept) in [
+        ("fastcdc", "fastcdc-v2020"),
+        ("toeplitz-aes", "toeplitz-aes"),
+    ] {
+        let world = World::bare();
+        world.ok(["init", "--chunker", name]);
+        assert_eq!(world.json(["cat", "config"])["chunker"]["name"], kept);
+        assert_eq!(world.json(["stats"])["chunker"], kept);
+        assert!(world.ok(["stats"]).contains(kept));
+
+        let mut content = noise(1, 12_000_000);
+        world.write("large", &content);
+        world.backup(&[]);
+        let added = |summary: &Value| summary["statistics"]["bytes_added"].as_u64().unwrap();
+        // Cut anew from start to end, the same chunks come out.
+        let summary = world.backup(&["--force"]);
+        assert_eq!(added(&summary), 0, "{name}: {summary}");
+        content.splice(1_000_000..1_000_000, noise(2, 1001));
+        world.write("large", &content);
+        let summary = world.backup(&[]);
+        // The chunk with the insertion, and what its other length may do to the next ones; and a
+        // tree of two nodes.
+        let added = added(&summary);
+        assert!((1001..6_000_000).contains(&added), "{name}: {summary}");
+        let target = world.restore("latest", "target");
+        assert_eq!(fs::read(target.join("large")).unwrap(), content, "{name}");
+        world.ok(["check", "--read-data"]);
+    }
+}
+
+#[test]
+fn a_new_repository_has_the_chunker_that_keeps_its_secret() {
+    let world = World::new();
+    let config = world.json(["cat", "config"]);
+    assert_eq!(config["chunker"]["name"], "toeplitz-aes");
+    assert_eq!(config["chunker"]["min_bytes"], 256 << 10);
+    assert_eq!(config["chunker"]["mean_bytes"], 1 << 20);
+    assert_eq!(config["chunker"]["max_bytes"], 4 << 20);
+}
+
+#[test]
+fn a_chunker_of_another_name_is_no_chunker() {
+    let world = World::bare();
+    let run = world.run(["init", "--chunker", "rabin"]).expect(1);
+    run.says("rabin").says("toeplitz-aes");
+    world.ok(["init"]);
+}
+
+#[test]
 fn a_listed_path_that_is_missing_ends_with_3() {
     let world = World::new();
     world.write("there", "x");
@@ -262,6 +312,7 @@ fn every_command_speaks_json() {
     for line in [
         &["find", "no such name"][..],
         &["snapshots", "--host", "none"],
+        &["snapshots", "--forgotten"],
     ] {
         assert_eq!(world.json(line), Value::Array(Vec::new()), "{line:?}");
     }
@@ -272,6 +323,7 @@ fn every_command_speaks_json() {
     let pack = pack.file_name().unwrap().to_str().unwrap();
     for line in [
         &["stats"][..],
+        &["stats", "--history"],
         &["version"],
         &["cat", "config"],
         &["cat", "snapshot", &id],
@@ -281,6 +333,9 @@ fn every_command_speaks_json() {
         &["key", "recovery", "--dry-run"],
         &["man", man.to_str().unwrap()],
         &["cache", "clean", "--dry-run"],
+        &["tag", "--add", "more", "latest"],
+        &["pin", "latest"],
+        &["unpin", "latest"],
     ] {
         assert!(world.json(line).is_object(), "{line:?}");
     }
@@ -293,6 +348,10 @@ fn every_command_speaks_json() {
         &["check"],
         &["check", "--read-data=50%"],
         &["diff", "latest~2", "latest~1"],
+        &["forget", "--keep-last", "1", "--dry-run"],
+        &["forget", "--keep-last", "9"],
+        &["prune", "--dry-run"],
+        &["prune"],
         &["backup", source],
     ] {
         let lines = world.lines(line);
@@ -606,4 +665,37 @@ fn files_below(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
     }
     files.sort();
     files
+}
+
+#[test]
+fn a_prune_says_what_it_would_free_and_then_frees_it() {
+    let world = filled();
+    let orphan = format!("packs/ab/{}", "ab".repeat(32));
+    let orphan = world.path("repo").join(orphan);
+    fs::create_dir_all(orphan.parent().unwrap()).unwrap();
+    fs::write(&orphan, noise(9, 20_480)).unwrap();
+    let prune = |arguments: &[&str]| {
+        let mut command = world.command();
+        run(command.arg("prune").args(arguments))
+    };
+    let shown = prune(&["--dry-run"]).expect(0).stdout;
+    assert!(
+        shown.contains("packs of no finished backup     1, 20.000 KiB"),
+        "{shown}"
+    );
+    assert!(
+        shown.ends_with("nothing was changed (dry run)\n"),
+        "{shown}"
+    );
+    assert!(orphan.exists());
+    let shown = prune(&[]).expect(0).stdout;
+    assert!(shown.contains("deleted 1 pack, 20.000 KiB"), "{shown}");
+    assert!(!orphan.exists());
+    assert_eq!(prune(&["-q"]).expect(0).stdout, "");
+    let mut check = world.command();
+    run(check.args(["check", "--read-data"])).expect(0);
+    // What this version does not know may need anything.
+    fs::create_dir(world.path("repo/parity")).unwrap();
+    fs::write(world.path("repo/parity/00"), "").unwrap();
+    prune(&[]).expect(1).says("parity/00");
 }

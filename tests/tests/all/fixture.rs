@@ -4,13 +4,17 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use larder_engine::backup::{BackupOptions, BackupReport, Compression, Selection, backup};
+use larder_engine::backup::{
+    BackupOptions, BackupReport, CheckpointRhythm, Compression, Selection, backup,
+};
 use larder_engine::browse;
 use larder_engine::cancel::Cancel;
 use larder_engine::chunker::ChunkSizes;
 use larder_engine::error::Result;
 use larder_engine::progress::{Progress, Silent};
-use larder_engine::repository::{Cache, InitOptions, KdfCost, OpenOptions, Repository, Secret};
+use larder_engine::repository::{
+    Cache, ChunkerKind, InitOptions, KdfCost, OpenOptions, Repository, Secret,
+};
 use larder_engine::snapshots::{Filter, SnapshotInfo, list};
 use larder_engine::storage::Storage;
 use zeroize::Zeroizing;
@@ -35,6 +39,7 @@ pub fn init_options() -> InitOptions {
         label: "first".to_owned(),
         kdf: KDF,
         reserve_bytes: 1000,
+        chunker: ChunkerKind::FastCdc,
         chunks: ChunkSizes {
             minimum: 256,
             mean: 1024,
@@ -48,6 +53,8 @@ pub struct Desk {
     folder: tempfile::TempDir,
     /// Where local indexes live.
     pub cache: Cache,
+    /// Whether everything is asked of the storage in a fixed order.
+    pub in_order: bool,
 }
 
 impl Desk {
@@ -58,7 +65,11 @@ impl Desk {
             .tempdir()
             .unwrap();
         fs::create_dir(folder.path().join("source")).unwrap();
-        Self { folder, cache }
+        Self {
+            folder,
+            cache,
+            in_order: false,
+        }
     }
 
     /// Gives a path in the folder.
@@ -79,9 +90,10 @@ impl Desk {
     ) -> Result<Arc<Repository>> {
         let options = OpenOptions {
             cache_dir: Some(self.path("cache")),
+            state_dir: None,
             threads: 1,
             cache: self.cache,
-            in_order: false,
+            in_order: self.in_order,
         };
         let storage: Arc<dyn Storage> = Arc::clone(storage) as _;
         Repository::open_on(storage, &secret(password), &options)
@@ -106,7 +118,7 @@ impl Desk {
             dry_run: false,
             compression: Compression::Auto,
             solid: true,
-            checkpoint_seconds: 300,
+            checkpoints: CheckpointRhythm::every_seconds(300),
         }
     }
 

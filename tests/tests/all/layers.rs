@@ -9,12 +9,14 @@ use serde_json::Value;
 use crate::source_text::{Source, root, sources};
 
 /// The folders of what users run, as opposed to tests and benchmarks.
-const SHIPPED: &[&str] = &["repo-format/src", "engine/src", "cli/src"];
+const SHIPPED: &[&str] = &["repo-format/src", "chunker/src", "engine/src", "cli/src"];
 
 /// Modules with `unsafe` in them, each reviewed, with a proof beside each block.
 const UNSAFE: &[&str] = &[
     // The allocator and panic handler of a program without std.
     "tests/no-std-probe/src/main",
+    // The vector instructions of the chunker `toeplitz-aes`.
+    "chunker/src/x86",
 ];
 
 /// The parts of the engine that touch the user's files.
@@ -26,7 +28,7 @@ const OWN_FILES: &[&str] = &[
     "engine/src/index",
     "engine/src/cache",
     "engine/src/scratch",
-    "engine/src/state",
+    "engine/src/memory",
 ];
 
 /// Words with another word in this project's vocabulary.
@@ -43,7 +45,8 @@ fn packages_depend_downwards_only() {
             .collect()
     };
     assert!(ours("larder-format").is_empty());
-    assert_eq!(ours("larder-engine"), ["larder-format"]);
+    assert!(ours("larder-chunker").is_empty());
+    assert_eq!(ours("larder-engine"), ["larder-chunker", "larder-format"]);
     assert_eq!(ours("larder"), ["larder-engine"]);
 }
 
@@ -80,6 +83,27 @@ fn the_format_stays_pure() {
     }
     // The closure was read at all.
     assert!(below.contains("zstd-sys"));
+}
+
+#[test]
+fn the_chunker_touches_nothing() {
+    let chunker = sources(&["chunker/src"]);
+    assert!(!chunker.is_empty());
+    let words = [
+        "fs",
+        "net",
+        "process",
+        "env",
+        "time",
+        "Instant",
+        "getrandom",
+    ];
+    assert_only_in(&chunker, &words, &[]);
+    let direct = &direct_dependencies()["larder-chunker"];
+    assert!(
+        direct.iter().eq(["aes", "fastcdc", "zeroize"]),
+        "{direct:?}"
+    );
 }
 
 #[test]
@@ -141,7 +165,7 @@ fn only_the_storage_folder_knows_the_runtime() {
 
 #[test]
 fn only_sources_and_targets_touch_the_users_files() {
-    let mut engine = sources(&["engine/src", "repo-format/src"]);
+    let mut engine = sources(&["engine/src", "chunker/src", "repo-format/src"]);
     engine.retain(|source| !is_test(source));
     let everywhere = [USER_FILES, OWN_FILES].concat();
     for source in engine
@@ -180,7 +204,15 @@ fn only_sources_and_targets_touch_the_users_files() {
 
 #[test]
 fn unsafe_code_stays_in_its_modules() {
-    let all = sources(&["repo-format", "engine", "cli", "tests", "benches", "fuzz"]);
+    let all = sources(&[
+        "repo-format",
+        "chunker",
+        "engine",
+        "cli",
+        "tests",
+        "benches",
+        "fuzz",
+    ]);
     assert_only_in(&all, &["unsafe"], UNSAFE);
 }
 

@@ -1,5 +1,6 @@
 //! The built program, run as a person runs it: its own home, repository and source in one folder.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -88,7 +89,12 @@ impl World {
 
     /// Gives the program with the world's repository and key.
     pub fn command(&self) -> Command {
-        let mut command = self.bare_command();
+        self.command_of(&program())
+    }
+
+    /// The same for another program, e.g. one that starts it.
+    pub fn command_of(&self, program: &Path) -> Command {
+        let mut command = self.bare_command_of(program);
         command.env("LARDER_KEY_FILE", self.path("key"));
         command
     }
@@ -141,6 +147,29 @@ impl World {
             target.as_os_str(),
         ]);
         target
+    }
+
+    /// Adds the sizes of all packs up.
+    pub fn pack_bytes(&self) -> u64 {
+        self.objects("packs").values().sum()
+    }
+
+    /// Gives the objects below a folder of the repository (all for none), with their sizes.
+    pub fn objects(&self, folder: &str) -> BTreeMap<PathBuf, u64> {
+        let mut found = BTreeMap::new();
+        let mut folders = vec![self.path("repo").join(folder)];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                let metadata = fs::metadata(&path).unwrap();
+                if metadata.is_dir() {
+                    folders.push(path);
+                } else {
+                    found.insert(path, metadata.len());
+                }
+            }
+        }
+        found
     }
 
     /// Lets everybody in, and hands all that is there over to a user without rights.

@@ -215,6 +215,7 @@ fn no_secret_shows_however_much_is_said() {
         &["-vvv", "cat", "config"],
         &["-vvv", "check"],
         &["-vvv", "stats"],
+        &["-vvv", "prune"],
     ] {
         larder(&world, &secret, arguments).expect(0);
     }
