@@ -9,6 +9,7 @@
 //!
 //! A reader cuts and hashes by itself; for the stretches of a long file it asks the workers (`wide`).
 
+mod feed;
 mod plan;
 mod read;
 mod run;
@@ -16,27 +17,22 @@ mod sources;
 #[cfg(test)]
 mod tests;
 mod wide;
+mod writer;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use larder_format::block;
-use larder_format::cell::{self, Cell, CellKind, Source};
-use larder_format::ids::{ObjectId, SessionId};
+use larder_format::cell::{Cell, CellKind};
 use larder_format::session::Base;
 
 use crate::cancel::Cancel;
-use crate::carry::{Carried, carry};
-use crate::clock;
 use crate::error::{EngineError, Result};
-use crate::packer::{Packer, PackerOptions};
-use crate::progress::{Progress, Silent};
-use crate::protocol::{Rule, keeps};
+use crate::progress::Progress;
 use crate::repository::Repository;
-use crate::session::{self, Author, Opened, Outcome};
 use crate::snapshots::{self, Statistics};
 use crate::view::{self, View};
+use writer::Writer;
 
 /// What is left out of a backup.
 #[derive(Debug, Clone, Default)]
@@ -194,6 +190,7 @@ pub fn backup(
     repository.check_write()?;
     // Before anything is announced: a chunker that this program lacks.
     repository.chunker()?;
+    refuse_time(options)?;
     for _ in 0..RUNS_MAX {
         let sources = sources::prepare(repository, options, progress)?;
         let before = view::read_cells(repository, None)?;
@@ -288,6 +285,18 @@ fn refuse_nothing(options: &BackupOptions, writer: &Writer<'_>) -> Result<()> {
     )))
 }
 
+/// Refuses a time that a cell cannot hold: nanoseconds since 1970 in 64 bits.
+fn refuse_time(options: &BackupOptions) -> Result<()> {
+    match options.time {
+        Some(time) if i64::try_from(time.as_nanosecond()).is_err() => {
+            Err(EngineError::Request(format!(
+                "a snapshot cannot have the time {time}; the first is in September 1677 and the last in April 2262"
+            )))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// What a backup compares with.
 #[derive(Default)]
 struct Previous {
@@ -347,283 +356,8 @@ impl Previous {
     }
 }
 
-/// One run's session, and what it has done so far.
-struct Writer<'a> {
-    repository: &'a Arc<Repository>,
-    options: &'a BackupOptions,
-    previous: Previous,
-    opened: Opened,
-    author: Author,
-    /// The checkpoint that this run goes on from, its own or that of an earlier run.
-    predecessor: Option<SessionId>,
-    packer: Packer,
-    /// When the run began, in nanoseconds since 1970: whatever changed since may be missing.
-    read_from: i64,
-    trees: Vec<Source>,
-    statistics: Statistics,
-    issues: Vec<SourceIssue>,
-    issue_count: u64,
-    /// When the last checkpoint was, by [`clock::uptime`].
-    last_checkpoint: Duration,
-    /// What came since then: entries, and bytes of content that were read.
-    entries_since: u64,
-    bytes_since: u64,
-    progress: &'a dyn Progress,
-    cancel: &'a Cancel,
-    /// Whether the user knows that a collector ended a session of this run.
-    is_revocation_told: bool,
-    /// Whether what was read is lost, so that the run must start over from the source.
-    starts_over: bool,
-}
-
-impl<'a> Writer<'a> {
-    fn start(
-        repository: &'a Arc<Repository>,
-        options: &'a BackupOptions,
-        previous: Previous,
-        before: View,
-        progress: &'a dyn Progress,
-        cancel: &'a Cancel,
-    ) -> Result<Self> {
-        let read_from = session::now_ns();
-        // What a session that failed uploaded counts for nobody.
-        repository.index().drop_pending()?;
-        let author = Author {
-            host: options.host.clone(),
-            user: options.user.clone(),
-        };
-        let opened = if options.dry_run {
-            session::pretend(repository, before)?
-        } else {
-            session::open(repository, previous.base(), &author, before)?
-        };
-        let packer_options = PackerOptions {
-            compression: match options.compression {
-                Compression::Off => block::Compression::Stored,
-                Compression::Auto => block::Compression::Level(3),
-                Compression::Level(level) => block::Compression::Level(level),
-            },
-            solid: options.solid,
-            dry_run: options.dry_run,
-        };
-        Ok(Self {
-            repository,
-            options,
-            predecessor: previous.checkpoint.as_ref().map(|cell| cell.id),
-            previous,
-            packer: Packer::start(repository, opened.id, packer_options)?,
-            opened,
-            author,
-            read_from,
-            trees: Vec::new(),
-            statistics: Statistics::default(),
-            issues: Vec::new(),
-            issue_count: 0,
-            last_checkpoint: clock::uptime(),
-            entries_since: 0,
-            bytes_since: 0,
-            progress,
-            cancel,
-            is_revocation_told: false,
-            starts_over: false,
-        })
-    }
-
-    /// Tells whether every tree is that of the parent.
-    fn is_unchanged(&self) -> bool {
-        let roots = |sources: &[Source]| -> Vec<_> {
-            let pairs = sources
-                .iter()
-                .map(|source| (source.path.clone(), source.root));
-            let mut pairs: Vec<_> = pairs.collect();
-            pairs.sort();
-            pairs
-        };
-        self.previous
-            .parent
-            .as_ref()
-            .is_some_and(|parent| roots(&parent.sources) == roots(&self.trees))
-    }
-
-    /// Tells whether it is time for a checkpoint.
-    fn is_checkpoint_due(&self) -> bool {
-        if self.options.dry_run {
-            return false;
-        }
-        let rhythm = &self.options.checkpoints;
-        let since = clock::uptime().saturating_sub(self.last_checkpoint);
-        self.entries_since >= rhythm.entries
-            || self.bytes_since >= rhythm.bytes
-            || since.as_secs() >= rhythm.seconds
-    }
-
-    /// Commits what there is as a partial snapshot and goes on under a successor.
-    fn checkpoint(&mut self, trees: &[Source]) -> Result<()> {
-        if self.options.dry_run {
-            return Ok(());
-        }
-        self.commit(CellKind::Partial, trees)?;
-        let cell = self.opened.id;
-        self.predecessor = Some(cell);
-        self.open(Base::Predecessor(cell))?;
-        if self.opened.trusts_base || !keeps(Rule::LookUpAgain) {
-            // What it committed counts by its segments from here on.
-            self.repository.index().drop_pending()?;
-        } else {
-            self.repository.index().disown_pending()?;
-            self.carry(trees, &Silent)?;
-        }
-        self.last_checkpoint = clock::uptime();
-        (self.entries_since, self.bytes_since) = (0, 0);
-        Ok(())
-    }
-
-    /// Commits what there is as a partial snapshot, and registers no successor.
-    fn commit_partial(&mut self, trees: &[Source]) -> Result<()> {
-        if self.options.dry_run {
-            return Ok(());
-        }
-        self.commit(CellKind::Partial, trees)
-    }
-
-    /// Registers a further session of this run and reads the repository anew.
-    fn open(&mut self, base: Base) -> Result<()> {
-        let view = std::mem::take(&mut self.opened.view);
-        self.opened = session::open(self.repository, base, &self.author, view)?;
-        self.packer.succeed(self.opened.id)
-    }
-
-    /// Ends a session that commits nothing.
-    fn end(&self) -> Result<()> {
-        if self.options.dry_run {
-            return Ok(());
-        }
-        let Opened { id, view, .. } = &self.opened;
-        session::end(self.repository, id, &self.author, view)
-    }
-
-    /// Commits trees; where a collector ended the session they are carried under a new one.
-    fn commit(&mut self, kind: CellKind, trees: &[Source]) -> Result<()> {
-        for _ in 0..COMMITS_MAX {
-            if self.commit_once(kind, trees)? == Outcome::Committed {
-                return Ok(());
-            }
-            if !self.is_revocation_told {
-                self.is_revocation_told = true;
-                self.progress.warning(
-                    "a prune elsewhere ended this backup's session; it goes on under a new one, and nothing is read again that need not be",
-                );
-            }
-            let base = match (self.predecessor, &self.previous.parent) {
-                (Some(cell), _) => Base::Predecessor(cell),
-                (None, Some(cell)) => Base::Parent(cell.id),
-                (None, None) => Base::None,
-            };
-            self.open(base)?;
-            self.repository.index().disown_pending()?;
-            match kind {
-                CellKind::Complete => self.carry(trees, self.progress)?,
-                _ => self.carry(trees, &Silent)?,
-            }
-        }
-        Err(EngineError::Request(format!(
-            "prunes elsewhere ended this backup's session {COMMITS_MAX} times; run it again when they have ended"
-        )))
-    }
-
-    /// Looks up again what trees need, and puts in what is not usable any more.
-    fn carry(&mut self, trees: &[Source], progress: &dyn Progress) -> Result<()> {
-        let trusted = self.opened.trusted();
-        let trusted = trusted.and_then(|id| self.opened.view.cells.get(&id));
-        let (repository, cancel) = (self.repository, self.cancel);
-        match carry(
-            &mut self.packer,
-            repository,
-            trees,
-            trusted,
-            progress,
-            cancel,
-        )? {
-            Carried::Whole => Ok(()),
-            Carried::Gone => {
-                self.starts_over = true;
-                Err(EngineError::Request(
-                    "a prune elsewhere deleted what this backup had read; run it again".to_owned(),
-                ))
-            }
-        }
-    }
-
-    /// Uploads what is open and creates the cell.
-    fn commit_once(&mut self, kind: CellKind, trees: &[Source]) -> Result<Outcome> {
-        let mut segments: Vec<ObjectId> = self.packer.flush()?;
-        segments.sort_unstable();
-        let written = self.packer.written();
-        let counted = &self.statistics;
-        let started = self.options.time.map_or(self.read_from, |time| {
-            i64::try_from(time.as_nanosecond()).unwrap_or(i64::MAX)
-        });
-        let mut tags = self.options.tags.clone();
-        tags.sort();
-        tags.dedup();
-        let cell = Cell {
-            kind,
-            id: self.opened.id,
-            predecessor: self.predecessor,
-            parent: self.previous.parent.as_ref().map(|cell| cell.id),
-            started,
-            ended: session::now_ns(),
-            host: self.options.host.clone(),
-            user: self.options.user.clone(),
-            tags,
-            sources: trees.to_vec(),
-            segments,
-            statistics: cell::Statistics {
-                files: counted.files,
-                directories: counted.directories,
-                others: counted.others,
-                new: counted.new,
-                changed: counted.changed,
-                unchanged: counted.unchanged,
-                unreadable: counted.unreadable,
-                changed_while_read: counted.changed_while_read,
-                read_bytes: counted.bytes_read,
-                new_chunk_bytes: written.plain_bytes,
-                stored_bytes: written.stored_bytes,
-                new_chunks: written.chunks,
-                ..cell::Statistics::default()
-            },
-            options: [(READ_FROM.to_owned(), self.read_from.to_string())].into(),
-            program: session::PROGRAM.to_owned(),
-            config: self.repository.config().number,
-            seen_cells: session::seen_cells(&self.opened.view),
-            seen_round: self.opened.view.collection.newest(),
-        };
-        let outcome = session::commit(self.repository, &cell, &self.opened.view.collection)?;
-        self.packer.land()?;
-        Ok(outcome)
-    }
-
-    /// Counts an issue and keeps the first of them.
-    fn report(&mut self, issue: SourceIssue, progress: &dyn Progress) {
-        let SourceIssue {
-            path,
-            operation,
-            error,
-        } = &issue;
-        progress.warning(&format!("cannot {operation} {path}: {error}"));
-        if self.issues.len() < ISSUES_MAX {
-            self.issues.push(issue);
-        }
-    }
-}
-
-/// Times that a run commits because collectors end its sessions.
-const COMMITS_MAX: usize = 8;
 /// Times that a run starts over from its sources.
 const RUNS_MAX: usize = 3;
-/// Issues that a report keeps.
-const ISSUES_MAX: usize = 1000;
 /// The option of a cell that tells since when its source was read, in nanoseconds since 1970.
 const READ_FROM: &str = "read-from";
 

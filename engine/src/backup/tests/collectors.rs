@@ -11,17 +11,22 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::ops::ControlFlow;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use larder_format::collector::Round;
+use larder_format::ids::{ObjectId, SessionId};
 use larder_format::names;
 use larder_format::session::{Amendment, Change};
 
 use super::super::*;
 use crate::check::{CheckOptions, ReadData, check};
+use crate::clock;
 use crate::collection::fixture::{
     Meddled, cells, end_round, put, revoke_all, round, sessions, state_of,
 };
+use crate::progress::Silent;
 use crate::rewrite::{RewriteOptions, UndeleteOptions, rewrite, undelete};
+use crate::session::Author;
 use crate::simulated::{self, Simulated};
 use crate::snapshots::fixture::{init, open, options};
 use crate::source::select::Excludes;
