@@ -136,6 +136,10 @@ pub(super) fn remove_extras(planner: &Planner<'_>) -> Result<()> {
 }
 
 fn remove_extras_of(planner: &Planner<'_>, directory: &Entry) -> Result<()> {
+    // Of a folder that could not be read nobody knows what the snapshot should have.
+    if directory.flags.unreadable {
+        return Ok(());
+    }
     let context = planner.context;
     let key = &directory.key;
     let mut failure = std::cell::RefCell::new(None);

@@ -91,6 +91,10 @@ impl<'a> Planner<'a> {
     pub(super) fn directory(&mut self, entry: Entry, is_in_new: bool) -> Result<Option<bool>> {
         let context = self.context;
         self.keep(&entry.key)?;
+        if entry.flags.unreadable {
+            let why = "what is in it could not be read when it was backed up";
+            context.tally.issue(&entry.key, why, 1);
+        }
         let made = if self.is_dry() {
             match self.existing(&entry.key, is_in_new)? {
                 Found::Error => return Ok(None),

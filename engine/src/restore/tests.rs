@@ -850,6 +850,44 @@ fn what_could_not_be_read_at_backup_is_named_and_not_made_empty() {
 }
 
 #[test]
+fn what_is_in_a_folder_that_could_not_be_read_is_not_deleted() {
+    let world = World::new();
+    fs::create_dir_all(world.path("target/closed")).unwrap();
+    fs::create_dir_all(world.path("target/open")).unwrap();
+    fs::write(world.path("target/closed/kept"), "good").unwrap();
+    fs::write(world.path("target/open/extra"), "bad").unwrap();
+    let options = RestoreOptions {
+        delete: true,
+        ..world.options("target")
+    };
+    let repository = world.open();
+    let cancel = Cancel::default();
+    let target = crate::target::Target::open(
+        &options.target,
+        crate::target::options::Options::for_this_user(),
+    )
+    .unwrap();
+    let context = files::Context::new(&repository, &options, target, &Silent, &cancel);
+    let choice = (select::Choice::compile(&[], &[], b"/").unwrap(), Vec::new());
+    let mut planner = planner::Planner::new(&context, std::slice::from_ref(&choice)).unwrap();
+    for (key, unreadable) in [("closed/", true), ("open/", false)] {
+        let mut entry = larder_format::entry::Entry {
+            key: key.into(),
+            kind: larder_format::entry::EntryType::Directory,
+            ..Default::default()
+        };
+        entry.flags.unreadable = unreadable;
+        planner.directory(entry, false).unwrap();
+    }
+    finish::remove_extras(&planner).unwrap();
+    let report = context.tally.take();
+    assert_eq!((report.failed, report.deleted), (1, 1));
+    assert_eq!(report.issues[0].path, "closed/");
+    assert!(world.path("target/closed/kept").exists());
+    assert!(!world.path("target/open/extra").exists());
+}
+
+#[test]
 fn a_target_inside_the_repository_and_a_cancelled_restore_are_refused() {
     let world = World::new();
     tree(&world.source());
