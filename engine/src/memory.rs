@@ -5,6 +5,7 @@
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -108,6 +109,16 @@ impl Remembered {
         }
         Some(seen)
     }
+}
+
+/// Gives the folder of the memory of what is at a location: a copy elsewhere, with the same ids, is
+/// another thing and has a memory of its own.
+pub(crate) fn folder_of(base: &Path, location: &str) -> PathBuf {
+    let whole = fs::canonicalize(location).unwrap_or_else(|_| location.into());
+    let hash = blake3::hash(whole.as_os_str().as_bytes());
+    base.join(encode_hex(
+        hash.as_bytes().first_chunk::<8>().unwrap_or(&[0; 8]),
+    ))
 }
 
 /// The memory of one repository; without a folder it lasts as long as the value.

@@ -20,7 +20,7 @@ use crate::error::{EngineError, Result};
 use crate::index::Index;
 use crate::index::memory::MemoryIndex;
 use crate::index::rocks::{IndexOptions, OpenOutcome, RocksIndex};
-use crate::memory::Memory;
+use crate::memory::{self, Memory};
 use crate::protocol::Newest;
 use crate::random;
 use crate::storage::error::ErrorKind;
@@ -342,7 +342,7 @@ impl Repository {
         let memory = options
             .state_dir
             .as_ref()
-            .map(|dir| own_folder(dir, &config));
+            .map(|dir| memory::folder_of(&own_folder(dir, &config), &location));
         let (cache_dir, index) = open_index(cache_folder(options, &config), options, &config)?;
         let workers = rayon::ThreadPoolBuilder::new()
             .num_threads(if options.in_order {

@@ -334,7 +334,11 @@ impl Run<'_> {
     fn read(&mut self) -> Result<Facts> {
         let mut facts = Facts::read(self.repository)?;
         let lost = &facts.view.lost;
-        if !lost.is_empty() && !self.options.dry_run {
+        if !lost.is_empty() && self.options.dry_run {
+            if self.report.warnings.is_empty() {
+                self.warn(&format!("{}; a prune will refuse", view::loss(lost)));
+            }
+        } else if !lost.is_empty() {
             return Err(EngineError::Request(format!(
                 "{}; nothing is pruned: put them back from a copy of the storage, or give --accept-rollback if the repository was put back on purpose",
                 view::loss(lost)
