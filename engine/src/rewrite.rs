@@ -95,7 +95,8 @@ pub fn undelete_all(
     let meant: Vec<SessionId> = if names.is_empty() {
         let forgotten = snapshots::forgotten_of(&view, filter, false);
         let ids = forgotten.iter().map(|one| one.snapshot.session);
-        ids.collect()
+        // What was rewritten was to go, and what is back already need not come twice.
+        ids.filter(|id| !copy::has_copy(&view, id)).collect()
     } else {
         let found = names.iter().map(|name| Ok(forgotten(&view, name)?.id));
         distinct(found.collect::<Result<_>>()?)
@@ -164,7 +165,8 @@ pub fn undelete(
 
 /// Leaves paths out of the named snapshots, or of all that the filter takes if none is named.
 ///
-/// All are looked up before anything is written.
+/// All are looked up before anything is written. Gives the ids of those that stay as they are because
+/// they are damaged or nothing of them would be left, each of which was warned of.
 ///
 /// # Errors
 /// As [`rewrite`]; `Interrupted`. What was made by then stays.
@@ -176,7 +178,7 @@ pub fn rewrite_all(
     each: Each<'_>,
     progress: &dyn Progress,
     cancel: &Cancel,
-) -> Result<()> {
+) -> Result<Vec<String>> {
     let patterns = patterns(options)?;
     let view = snapshots::read(repository)?;
     let meant = if names.is_empty() {
@@ -198,13 +200,25 @@ pub fn rewrite_all(
              those that `larder snapshots --partial` lists if they hold what is to go"
         ));
     }
+    let mut left = Vec::new();
     for id in distinct(meant.iter().map(|info| info.session).collect()) {
         cancel.check()?;
         let name = id.snapshot_name();
-        let report = rewrite_one(repository, &name, &patterns, options, progress, cancel)?;
-        each(&report)?;
+        match rewrite_one(repository, &name, &patterns, options, progress, cancel) {
+            Ok(report) => each(&report)?,
+            // The others are not to keep what this one has to.
+            Err(
+                error @ (EngineError::Damaged { .. }
+                | EngineError::NotFound(_)
+                | EngineError::Request(_)),
+            ) => {
+                progress.warning(&format!("snapshot {name} stays as it is: {error}"));
+                left.push(name);
+            }
+            Err(error) => return Err(error),
+        }
     }
-    Ok(())
+    Ok(left)
 }
 
 /// Makes a snapshot like another one, without the paths that match patterns, and forgets the other

@@ -95,7 +95,7 @@ struct Sums {
     forgotten: u64,
     /// Entries that were left out of all.
     entries_removed: u64,
-    /// Ids of snapshots that cannot be brought back.
+    /// Ids of snapshots that cannot be brought back, or that stay as they are.
     lost: Vec<String>,
 }
 
@@ -142,11 +142,17 @@ pub fn rewrite(context: &Context, args: &RewriteArgs) -> anyhow::Result<Exit> {
     if context.talks() {
         told.iter().try_for_each(|line| output::line(line))?;
     }
-    result?;
+    sums.lost = result?;
     if context.json() {
         output::summary(&sums)?;
     } else if context.talks() {
         output::line(&sums.rewritten(args.keep_original))?;
+    }
+    if !sums.lost.is_empty() {
+        bail!(
+            "{} as before and may still hold what was to go; the warnings say why",
+            render::counted(sums.lost.len() as u64, "snapshot stays", "snapshots stay"),
+        );
     }
     Ok(Exit::Success)
 }

@@ -26,6 +26,12 @@ pub(crate) fn copied_from(cell: &Cell) -> Option<SessionId> {
     decode_hex(text, &mut id.0).then_some(id)
 }
 
+/// Tells whether there is a copy of a cell.
+pub(super) fn has_copy(view: &View, id: &SessionId) -> bool {
+    let mut cells = view.cells.values();
+    cells.any(|cell| copied_from(cell).as_ref() == Some(id))
+}
+
 /// Gives the cell that was made from the source, of which this one is perhaps a copy.
 pub(super) fn first_of(cell: &Cell) -> SessionId {
     copied_from(cell).unwrap_or(cell.id)

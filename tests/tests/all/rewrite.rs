@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::program::{World, assert_same, noise};
+use crate::program::{World, assert_same, noise, run};
 
 /// Bytes of what should never have been saved.
 const SECRET_BYTES: usize = 900_000;
@@ -173,7 +173,7 @@ fn what_was_forgotten_comes_back_byte_for_byte() {
             &rest.last().unwrap()["made"],
             &rest.last().unwrap()["unchanged"]
         ),
-        (&1.into(), &1.into())
+        (&1.into(), &0.into())
     );
     let list = world.json(["snapshots"]);
     let times: Vec<&str> = list
@@ -206,6 +206,45 @@ fn what_was_forgotten_comes_back_byte_for_byte() {
         kept.last().unwrap()["forgotten"],
         serde_json::json!([list[0]["id"]])
     );
+}
+
+#[test]
+fn one_snapshot_that_cannot_be_rewritten_does_not_keep_the_others() {
+    let world = World::new();
+    world.write("secret", "hidden");
+    let mut ids = Vec::new();
+    for (day, other) in [("2026-01-10", "a"), ("2026-01-11", ""), ("2026-01-12", "b")] {
+        if !other.is_empty() {
+            world.write(other, other);
+        }
+        let summary = world.backup(&["--time", day]);
+        ids.push(summary["snapshot"].as_str().unwrap().to_owned());
+        if !other.is_empty() {
+            fs::remove_file(world.source().join(other)).unwrap();
+        }
+    }
+    let done = world.run(["rewrite", "--exclude", "secret", "--host", "desk"]);
+    done.expect(1).says(&format!("snapshot {} stays", ids[1]));
+    // Of the second one nothing would be left; the others have new ids.
+    let now = listed(&world, &[]);
+    assert_eq!(now.len(), 3);
+    assert!(
+        now[0] != ids[0] && now[1] == ids[1] && now[2] != ids[2],
+        "{now:?}"
+    );
+}
+
+#[test]
+fn empty_filters_and_times_that_cannot_be_are_refused() {
+    let (world, _) = filled();
+    for list in ["", ",", "a,,b"] {
+        world.run(["tag", "--tag", list, "--add", "z"]).expect(1);
+    }
+    world.run(["snapshots", "--host", ""]).expect(1);
+    let early = ["backup", "--time", "1600-01-01"];
+    run(world.command().args(early).arg(world.source()))
+        .expect(1)
+        .says("1677");
 }
 
 #[test]
