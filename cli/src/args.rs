@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{ArgAction, Args, Parser, Subcommand};
 use larder_engine::snapshots::Filter;
 
@@ -140,13 +141,13 @@ PATH follows after a colon and is the path as it was backed up:
 #[derive(Debug, Clone, Default, Args)]
 pub struct FilterArgs {
     /// Only snapshots of this host; may be given several times
-    #[arg(long, value_name = "HOST")]
+    #[arg(long, value_name = "HOST", value_parser = NonEmptyStringValueParser::new())]
     pub host: Vec<String>,
     /// Only snapshots with all of these tags, e.g. `--tag nightly,desk`; given several times, any of the lists
-    #[arg(long, value_name = "TAG[,TAG...]")]
+    #[arg(long, value_name = "TAG[,TAG...]", value_parser = tag_list)]
     pub tag: Vec<String>,
     /// Only snapshots that have this source; given several times, all of them
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", value_parser = NonEmptyStringValueParser::new())]
     pub path: Vec<String>,
 }
 
@@ -166,6 +167,15 @@ impl FilterArgs {
             paths: self.path.clone(),
         }
     }
+}
+
+/// Takes a list of tags, none of which is empty.
+fn tag_list(text: &str) -> anyhow::Result<String> {
+    anyhow::ensure!(
+        text.split(',').all(|tag| !tag.trim().is_empty()),
+        "a tag is empty; name one, or leave --tag out to take snapshots with any tags and none"
+    );
+    Ok(text.to_owned())
 }
 
 #[cfg(test)]

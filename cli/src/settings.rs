@@ -229,9 +229,12 @@ impl Settings {
         ];
         lists.into_iter().flatten().for_each(place);
         if let Some(repository) = &mut self.repository
-            && let (Some(below), Some(home)) = (repository.strip_prefix("~/"), home)
+            && !repository.is_empty()
+            && !repository.contains("://")
         {
-            *repository = home.join(below).to_string_lossy().into_owned();
+            let mut path = PathBuf::from(&*repository);
+            place(&mut path);
+            *repository = path.to_string_lossy().into_owned();
         }
     }
 

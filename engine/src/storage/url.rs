@@ -46,6 +46,7 @@ fn parse(location: &str) -> std::result::Result<PathBuf, String> {
         .split_once("://")
         .filter(|(scheme, _)| is_scheme(scheme))
     else {
+        refuse_other_spellings(location)?;
         return Ok(PathBuf::from(location));
     };
     if !scheme.eq_ignore_ascii_case("file") {
@@ -60,6 +61,20 @@ fn parse(location: &str) -> std::result::Result<PathBuf, String> {
     percent_decoded(path)
         .map(PathBuf::from)
         .ok_or_else(|| "the path has a broken %-escape; write % as %25".to_owned())
+}
+
+/// Refuses what other programs' users write for a storage elsewhere, before it names a folder here.
+fn refuse_other_spellings(location: &str) -> std::result::Result<(), String> {
+    const SCHEMES: &[&str] = &[
+        "azure", "b2", "dropbox", "ftp", "ftps", "gs", "http", "https", "rclone", "rest", "s3",
+        "sftp", "ssh", "swift", "webdav",
+    ];
+    match location.split_once(':') {
+        Some((scheme, _)) if SCHEMES.contains(&scheme) => Err(format!(
+            "{scheme}: is no kind of location that is known; for a folder of that name write ./{scheme}:"
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// Undoes the %-escapes of a URL; `None` if one is broken or the result is not UTF-8.
@@ -103,6 +118,17 @@ mod tests {
         let folder = |location| parse(location).unwrap();
         assert_eq!(folder("/srv/r"), PathBuf::from("/srv/r"));
         assert_eq!(folder("r:x"), PathBuf::from("r:x"));
+        assert_eq!(folder("./s3:x"), PathBuf::from("./s3:x"));
+        for elsewhere in [
+            "sftp:user@host:/srv",
+            "s3:https://host/bucket",
+            "rest:http://host",
+        ] {
+            assert!(
+                parse(elsewhere).unwrap_err().contains("write ./"),
+                "{elsewhere}"
+            );
+        }
         assert_eq!(folder("./a b%20/://x"), PathBuf::from("./a b%20/://x"));
         assert_eq!(
             folder("file:///srv/a%20b%C3%A9"),
