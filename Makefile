@@ -53,7 +53,7 @@ bench:         ## Benchmarks of the parts (criterion)
 	@$(env) cargo bench --locked -p larder-benches
 
 clean:         ## Remove what cargo built (RocksDB and the tools stay)
-	@$(env) cargo clean help
+	@$(env) cargo clean
 
 help:          ## This list
 	@sed -n 's/^\([a-z-]*\): *## /\1\t/p' Makefile | expand -t 15
