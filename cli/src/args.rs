@@ -58,6 +58,9 @@ pub struct Globals {
     /// Open with the recovery key in a file [env: LARDER_RECOVERY_KEY_FILE]
     #[arg(long, global = true, value_name = "FILE", group = "secret")]
     pub recovery_key_file: Option<PathBuf>,
+    /// Set one thing about how the repository's storage is reached; may be repeated
+    #[arg(long, global = true, value_name = "KEY=VALUE", value_parser = parse_setting)]
+    pub set: Vec<(String, String)>,
     /// Write JSON: lists as one array, long jobs as one object a line, the last the summary
     #[arg(long, global = true)]
     pub json: bool,
@@ -91,6 +94,14 @@ impl Globals {
             key_file: self.key_file.clone(),
             recovery_key_file: self.recovery_key_file.clone(),
         }
+    }
+}
+
+/// Parses `KEY=VALUE`.
+fn parse_setting(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("it has to be KEY=VALUE, such as region=eu-central-1".to_owned()),
     }
 }
 

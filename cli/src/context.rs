@@ -1,13 +1,16 @@
 //! What every command needs: options, settings, the repository, progress, cancellation.
 
+use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use jiff::Zoned;
 use larder_engine::cancel::Cancel;
-use larder_engine::repository::{OpenOptions, Repository, default_state_dir};
+use larder_engine::repository::{OpenOptions, Repository, default_state_dir, open_storage};
 use larder_engine::snapshots::{self, Filter, SnapshotInfo, Spec, Which};
+use larder_engine::storage::location::{Layers, Location};
+use zeroize::Zeroizing;
 
 use crate::args::{Command, Globals};
 use crate::interrupt::Interrupt;
@@ -79,8 +82,22 @@ impl Context {
     /// # Errors
     /// What the engine answers, or what keeps the secret from being had.
     pub fn open(&self) -> anyhow::Result<Arc<Repository>> {
-        let location = self.location()?;
-        password::open(&location, self.secret_source()?, &self.open_options())
+        let storage = open_storage(&self.place()?, self.interrupt.flag())?;
+        password::open(&storage, self.secret_source()?, &self.open_options())
+    }
+
+    /// Gives the repository's location with its settings.
+    ///
+    /// # Errors
+    /// When nothing names one, or a setting makes no sense.
+    pub fn place(&self) -> anyhow::Result<Location> {
+        let env = text_env();
+        let layers = Layers {
+            flags: &self.globals.set,
+            env: Some(&env),
+            file: None,
+        };
+        Ok(Location::new(&self.location()?, &layers)?)
     }
 
     /// Gives the place that the secret is taken from; none to ask for it.
@@ -133,6 +150,16 @@ impl Context {
     pub fn cancel(&self) -> &Cancel {
         self.interrupt.graceful()
     }
+}
+
+/// Gives the variables of the environment that are text.
+fn text_env() -> BTreeMap<String, Zeroizing<String>> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| {
+            let value = Zeroizing::new(value.into_string().ok()?);
+            Some((name.into_string().ok()?, value))
+        })
+        .collect()
 }
 
 /// Parses how a person names a snapshot.

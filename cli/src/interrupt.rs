@@ -36,6 +36,12 @@ impl Interrupt {
         Ok(interrupt)
     }
 
+    /// Gives the flag that is set once a signal came and a long job is under way.
+    #[must_use]
+    pub fn flag(&self) -> Arc<AtomicBool> {
+        self.cancel.flag()
+    }
+
     /// From now on the first signal only asks; gives the flag that a long operation looks at.
     #[must_use]
     pub fn graceful(&self) -> &Cancel {

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use larder_engine::error::EngineError;
 use larder_engine::repository::{OpenOptions, Repository, Secret};
+use larder_engine::storage::Storage;
 use zeroize::Zeroizing;
 
 use crate::settings::{Env, Settings};
@@ -154,19 +155,20 @@ impl SecretSource {
 /// # Errors
 /// What the engine answers, or what keeps the secret from being had.
 pub fn open(
-    location: &str,
+    storage: &Arc<dyn Storage>,
     source: Option<SecretSource>,
     options: &OpenOptions,
 ) -> anyhow::Result<Arc<Repository>> {
     // Before anybody is asked for a password, or a command is run that asks for one.
-    Repository::probe(location)?;
+    Repository::probe(storage.as_ref())?;
     if let Some(source) = source {
-        return Ok(Repository::open(location, &source.read()?, options)?);
+        let storage = Arc::clone(storage);
+        return Ok(Repository::open_on(storage, &source.read()?, options)?);
     }
     let mut attempt = 1;
     loop {
-        let typed = ask(&format!("password for {location}: "))?;
-        match open_with_typed(location, typed, options) {
+        let typed = ask(&format!("password for {}: ", storage.describe()))?;
+        match open_with_typed(storage, typed, options) {
             Err(EngineError::WrongSecret { .. }) if attempt < ATTEMPTS => {
                 eprintln!("larder: wrong password; try again");
                 attempt += 1;
@@ -199,18 +201,18 @@ pub fn fresh(source: Option<SecretSource>, prompt: &str) -> anyhow::Result<Secre
 
 /// Opens with what was typed: a recovery key if it is one, else a passphrase.
 fn open_with_typed(
-    location: &str,
+    storage: &Arc<dyn Storage>,
     typed: Zeroizing<String>,
     options: &OpenOptions,
 ) -> Result<Arc<Repository>, EngineError> {
     if let Ok(secret) = Secret::from_recovery_key(&typed) {
-        match Repository::open(location, &secret, options) {
+        match Repository::open_on(Arc::clone(storage), &secret, options) {
             Err(EngineError::WrongSecret { .. }) => {}
             opened => return opened,
         }
     }
     let secret = Secret::Passphrase(Zeroizing::new(typed.as_bytes().to_vec()));
-    Repository::open(location, &secret, options)
+    Repository::open_on(Arc::clone(storage), &secret, options)
 }
 
 fn ask(prompt: &str) -> anyhow::Result<Zeroizing<String>> {

@@ -1,8 +1,8 @@
 //! The operations of Larder over any storage: backup, restore, check and what belongs to them.
 //!
 //! Operations are functions in modules of their own, over a [`repository::Repository`].
-//! `storage` is the only place that touches the repository's bytes and the only one that knows an
-//! async runtime; `source` and `target` are the only places that touch the user's files.
+//! The package `storage` is the only place that touches the repository's bytes and the only one that
+//! knows an async runtime; `source` and `target` are the only places that touch the user's files.
 
 pub mod amend;
 pub mod backup;
@@ -38,7 +38,6 @@ pub mod simulated;
 pub mod snapshots;
 pub mod source;
 pub mod stats;
-pub mod storage;
 mod sync;
 pub mod target;
 pub mod view;
@@ -47,3 +46,5 @@ pub mod view;
 pub use larder_chunker as chunker;
 /// The repository format, for those who show what it holds.
 pub use larder_format as format;
+/// Where the repository's bytes live.
+pub use larder_storage as storage;

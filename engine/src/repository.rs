@@ -1,6 +1,7 @@
 //! An open repository: its storage, keys, config, local index and workers.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
@@ -24,8 +25,8 @@ use crate::memory::{self, Memory};
 use crate::protocol::Newest;
 use crate::random;
 use crate::storage::error::ErrorKind;
-use crate::storage::url::{self, Mode};
-use crate::storage::{Storage, create_or_confirm};
+use crate::storage::location::{Layers, Location};
+use crate::storage::{self, Mode, Storage, create_or_confirm};
 use crate::sync::lock;
 
 /// Features that this program knows; version 1 of the format has none.
@@ -231,12 +232,13 @@ impl Drop for Writing {
 }
 
 impl Repository {
-    /// Makes a repository at a location (a path or a `file://` URL).
+    /// Makes a repository at a location that needs no settings: a path or a URL.
     ///
     /// # Errors
     /// `RepositoryExists`, or what the storage answers.
     pub fn init(location: &str, secret: &Secret, options: &InitOptions) -> Result<InitReport> {
-        let storage = url::open(location, Mode::Create)?;
+        let location = Location::new(location, &Layers::default())?;
+        let storage = storage::open(&location, Mode::Create, Arc::default())?;
         Self::init_on(storage.as_ref(), secret, options)
     }
 
@@ -306,12 +308,13 @@ impl Repository {
         }
     }
 
-    /// Opens the repository at a location.
+    /// Opens the repository at a location that needs no settings: a path or a URL.
     ///
     /// # Errors
     /// `NoRepository`, `WrongSecret`, `Unsupported`, or what the storage answers.
     pub fn open(location: &str, secret: &Secret, options: &OpenOptions) -> Result<Arc<Self>> {
-        let storage = open_storage(location)?;
+        let location = Location::new(location, &Layers::default())?;
+        let storage = open_storage(&location, Arc::default())?;
         Self::open_on(storage, secret, options)
     }
 
@@ -369,13 +372,12 @@ impl Repository {
         }))
     }
 
-    /// Tells whether a repository can be seen at a location, before anybody is asked for a password.
+    /// Tells whether a repository can be seen on a storage, before anybody is asked for a password.
     ///
     /// # Errors
     /// `NoRepository`, `Unsupported`, or what the storage answers.
-    pub fn probe(location: &str) -> Result<()> {
-        let storage = open_storage(location)?;
-        let (number, object) = read_config(storage.as_ref())?;
+    pub fn probe(storage: &dyn Storage) -> Result<()> {
+        let (number, object) = read_config(storage)?;
         unverified_config(&storage.describe(), number, &object).map(|_| ())
     }
 
@@ -511,11 +513,14 @@ impl Repository {
     }
 }
 
-/// Opens the storage of a repository that is there.
-pub(crate) fn open_storage(location: &str) -> Result<Arc<dyn Storage>> {
-    url::open(location, Mode::Open).map_err(|error| match error.kind {
+/// Opens the storage of a repository that is there; `stop` is set when the process is asked to end.
+///
+/// # Errors
+/// `NoRepository` where nothing is, or what the storage answers.
+pub fn open_storage(location: &Location, stop: Arc<AtomicBool>) -> Result<Arc<dyn Storage>> {
+    storage::open(location, Mode::Open, stop).map_err(|error| match error.kind {
         ErrorKind::NotFound => EngineError::NoRepository {
-            location: location.to_owned(),
+            location: location.place.to_string(),
         },
         _ => error.into(),
     })

@@ -1,8 +1,11 @@
 //! `larder init`.
 
+use std::sync::Arc;
+
 use clap::{Args, ValueEnum};
 use larder_engine::error::EngineError;
-use larder_engine::repository::{ChunkerKind, InitOptions, Repository};
+use larder_engine::repository::{ChunkerKind, InitOptions, Repository, open_storage};
+use larder_engine::storage;
 use serde::Serialize;
 
 use crate::context::Context;
@@ -60,8 +63,12 @@ struct Planned<'a> {
 /// # Errors
 /// What the engine answers.
 pub fn run(context: &Context, args: &InitArgs) -> anyhow::Result<Exit> {
-    let location = context.location()?;
-    match Repository::probe(&location) {
+    let place = context.place()?;
+    let location = place.place.to_string();
+    let stop = context.interrupt.flag();
+    let found = open_storage(&place, Arc::clone(&stop))
+        .and_then(|storage| Repository::probe(storage.as_ref()));
+    match found {
         Err(EngineError::NoRepository { .. }) => {}
         Ok(()) => return Err(EngineError::RepositoryExists { location }.into()),
         Err(error) => return Err(error.into()),
@@ -87,7 +94,8 @@ pub fn run(context: &Context, args: &InitArgs) -> anyhow::Result<Exit> {
         chunker: args.chunker.into(),
         ..InitOptions::default()
     };
-    let report = Repository::init(&location, &secret, &options)?;
+    let storage = storage::open(&place, storage::Mode::Create, stop)?;
+    let report = Repository::init_on(storage.as_ref(), &secret, &options)?;
     if context.json() {
         output::json(&report)?;
     } else if context.talks() {

@@ -472,13 +472,10 @@ impl Hooked {
         } else {
             return Ok(());
         };
-        Err(crate::storage::error::StorageError {
-            operation: crate::storage::error::Operation::Create,
-            name: name.to_owned(),
-            storage: "memory".to_owned(),
-            kind,
-            cause: "a test".to_owned(),
-        })
+        let operation = crate::storage::error::Operation::Create;
+        Err(crate::storage::error::StorageError::new(
+            operation, "memory", name, kind, "a test",
+        ))
     }
 }
 

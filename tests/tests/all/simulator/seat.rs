@@ -24,13 +24,7 @@ impl Seat {
         kind: ErrorKind,
         cause: &str,
     ) -> StorageError {
-        StorageError {
-            operation,
-            name: name.to_owned(),
-            storage: "the stage".to_owned(),
-            kind,
-            cause: cause.to_owned(),
-        }
+        StorageError::new(operation, "the stage", name, kind, cause)
     }
 
     fn fault(&self, operation: Operation, name: &str, fate: Fate) -> StorageError {

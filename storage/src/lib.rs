@@ -4,14 +4,26 @@
 //! the one suite in `contract`, so nothing above this module has to know
 //! which one it talks to: what differs is asked of [`Capabilities`].
 
+mod cloud;
 #[cfg(any(test, feature = "testing"))]
 pub mod contract;
 pub mod counting;
+mod dropbox;
 pub mod error;
 pub mod faulty;
+mod ftp;
 pub mod local;
+pub mod location;
+pub mod network;
 pub mod object;
-pub mod url;
+mod open;
+pub mod retry;
+mod runtime;
+pub mod secret;
+mod sftp;
+mod webdav;
+
+pub use open::{Mode, open};
 
 use std::time::Duration;
 
@@ -172,13 +184,13 @@ fn check_name(operation: Operation, storage: &str, name: &str) -> Result<()> {
     if is_valid_name(name) {
         return Ok(());
     }
-    Err(StorageError {
+    Err(StorageError::new(
         operation,
-        name: format!("{name:?}"),
-        storage: storage.to_owned(),
-        kind: ErrorKind::Permanent,
-        cause: "a name has only lower-case letters, digits, '/' and '.'".to_owned(),
-    })
+        storage,
+        &format!("{name:?}"),
+        ErrorKind::Permanent,
+        "a name has only lower-case letters, digits, '/' and '.'",
+    ))
 }
 
 /// Refuses what is not a folder, and gives it without a closing slash.

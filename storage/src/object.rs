@@ -1,7 +1,7 @@
 //! A storage over the object_store crate, and the one runtime that it needs.
 
 use std::future::Future;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::TryStreamExt;
@@ -9,11 +9,11 @@ use object_store::path::Path;
 use object_store::{
     GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
 };
-use tokio::runtime::{Builder, Runtime};
 
 use super::error::{ErrorKind, Operation, Result, StorageError};
 use super::{
     Capabilities, CreateExclusive, ObjectInfo, Storage, check_folder, check_name, is_valid_name,
+    runtime,
 };
 
 /// A storage over one of object_store's own implementations.
@@ -58,9 +58,9 @@ impl ObjectStorage {
         name: &str,
         future: impl Future<Output = object_store::Result<T>>,
     ) -> Result<T> {
-        let runtime =
-            runtime().map_err(|cause| self.error(operation, name, ErrorKind::Transient, &cause))?;
-        runtime.block_on(future).map_err(|error| {
+        let outcome = runtime::block_on(future)
+            .map_err(|cause| self.error(operation, name, ErrorKind::Transient, &cause))?;
+        outcome.map_err(|error| {
             StorageError::from_object_store(operation, &self.description, name, &error)
         })
     }
@@ -78,13 +78,7 @@ impl ObjectStorage {
         kind: ErrorKind,
         cause: &str,
     ) -> StorageError {
-        StorageError {
-            operation,
-            name: name.to_owned(),
-            storage: self.description.clone(),
-            kind,
-            cause: cause.to_owned(),
-        }
+        StorageError::new(operation, self.description.as_str(), name, kind, cause)
     }
 
     fn write(&self, operation: Operation, name: &str, bytes: Bytes, mode: PutMode) -> Result<()> {
@@ -213,20 +207,6 @@ impl Storage for ObjectStorage {
     fn describe(&self) -> String {
         self.description.clone()
     }
-}
-
-/// Gives the runtime that all storages of the process share, started on first use.
-fn runtime() -> std::result::Result<&'static Runtime, String> {
-    static RUNTIME: OnceLock<std::result::Result<Runtime, String>> = OnceLock::new();
-    let start = || {
-        Builder::new_multi_thread()
-            .worker_threads(2)
-            .thread_name("larder-storage")
-            .enable_time()
-            .build()
-            .map_err(|error| format!("cannot start the storage's threads: {error}"))
-    };
-    RUNTIME.get_or_init(start).as_ref().map_err(Clone::clone)
 }
 
 #[cfg(test)]

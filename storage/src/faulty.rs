@@ -125,13 +125,8 @@ impl Faulty {
     }
 
     fn fail(&self, operation: Operation, name: &str, kind: ErrorKind) -> StorageError {
-        StorageError {
-            operation,
-            name: name.to_owned(),
-            storage: self.inner.describe(),
-            kind,
-            cause: "an injected fault".to_owned(),
-        }
+        let storage = self.inner.describe();
+        StorageError::new(operation, storage, name, kind, "an injected fault")
     }
 
     fn hit<T>(

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fmt;
 use std::io;
+use std::time::Duration;
 
 /// The outcome of a storage operation.
 pub type Result<T> = std::result::Result<T, StorageError>;
@@ -110,6 +111,123 @@ impl ErrorKind {
     }
 }
 
+/// Why a storage cannot be used, where that is known more exactly than [`ErrorKind`] says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// Nothing more is known than the kind.
+    Other,
+    /// The location or a setting makes no sense.
+    Settings,
+    /// No address is known for the host's name.
+    HostNotFound,
+    /// Nothing listens there.
+    Refused,
+    /// The host does not answer.
+    Unreachable,
+    /// The server's certificate is not trusted.
+    Certificate,
+    /// What answers does not speak TLS, or only TLS.
+    Tls,
+    /// The server's SSH key is not known.
+    HostKeyUnknown,
+    /// The server's SSH key is not the known one.
+    HostKeyChanged,
+    /// This machine's clock and the server's differ too much.
+    Clock,
+    /// There are no credentials to show.
+    NoCredentials,
+    /// The server does not know the user or key.
+    UnknownUser,
+    /// The server knows the key, but not with this secret.
+    WrongSecret,
+    /// User or password is wrong; the server does not say which.
+    WrongLogin,
+    /// The credentials are too old.
+    Expired,
+    /// There is no such bucket or container.
+    NoBucket,
+    /// There is no such folder.
+    NoFolder,
+    /// The bucket is in another region.
+    Region,
+    /// The user may not do this; see the operation.
+    NotPermitted,
+    /// The key that the storage encrypts with may not be used.
+    EncryptionKey,
+    /// The storage asks for fewer requests.
+    TooManyRequests,
+    /// What answers is no server of this kind.
+    Protocol,
+}
+
+impl Reason {
+    /// Gives its name in machine-readable output.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Other => "other",
+            Self::Settings => "settings",
+            Self::HostNotFound => "host-not-found",
+            Self::Refused => "refused",
+            Self::Unreachable => "unreachable",
+            Self::Certificate => "certificate",
+            Self::Tls => "tls",
+            Self::HostKeyUnknown => "host-key-unknown",
+            Self::HostKeyChanged => "host-key-changed",
+            Self::Clock => "clock",
+            Self::NoCredentials => "no-credentials",
+            Self::UnknownUser => "unknown-user",
+            Self::WrongSecret => "wrong-secret",
+            Self::WrongLogin => "wrong-login",
+            Self::Expired => "expired",
+            Self::NoBucket => "no-bucket",
+            Self::NoFolder => "no-folder",
+            Self::Region => "region",
+            Self::NotPermitted => "not-permitted",
+            Self::EncryptionKey => "encryption-key",
+            Self::TooManyRequests => "too-many-requests",
+            Self::Protocol => "protocol",
+        }
+    }
+
+    /// Tells what to do about it, as the end of a message; empty if there is nothing to say.
+    fn advice(self) -> &'static str {
+        match self {
+            Self::Other | Self::Settings => "",
+            Self::HostNotFound => "; check the host's name and this machine's name servers",
+            Self::Refused => "; check the port, and whether the server runs",
+            Self::Unreachable => "; check the network, the proxy and the firewalls on the way",
+            Self::Certificate => {
+                "; if the server is yours, name its certificate authority with the setting ca-certificate"
+            }
+            Self::Tls => "; check the scheme, the port and the setting for TLS",
+            Self::HostKeyUnknown => {
+                "; compare the key with the server's and add it to known-hosts, or set host-key-checking=accept-new"
+            }
+            Self::HostKeyChanged => {
+                "; the server was replaced, or somebody is in between: ask its operator before you change known-hosts"
+            }
+            Self::Clock => "; set this machine's clock",
+            Self::NoCredentials => {
+                "; see the settings of this kind of location for what can be given"
+            }
+            Self::UnknownUser => "; check the user or access key",
+            Self::WrongSecret => "; check the secret that belongs to the key",
+            Self::WrongLogin => "; check user and password",
+            Self::Expired => "; get new credentials",
+            Self::NoBucket => "; create it, or correct its name",
+            Self::NoFolder => "; larder init makes it",
+            Self::Region => "; correct the setting region",
+            Self::NotPermitted => "; let the administrator grant this right",
+            Self::EncryptionKey => {
+                "; let the administrator grant the use of the key, or correct kms-key"
+            }
+            Self::TooManyRequests => "; lower the setting connections, or try again later",
+            Self::Protocol => "; check the URL",
+        }
+    }
+}
+
 /// A failed operation: what was tried, on what, and why it failed.
 #[derive(Clone, Debug, thiserror::Error)]
 pub struct StorageError {
@@ -121,14 +239,21 @@ pub struct StorageError {
     pub storage: String,
     /// What kind of failure it is.
     pub kind: ErrorKind,
+    /// Why, where that is known more exactly.
+    pub reason: Reason,
     /// The cause in words, without secrets.
     pub cause: String,
+    /// How long the storage asked to wait before the next request.
+    pub retry_after: Option<Duration>,
 }
 
 impl fmt::Display for StorageError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let verb = self.operation.verb();
-        let advice = self.kind.advice();
+        let advice = match self.reason {
+            Reason::Other => self.kind.advice(),
+            reason => reason.advice(),
+        };
         if self.name.is_empty() {
             write!(f, "cannot {verb} {}", self.storage)?;
         } else {
@@ -139,6 +264,32 @@ impl fmt::Display for StorageError {
 }
 
 impl StorageError {
+    /// Makes an error of which nothing more is known than its kind.
+    #[must_use]
+    pub fn new(
+        operation: Operation,
+        storage: impl Into<String>,
+        name: &str,
+        kind: ErrorKind,
+        cause: impl Into<String>,
+    ) -> Self {
+        Self {
+            operation,
+            name: name.to_owned(),
+            storage: storage.into(),
+            kind,
+            reason: Reason::Other,
+            cause: cause.into(),
+            retry_after: None,
+        }
+    }
+
+    /// Says more exactly why it failed.
+    #[must_use]
+    pub fn because(self, reason: Reason) -> Self {
+        Self { reason, ..self }
+    }
+
     /// Makes an error of an error of the operating system.
     pub(crate) fn from_io(
         operation: Operation,
@@ -146,13 +297,8 @@ impl StorageError {
         name: &str,
         error: &io::Error,
     ) -> Self {
-        Self {
-            operation,
-            name: name.to_owned(),
-            storage: storage.to_owned(),
-            kind: ErrorKind::of_io(error),
-            cause: error.to_string(),
-        }
+        let kind = ErrorKind::of_io(error);
+        Self::new(operation, storage, name, kind, error.to_string())
     }
 
     /// Makes an error of one from object_store, whose kinds hide what the system said.
@@ -176,13 +322,7 @@ impl StorageError {
             ErrorKind::AlreadyExists => "it exists already".to_owned(),
             _ => io.map_or_else(|| error.to_string(), io::Error::to_string),
         };
-        Self {
-            operation,
-            name: name.to_owned(),
-            storage: storage.to_owned(),
-            kind,
-            cause,
-        }
+        Self::new(operation, storage, name, kind, cause)
     }
 }
 

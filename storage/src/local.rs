@@ -61,12 +61,14 @@ impl LocalStorage {
         };
         let root = folder.canonicalize().map_err(|error| fail(&error))?;
         let metadata = fs::metadata(&root).map_err(|error| fail(&error))?;
-        let refuse = |cause: &str| StorageError {
-            operation: Operation::Open,
-            name: String::new(),
-            storage: description.clone(),
-            kind: ErrorKind::Permanent,
-            cause: cause.to_owned(),
+        let refuse = |cause: &str| {
+            StorageError::new(
+                Operation::Open,
+                description.as_str(),
+                "",
+                ErrorKind::Permanent,
+                cause,
+            )
         };
         if !metadata.is_dir() {
             return Err(refuse("it is not a folder; name a folder"));
@@ -113,14 +115,13 @@ impl LocalStorage {
         if identity.is_ok_and(|identity| identity == self.root_identity) {
             return Ok(());
         }
-        Err(StorageError {
+        Err(StorageError::new(
             operation,
-            name: name.to_owned(),
-            storage: self.description.clone(),
-            kind: ErrorKind::Permanent,
-            cause: "the folder vanished or its disk was unmounted; bring it back and run again"
-                .to_owned(),
-        })
+            self.description.as_str(),
+            name,
+            ErrorKind::Permanent,
+            "the folder vanished or its disk was unmounted; bring it back and run again",
+        ))
     }
 
     /// Tells "there is no such object" from "there is no repository any more".

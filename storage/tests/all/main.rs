@@ -1,0 +1,11 @@
+//! Storages against real servers on loopback. `scripts/setup.sh` installs them.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
+
+mod servers;
