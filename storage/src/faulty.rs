@@ -244,6 +244,10 @@ impl Storage for Faulty {
         self.inner.capabilities()
     }
 
+    fn calls_at_once(&self) -> usize {
+        self.inner.calls_at_once()
+    }
+
     fn describe(&self) -> String {
         self.inner.describe()
     }

@@ -12,6 +12,7 @@ mod dropbox;
 pub mod error;
 pub mod faulty;
 mod ftp;
+pub mod limit;
 pub mod local;
 pub mod location;
 pub mod network;
@@ -83,6 +84,11 @@ pub trait Storage: Send + Sync {
 
     /// Tells what this storage can do.
     fn capabilities(&self) -> Capabilities;
+
+    /// Tells how many calls at once are of use; a storage far away gains by more than one near by.
+    fn calls_at_once(&self) -> usize {
+        2
+    }
 
     /// Names the storage for a person, without secrets.
     fn describe(&self) -> String;

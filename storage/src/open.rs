@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::error::{ErrorKind, Operation, Reason, Result, StorageError};
+use super::limit::Limited;
 use super::local::LocalStorage;
 use super::location::{Location, Scheme};
 use super::network::Network;
@@ -29,7 +30,8 @@ pub fn open(location: &Location, mode: Mode, stop: Arc<AtomicBool>) -> Result<Ar
         }));
     }
     let (storage, network) = connect(location, mode, stop)?;
-    Ok(Arc::new(Retrying::new(storage, network.retry)))
+    let limited = Arc::new(Limited::new(storage, &network));
+    Ok(Arc::new(Retrying::new(limited, network.retry)))
 }
 
 /// Opens a storage that is reached over a network, without trying anything again.
