@@ -1,10 +1,11 @@
 //! What every storage that is reached over a network is told, read from its settings.
 
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
+use super::error::ErrorKind;
 use super::location::{Rate, Settings};
 use super::retry::Retry;
 
@@ -36,6 +37,32 @@ pub struct Network {
     pub proxy: Option<String>,
     /// What larder calls itself.
     pub user_agent: String,
+    /// Whether the other side has answered.
+    pub(crate) contact: Contact,
+}
+
+/// Whether the other side has answered at all; clones share it.
+///
+/// A host that is not found, refuses, does not answer or is not trusted was named wrongly as long as it
+/// has never answered: that fails at once. Once it has answered, the name was right, and the same
+/// failure is the network's or the server's for the moment: it is tried again.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Contact(Arc<AtomicBool>);
+
+impl Contact {
+    /// Notes that the other side has answered, whatever it said.
+    pub(crate) fn made(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Gives the kind of a failure to reach the other side.
+    pub(crate) fn kind_of_failure(&self) -> ErrorKind {
+        if self.0.load(Ordering::Relaxed) {
+            ErrorKind::Transient
+        } else {
+            ErrorKind::Permanent
+        }
+    }
 }
 
 impl Network {
@@ -71,6 +98,7 @@ impl Network {
                 || concat!("larder/", env!("CARGO_PKG_VERSION")).to_owned(),
                 str::to_owned,
             ),
+            contact: Contact::default(),
         })
     }
 }
@@ -140,6 +168,14 @@ mod tests {
                 .unwrap_err()
                 .contains("/nowhere/ca.pem")
         );
+    }
+
+    #[test]
+    fn who_never_answered_is_not_tried_again() {
+        let contact = Contact::default();
+        assert_eq!(contact.kind_of_failure(), ErrorKind::Permanent);
+        contact.clone().made();
+        assert_eq!(contact.kind_of_failure(), ErrorKind::Transient);
     }
 
     #[test]
