@@ -5,6 +5,7 @@
 //! knows an async runtime; `source` and `target` are the only places that touch the user's files.
 
 pub mod amend;
+mod at_once;
 pub mod backup;
 pub mod browse;
 pub mod budget;

@@ -417,6 +417,16 @@ impl Repository {
         &self.workers
     }
 
+    /// Tells how many calls to the storage at once are of use.
+    #[must_use]
+    pub fn calls_at_once(&self) -> usize {
+        if self.is_in_order {
+            1
+        } else {
+            self.storage.calls_at_once()
+        }
+    }
+
     /// Tells whether one thread alone asks the storage.
     #[must_use]
     pub fn is_in_order(&self) -> bool {

@@ -11,6 +11,7 @@ use larder_format::record::{Record, object_bytes_max, open_record};
 use larder_format::segment::{Owner, Segment};
 use larder_format::session::{Amendment, Change};
 
+use crate::at_once;
 use crate::collection::{self, Collection};
 use crate::error::{EngineError, Result};
 use crate::index::PackRecord;
@@ -21,6 +22,8 @@ use crate::storage::error::ErrorKind;
 
 /// Times that a reading is made because an object went away meanwhile.
 const READINGS_MAX: usize = 4;
+/// Cells and amendments that are in memory sealed at once.
+const RECORDS_AT_ONCE: usize = 256;
 
 /// An object that could not be used, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -382,41 +385,69 @@ fn read_listed(
             });
         }
     }
+    let mut wanted = Vec::new();
     for name in listed {
-        let outcome = match *name {
-            Name::Cell(id) if view.is_dead(&id) => {
-                view.dead.insert(id);
-                continue;
-            }
-            Name::Amendment(id, _) if view.is_dead(&id) => continue,
-            Name::Cell(id) => match before.and_then(|before| before.cells.get(&id)) {
-                Some(cell) => Ok(cell.clone()),
-                None => read_record::<Cell>(repository, name),
-            }
-            .map(|cell| drop(view.cells.insert(id, cell))),
-            Name::Amendment(id, number) => {
-                match before.and_then(|before| before.amendment(&id, number)) {
-                    Some(amendment) => Ok(amendment.clone()),
-                    None => read_record(repository, name),
+        match *name {
+            Name::Cell(id) if view.is_dead(&id) => drop(view.dead.insert(id)),
+            Name::Amendment(id, _) if view.is_dead(&id) => {}
+            Name::Cell(_) | Name::Amendment(..) => wanted.push(*name),
+            _ => {}
+        }
+    }
+    for batch in wanted.chunks(RECORDS_AT_ONCE) {
+        let calls = repository.calls_at_once();
+        let read = at_once::map(calls, batch, |name| read_part(repository, name, before));
+        for part in read {
+            match part {
+                Ok(Part::Cell(id, cell)) => drop(view.cells.insert(id, *cell)),
+                Ok(Part::Amendment(id, amendment)) => {
+                    view.amendments.entry(id).or_default().push(amendment);
                 }
-                .map(|amendment| view.amendments.entry(id).or_default().push(amendment))
+                Err(EngineError::Damaged { object, why }) => {
+                    // A cell that went away between listing and reading died under a new floor.
+                    is_whole = false;
+                    view.unusable.push(Unusable { object, why });
+                }
+                Err(error) => return Err(error),
             }
-            _ => continue,
-        };
-        match outcome {
-            Ok(()) => {}
-            Err(EngineError::Damaged { object, why }) => {
-                // A cell that went away between listing and reading died under a new floor.
-                is_whole = false;
-                view.unusable.push(Unusable { object, why });
-            }
-            Err(error) => return Err(error),
         }
     }
     for list in view.amendments.values_mut() {
         list.sort_by_key(|amendment| amendment.number);
     }
     Ok((view, is_whole))
+}
+
+/// What one name below `snapshots/` stands for.
+enum Part {
+    Cell(SessionId, Box<Cell>),
+    Amendment(SessionId, Amendment),
+}
+
+/// Reads a cell or an amendment, unless a reading before has it.
+fn read_part(repository: &Repository, name: &Name, before: Option<&View>) -> Result<Part> {
+    Ok(match *name {
+        Name::Amendment(id, number) => {
+            let known = before.and_then(|before| before.amendment(&id, number));
+            let amendment = match known {
+                Some(amendment) => amendment.clone(),
+                None => read_record(repository, name)?,
+            };
+            Part::Amendment(id, amendment)
+        }
+        Name::Cell(id) => {
+            let known = before.and_then(|before| before.cells.get(&id));
+            let cell = match known {
+                Some(cell) => cell.clone(),
+                None => read_record(repository, name)?,
+            };
+            Part::Cell(id, Box::new(cell))
+        }
+        _ => {
+            let why = format!("{name} is neither a cell nor an amendment");
+            return Err(EngineError::Internal(why));
+        }
+    })
 }
 
 /// Reads and opens one sealed record.
@@ -463,22 +494,39 @@ fn feed(repository: &Repository, view: &mut View) -> Result<Vec<ObjectId>> {
     let mut unusable = view.collection.unusable_packs();
     let mut counting = Vec::new();
     let mut missing = Vec::new();
-    for (id, claims) in &wanted {
-        if !have.contains(id) {
-            match read_owned_segment(repository, id, claims) {
+    let mut absent = BTreeSet::new();
+    let fresh: Vec<_> = wanted
+        .iter()
+        .filter(|(id, _)| !have.contains(*id))
+        .collect();
+    // A segment is large in memory: no more of them than are fetched at once.
+    let calls = repository.calls_at_once().max(1);
+    for batch in fresh.chunks(calls) {
+        let read = at_once::map(calls, batch, |(id, claims)| {
+            read_owned_segment(repository, id, claims)
+        });
+        for ((id, claims), segment) in batch.iter().zip(read) {
+            match segment {
                 Ok(segment) => {
                     let records: Vec<_> =
                         segment.packs.iter().map(PackRecord::of_segment).collect();
                     index.add_segment(id, &records)?;
                 }
-                Err(EngineError::Damaged { .. }) if view.is_later(claims) => continue,
+                Err(EngineError::Damaged { .. }) if view.is_later(claims) => {
+                    absent.insert(**id);
+                }
                 Err(EngineError::Damaged { object, why }) => {
                     view.unusable.push(Unusable { object, why });
-                    missing.push(*id);
-                    continue;
+                    missing.push(**id);
+                    absent.insert(**id);
                 }
                 Err(error) => return Err(error),
             }
+        }
+    }
+    for (id, claims) in &wanted {
+        if absent.contains(id) {
+            continue;
         }
         if view.is_later(claims) {
             unusable.extend(index.segment_packs(id)?);

@@ -19,10 +19,8 @@ use crate::sync::lock;
 
 /// Packs of a kind that are open at a time; a block goes into one of them at random.
 const OPEN_PACKS: usize = 2;
-/// Threads that upload.
-const UPLOADERS: usize = 2;
-/// Closed packs that are not uploaded yet, the ones being uploaded among them.
-const CLOSED_PACKS_MAX: usize = 3;
+/// The most threads that upload: each has a pack of up to 32 MiB in memory.
+const UPLOADERS_MAX: usize = 4;
 /// Encoded directory bytes of one segment: it is in memory several times while it is sealed.
 const SEGMENT_DIRECTORY_BYTES: usize = 1 << 20;
 
@@ -73,7 +71,7 @@ pub(super) fn start_uploaders(shared: &Arc<Shared>) -> Result<()> {
         return Ok(());
     }
     let (sender, receiver) = unbounded();
-    for _ in 0..UPLOADERS {
+    for _ in 0..uploaders(shared) {
         let (shared_there, receiver) = (Arc::clone(shared), receiver.clone());
         let thread = thread::Builder::new()
             .name("upload".to_owned())
@@ -83,6 +81,11 @@ pub(super) fn start_uploaders(shared: &Arc<Shared>) -> Result<()> {
     }
     *lock(&shared.packs.queue) = Some(sender);
     Ok(())
+}
+
+/// Tells how many threads upload; one more pack may wait for them.
+fn uploaders(shared: &Shared) -> usize {
+    shared.repository.calls_at_once().clamp(1, UPLOADERS_MAX)
 }
 
 /// Lets the uploaders end and waits for them.
@@ -104,7 +107,7 @@ pub(super) fn add(shared: &Shared, block: SealedBlock) -> Result<()> {
     let [pick] = random::bytes::<1>()?;
     let full = {
         let mut open = lock(&shared.packs.open);
-        while open.closed >= CLOSED_PACKS_MAX {
+        while open.closed > uploaders(shared) {
             open = wait(shared, open);
         }
         let slots = match kind {

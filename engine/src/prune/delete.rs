@@ -6,12 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use larder_format::ids::{ObjectId, SessionId};
 use larder_format::names::{self, Name};
 use larder_format::segment::Owner;
-use rayon::prelude::*;
 
 use super::Run;
 use super::facts::Facts;
 use super::inventory::Inventory;
 use super::survey::Found;
+use crate::at_once;
 use crate::error::{EngineError, Result};
 use crate::protocol::{self, Rule, keeps};
 use crate::view;
@@ -149,11 +149,11 @@ fn remove(run: &Run<'_>, names: impl Iterator<Item = (String, u64)>) -> Result<(
     while names.peek().is_some() {
         run.cancel.check()?;
         let batch: Vec<_> = names.by_ref().take(BATCH).collect();
-        run.repository.workers().install(|| {
-            batch
-                .par_iter()
-                .try_for_each(|(name, _)| storage.delete(name))
-        })?;
+        let calls = run.repository.calls_at_once();
+        let deleted = at_once::map(calls, &batch, |(name, _)| storage.delete(name));
+        deleted
+            .into_iter()
+            .collect::<std::result::Result<(), _>>()?;
         let bytes = batch.iter().map(|(_, bytes)| bytes).sum();
         run.progress.advance(batch.len() as u64, bytes);
     }

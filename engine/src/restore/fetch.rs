@@ -29,8 +29,10 @@ const GAP_BYTES: u64 = 256 << 10;
 /// Chunks of one range. More come up only where a block is needed more than this many times;
 /// it is then fetched again.
 const RANGE_ITEMS: usize = 1 << 16;
-/// Ranges that are fetched at a time.
-const FETCHERS: usize = 6;
+/// Ranges that are fetched at a time, at least; a storage far away takes more.
+const FETCHERS_MIN: usize = 6;
+/// The most that memory has room for.
+const FETCHERS_MAX: usize = 16;
 
 /// A part of a pack, and what is needed of it.
 struct Range {
@@ -79,8 +81,12 @@ pub(super) fn fetch_all(workshop: &Workshop<'_>, items: &Items) -> Result<()> {
     let openers = context.repository.workers().current_num_threads().max(1);
     let (to_fetchers, ranges) = bounded::<Range>(2);
     let (to_openers, fetched) = bounded::<Fetched>(2 * openers);
+    let fetchers = context
+        .repository
+        .calls_at_once()
+        .clamp(FETCHERS_MIN, FETCHERS_MAX);
     thread::scope(|scope| {
-        for _ in 0..FETCHERS {
+        for _ in 0..fetchers {
             let (ranges, to_openers, round) = (ranges.clone(), to_openers.clone(), &round);
             scope.spawn(move || round.run(|| round.fetch(&ranges, &to_openers)));
         }
