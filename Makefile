@@ -8,13 +8,16 @@
 SHELL := /bin/bash
 env := source scripts/env.sh &&
 
-.PHONY: demo test setup build fmt clippy doc unit deny no-std fuzz-smoke python golden-check bench clean help
+.PHONY: demo test test-storages setup build fmt clippy doc unit deny no-std fuzz-smoke python golden-check bench clean help
 
 demo:          ## A first look at larder, in a temporary folder
 	@scripts/demo.sh
 
 test:          ## Everything that CI runs
 	@scripts/test.sh
+
+test-storages: ## The storages against servers that take long to install (Ceph, Azurite, s3rver, rclone)
+	@scripts/test-storages.sh
 
 setup:         ## Install what is missing
 	@scripts/setup.sh all

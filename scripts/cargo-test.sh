@@ -7,7 +7,7 @@ source "$(dirname "$0")/env.sh"
 cargo build --quiet --release --locked --package larder --bin larder
 
 if ! command -v cargo-nextest >/dev/null; then
-    exec cargo test --quiet --release --locked --workspace --lib --bins --tests --no-fail-fast "$@"
+    exec cargo test --quiet --release --locked --workspace --lib --bins --tests --no-fail-fast "$@" -- --skip heavy::
 fi
 [ "${1:-}" = --no-run ] || set -- --no-fail-fast --no-tests=pass --status-level=fail --final-status-level=slow "$@"
 exec cargo nextest run --cargo-quiet --release --locked --workspace "$@"

@@ -27,6 +27,7 @@ fi
 
 scripts/rocksdb.sh
 [ "$what" = all ] || exit 0
+scripts/servers.sh quick
 
 if [ ! -x "$cargo_deny" ]; then
     echo "Building cargo-deny $cargo_deny_version once; this takes about 4 CPU minutes."
