@@ -6,7 +6,7 @@ scripts/servers.sh all
 source scripts/env.sh
 
 if command -v cargo-nextest >/dev/null; then
-    exec cargo nextest run --cargo-quiet --release --locked --no-fail-fast --package larder-storage \
+    exec cargo nextest run --cargo-quiet --release --locked --no-fail-fast --workspace \
         --ignore-default-filter -E 'test(/(^|::)heavy::/)' "$@"
 fi
-exec cargo test --quiet --release --locked --no-fail-fast --package larder-storage --test all "$@" heavy::
+exec cargo test --quiet --release --locked --no-fail-fast --workspace --test all "$@" heavy::
