@@ -18,6 +18,7 @@ pub mod location;
 pub mod network;
 pub mod object;
 mod open;
+mod pool;
 pub mod retry;
 mod runtime;
 pub mod secret;

@@ -8,4 +8,6 @@
     reason = "tests"
 )]
 
+mod accounts;
 mod servers;
+mod sftp;

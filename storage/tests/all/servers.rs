@@ -54,6 +54,14 @@ impl Server {
         end(&mut self.child);
     }
 
+    /// Ends it, and starts what `make` gives on the same port and in the same folder.
+    pub fn restart(&mut self, make: impl Fn(&Path, u16) -> Command) {
+        self.kill();
+        self.child = spawn(make(self.folder.path(), self.port), self.folder.path());
+        let is_back = listens(&mut self.child, self.port);
+        assert!(is_back, "the server did not start again:\n{}", self.log());
+    }
+
     /// What it has printed.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("server.log")).unwrap_or_default()
