@@ -115,10 +115,16 @@ impl Budget {
 }
 
 impl Held {
-    /// Takes over what another holds of the same budget, so that all is given back at once.
-    pub fn absorb(&mut self, mut other: Self) {
+    /// Takes over what another holds of the same budget, so that all is given back at once; gives
+    /// it back if it is of another budget.
+    #[must_use]
+    pub fn absorb(&mut self, mut other: Self) -> Option<Self> {
+        if !Arc::ptr_eq(&self.budget, &other.budget) {
+            return Some(other);
+        }
         self.bytes += std::mem::take(&mut other.bytes);
         self.ahead += std::mem::take(&mut other.ahead);
+        None
     }
 }
 
@@ -154,6 +160,20 @@ mod tests {
         assert!(third.join().unwrap());
         drop(ahead);
         assert!(budget.hold(9, 1000).is_none_or(|held| held.bytes == 1000));
+    }
+
+    #[test]
+    fn bytes_go_back_to_the_budget_that_they_are_of() {
+        let (one, two) = (Budget::new(100), Budget::new(100));
+        let mut held = one.hold(0, 60).unwrap();
+        assert!(held.absorb(one.hold(0, 40).unwrap()).is_none());
+        let other = held.absorb(two.hold(0, 100).unwrap());
+        drop(held);
+        drop(one.hold(0, 100).unwrap());
+        drop(other);
+        drop(two.hold(0, 100).unwrap());
+        assert_eq!(one.state.lock().unwrap().used, 0);
+        assert_eq!(two.state.lock().unwrap().used, 0);
     }
 
     #[test]

@@ -61,10 +61,11 @@ pub struct Packer {
     builders: Vec<Filling>,
 }
 
-/// A block that is being filled, with the budget that its bytes hold.
+/// A block that is being filled, with what its bytes hold of budgets: its chunks may be the feeder's
+/// and, after a session ended, carried ones.
 struct Filling {
     builder: BlockBuilder,
-    held: Option<Held>,
+    held: Vec<Held>,
 }
 
 /// What the feeder, the workers and the uploaders share.
@@ -304,16 +305,17 @@ impl Filling {
     fn new(chunk_type: ChunkType, plain_bytes: usize) -> Self {
         Self {
             builder: BlockBuilder::new(chunk_type, plain_bytes),
-            held: None,
+            held: Vec::new(),
         }
     }
 
     fn push(&mut self, id: ChunkId, bytes: &[u8], held: Option<Held>) -> Result<()> {
         self.builder.push(id, bytes)?;
-        match (&mut self.held, held) {
-            (Some(all), Some(more)) => all.absorb(more),
-            (all, more) => *all = all.take().or(more),
-        }
+        let left = self
+            .held
+            .iter_mut()
+            .fold(held, |held, own| own.absorb(held?));
+        self.held.extend(left);
         Ok(())
     }
 
