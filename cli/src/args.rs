@@ -1,8 +1,9 @@
 //! The command line: global options and the list of commands.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use anyhow::Context as _;
 use clap::builder::NonEmptyStringValueParser;
 use clap::{ArgAction, Args, Parser, Subcommand};
 use larder_engine::snapshots::Filter;
@@ -157,8 +158,8 @@ pub struct FilterArgs {
     /// Only snapshots with all of these tags, e.g. `--tag nightly,desk`; given several times, any of the lists
     #[arg(long, value_name = "TAG[,TAG...]", value_parser = tag_list)]
     pub tag: Vec<String>,
-    /// Only snapshots that have this source; given several times, all of them
-    #[arg(long, value_name = "PATH", value_parser = NonEmptyStringValueParser::new())]
+    /// Only snapshots that have this source, from the current folder if relative; given several times, all of them
+    #[arg(long, value_name = "PATH", value_parser = source_path)]
     pub path: Vec<String>,
 }
 
@@ -178,6 +179,15 @@ impl FilterArgs {
             paths: self.path.clone(),
         }
     }
+}
+
+/// Makes a source's path absolute, as snapshots have it.
+fn source_path(text: &str) -> anyhow::Result<String> {
+    anyhow::ensure!(!text.is_empty(), "an empty path names no source");
+    let current = std::env::current_dir().context("cannot tell the current folder")?;
+    let path = commands::backup::absolute(Path::new(text), &current)?;
+    let path = path.into_os_string().into_string();
+    path.map_err(|path| anyhow::anyhow!("the source {} is not UTF-8", path.display()))
 }
 
 /// Takes a list of tags, none of which is empty.

@@ -10,7 +10,7 @@ pub enum Exit {
     Success = 0,
     /// The command failed, or was not understood.
     Failure = 1,
-    /// A snapshot was made, but some source files could not be read.
+    /// A snapshot was made, or is shown, but some source files could not be read.
     SourceUnreadable = 3,
     /// Check found damage that costs data.
     DataLost = 4,
@@ -29,7 +29,8 @@ pub const HELP: &str = "\
 Exit codes:
     0  all was done
     1  the command failed, or was not understood
-    3  backup: a snapshot was made, but some source files could not be read
+    3  backup: a snapshot was made, but some source files could not be read;
+       ls, dump: the snapshot lacks what was asked for, since it could not be read then
     4  check: damage that costs data
     5  check: damage that costs no data
    10  there is no repository at the location

@@ -7,6 +7,7 @@ use larder_engine::browse::Item;
 use larder_engine::format::entry::{Entry, EntryType, Timestamp};
 use serde::Serialize;
 
+use crate::exit::Exit;
 use crate::render;
 
 /// One path as JSON.
@@ -94,6 +95,19 @@ pub fn write(out: &mut impl Write, item: &Item, style: Style, zone: &TimeZone) -
             out.write_all(&[0])
         }
     }
+}
+
+/// Says how much is missing because it could not be read when it was backed up, and gives the exit code.
+#[must_use]
+pub fn told_unreadable(count: u64) -> Exit {
+    if count == 0 {
+        return Exit::Success;
+    }
+    eprintln!(
+        "larder: {} could not be read when the snapshot was made: it has no content of them",
+        render::counted(count, "file or folder", "files and folders")
+    );
+    Exit::SourceUnreadable
 }
 
 fn long(item: &Item, zone: &TimeZone) -> String {

@@ -20,6 +20,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use clap::error::ErrorKind;
+use larder_engine::error::EngineError;
 use serde::Serialize;
 
 use crate::args::Arguments;
@@ -51,7 +52,25 @@ fn run(arguments: Arguments) -> anyhow::Result<Exit> {
     start_log(arguments.global.verbose, arguments.global.quiet);
     let interrupt = Interrupt::install()?;
     let context = Context::new(arguments.global, &arguments.command, interrupt)?;
-    commands::run(&context, arguments.command)
+    match commands::run(&context, &arguments.command) {
+        // Somebody deleted the cache, or it rotted: it is made anew, once.
+        Err(error) if is_of_cache(&error) && !output::has_written() => {
+            eprintln!("larder: {}; beginning anew", paragraph(&error));
+            commands::run(&context, &arguments.command)
+        }
+        result => result,
+    }
+}
+
+/// Tells whether a command failed because of what is on the local disk alone.
+fn is_of_cache(error: &anyhow::Error) -> bool {
+    let mut causes = error.chain();
+    causes.any(|cause| {
+        matches!(
+            cause.downcast_ref(),
+            Some(EngineError::Index(_) | EngineError::Scratch(_))
+        )
+    })
 }
 
 /// Answers what clap could not parse, or was asked to show.
@@ -75,7 +94,7 @@ fn misunderstood(error: &clap::Error) -> Exit {
 }
 
 /// Joins an error and its causes into one paragraph.
-fn paragraph(error: &anyhow::Error) -> String {
+pub(crate) fn paragraph(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain().map(ToString::to_string) {
         // Some errors tell their cause themselves.
@@ -91,7 +110,7 @@ fn paragraph(error: &anyhow::Error) -> String {
 }
 
 /// Writes an error to standard error, for a person and, if asked, for a program.
-fn report(message: &str, exit: Exit, json: bool) {
+pub(crate) fn report(message: &str, exit: Exit, json: bool) {
     #[derive(Serialize)]
     struct Error<'a> {
         code: u8,
@@ -137,6 +156,7 @@ fn start_log(verbose: u8, quiet: bool) {
 mod tests {
     use super::*;
     use anyhow::Context as _;
+    use larder_engine::index::IndexError;
 
     #[test]
     fn an_error_is_one_paragraph_and_says_nothing_twice() {
@@ -148,5 +168,17 @@ mod tests {
             text,
             "cannot read the settings: cannot open x: no such file"
         );
+    }
+
+    #[test]
+    fn only_what_the_local_disk_did_is_tried_again() {
+        let lost = IndexError::Damaged {
+            folder: "/cache".to_owned(),
+            cause: "a file is gone".to_owned(),
+        };
+        let lost = Err::<(), _>(EngineError::Index(lost)).context("while trying");
+        assert!(lost.is_err_and(|error| is_of_cache(&error)));
+        let other = EngineError::Request("no".to_owned());
+        assert!(!is_of_cache(&other.into()));
     }
 }

@@ -7,11 +7,18 @@ use larder_engine::error::EngineError;
 use serde::Serialize;
 
 static CLOSED: AtomicBool = AtomicBool::new(false);
+static WRITTEN: AtomicBool = AtomicBool::new(false);
 
 /// Tells whether standard output was closed by its reader before all was written.
 #[must_use]
 pub fn reader_has_gone() -> bool {
     CLOSED.load(Ordering::Relaxed)
+}
+
+/// Tells whether anything was written to standard output but for the status of a long job.
+#[must_use]
+pub fn has_written() -> bool {
+    WRITTEN.load(Ordering::Relaxed)
 }
 
 /// Buffered standard output that remembers when its reader has gone (`larder ls | head`).
@@ -27,6 +34,7 @@ impl Output {
 
 impl Write for Output {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        WRITTEN.store(true, Ordering::Relaxed);
         remember(self.0.write(bytes))
     }
 

@@ -9,6 +9,7 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
 use jiff::Zoned;
+use larder_engine::amend::clean_tags;
 use larder_engine::backup::{
     BackupOptions, BackupReport, CheckpointRhythm, Compression, Selection, backup,
 };
@@ -194,11 +195,11 @@ impl BackupArgs {
             selection: self.selection(file, only)?,
             host: person::host_name(self.host.as_deref(), file.host.as_deref(), env)?,
             user: person::user_name(),
-            tags: if self.tag.is_empty() {
-                file.tag.clone()
+            tags: clean_tags(if self.tag.is_empty() {
+                &file.tag
             } else {
-                self.tag.clone()
-            },
+                &self.tag
+            })?,
             time: time.transpose().context("--time")?,
             parent: self.parent.clone(),
             force: self.force,
@@ -300,7 +301,7 @@ fn checkpoint(text: &str) -> anyhow::Result<u64> {
 }
 
 /// Makes a path absolute without resolving its last part, should that be a symbolic link.
-fn absolute(path: &Path, current: &Path) -> anyhow::Result<PathBuf> {
+pub fn absolute(path: &Path, current: &Path) -> anyhow::Result<PathBuf> {
     if path.as_os_str().is_empty() {
         bail!("an empty path names nothing to back up");
     }

@@ -12,11 +12,13 @@ use larder_engine::browse;
 use crate::args::{FilterArgs, SNAPSHOT_HELP};
 use crate::context::{Context, parse_spec, resolve};
 use crate::exit::Exit;
+use crate::item;
 use crate::output::Output;
 
 /// Write a file of a snapshot, or a folder as tar, to standard output
 ///
-/// What is not text is not written to a terminal: send it to a file or a pipe.
+/// What is not text is not written to a terminal: send it to a file or a pipe. Of a folder, what could
+/// not be read when it was backed up is left out, and the exit code is 3.
 ///
 /// Example: larder dump latest:/home/me/letters | tar -t
 #[derive(Debug, Args)]
@@ -46,21 +48,23 @@ pub fn run(context: &Context, args: &DumpArgs) -> anyhow::Result<Exit> {
     };
     let repository = context.open()?;
     let snapshot = resolve(&repository, &spec, &args.filter.filter())?;
+    let mut unreadable = 0;
     match &args.output {
         Some(file) => write_file(file, &mut |out| {
-            Ok(browse::dump(&repository, &snapshot, path, out)?)
+            unreadable = browse::dump(&repository, &snapshot, path, out)?;
+            Ok(())
         })?,
         None => {
             let mut out = Output::new();
-            if io::stdout().is_terminal() {
-                browse::dump(&repository, &snapshot, path, &mut TextOnly(&mut out))?;
+            unreadable = if io::stdout().is_terminal() {
+                browse::dump(&repository, &snapshot, path, &mut TextOnly(&mut out))?
             } else {
-                browse::dump(&repository, &snapshot, path, &mut out)?;
-            }
+                browse::dump(&repository, &snapshot, path, &mut out)?
+            };
             out.flush()?;
         }
     }
-    Ok(Exit::Success)
+    Ok(item::told_unreadable(unreadable))
 }
 
 /// Writes a file under a temporary name first, so that no half of it is taken for the whole.

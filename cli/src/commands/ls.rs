@@ -15,7 +15,9 @@ use crate::output::{self, Array, Output};
 
 /// List what is in a snapshot
 ///
-/// Without PATH its sources are listed; with the PATH of a folder, what is in it.
+/// Without PATH its sources are listed; with the PATH of a folder, what is in it. What could not be
+/// read when it was backed up is listed, and marked by -l; the exit code is 3 if the PATH itself, or
+/// a folder that -R goes into, is of that kind.
 ///
 /// Example: larder ls -l latest:/home/me
 #[derive(Debug, Args)]
@@ -47,21 +49,22 @@ pub fn run(context: &Context, args: &LsArgs) -> anyhow::Result<Exit> {
     let snapshot = resolve(&repository, &spec, &args.filter.filter())?;
     let path = spec.path.as_deref();
     let mut out = Output::new();
-    if context.json() {
+    let unreadable = if context.json() {
         let mut array = Array::new(&mut out);
-        browse::list(&repository, &snapshot, path, args.recursive, &mut |item| {
+        let unreadable = browse::list(&repository, &snapshot, path, args.recursive, &mut |item| {
             array.push(&ItemJson::from(&item)).map_err(output::failed)
         })?;
         array.end()?;
+        unreadable
     } else {
         let style = style(args.long, args.null);
         let zone = TimeZone::system();
         browse::list(&repository, &snapshot, path, args.recursive, &mut |item| {
             item::write(&mut out, &item, style, &zone).map_err(output::failed)
-        })?;
-    }
+        })?
+    };
     out.flush()?;
-    Ok(Exit::Success)
+    Ok(item::told_unreadable(unreadable))
 }
 
 /// Chooses how paths are listed.

@@ -32,6 +32,9 @@ static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 /// tar stream can hold, and files whose content could not be read when they were backed up are
 /// left out with a warning in the log.
 ///
+/// Gives the number of files and folders that could not be read when they were backed up: the
+/// stream lacks them, or what was in them.
+///
 /// # Errors
 /// `NotFound`; `Request` for what is neither file nor folder, or could not be read when it was
 /// backed up; `Damaged`, naming the path; what the storage answers, or what writing answers. What
@@ -41,7 +44,7 @@ pub fn dump(
     snapshot: &SnapshotInfo,
     path: &[u8],
     out: &mut dyn Write,
-) -> Result<()> {
+) -> Result<u64> {
     let view = prepare(repository)?;
     let cell = cell_of(&view, snapshot)?;
     let mut dump = Dump {
@@ -53,12 +56,13 @@ pub fn dump(
             let item = found.item();
             refuse_other(&item.entry, &item.path)?;
             dump.content(&item.entry, &item.path, out)?;
-            out.flush().map_err(failed)
+            out.flush().map_err(failed)?;
+            Ok(0)
         }
         Located::Inside(found) => {
             let mut folder = Folder::new(repository, out);
             folder.take(&mut dump, 0, &found.origin, &found.key, b"")?;
-            folder.tar.finish()
+            folder.finish()
         }
         Located::Above(origins) => {
             let mut folder = Folder::new(repository, out);
@@ -67,7 +71,7 @@ pub fn dump(
                 let base = below(&path, &origin.path).unwrap_or_default();
                 folder.take(&mut dump, number, origin, b"", &base)?;
             }
-            folder.tar.finish()
+            folder.finish()
         }
     }
 }
@@ -86,6 +90,8 @@ struct Folder<'a> {
     tar: TarWriter<'a>,
     /// The first name of each file with several names, by source, file system and inode.
     links: ScratchMap,
+    /// Files and folders that could not be read when they were backed up.
+    unreadable: u64,
 }
 
 impl<'a> Folder<'a> {
@@ -93,7 +99,13 @@ impl<'a> Folder<'a> {
         Self {
             tar: TarWriter::new(out),
             links: ScratchMap::new(repository.cache_dir(), LINKS_BYTES),
+            unreadable: 0,
         }
+    }
+
+    fn finish(mut self) -> Result<u64> {
+        self.tar.finish()?;
+        Ok(self.unreadable)
     }
 
     /// Writes everything at or below a key of one source, under `base`.
@@ -110,6 +122,7 @@ impl<'a> Folder<'a> {
             let entry = entry?;
             let path = origin.path_of(&entry.key);
             let name = member_name(base, key, &entry);
+            self.unreadable += u64::from(entry.flags.unreadable);
             if left_out(&entry, &path) {
                 continue;
             }

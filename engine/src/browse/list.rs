@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use larder_format::cell::Cell;
+use larder_format::entry::EntryType;
 use larder_format::tree::read::{Listed, NodeSource, list_directory, lookup, scan_prefix};
 
 use super::paths::{Located, Origin, bare_directory, locate_or_say, origins, stand_in};
@@ -18,6 +19,9 @@ use crate::snapshots::SnapshotInfo;
 /// A path that is no folder is listed itself. A folder above the sources, which was not backed up
 /// itself, holds the folders and sources that its name leads to.
 ///
+/// Gives the number of what was asked for and could not be read when it was backed up: the path
+/// itself, and folders whose content the listing therefore lacks.
+///
 /// # Errors
 /// `NotFound` for a path that is not there, or what the storage answers.
 pub fn list(
@@ -26,49 +30,61 @@ pub fn list(
     path: Option<&[u8]>,
     recursive: bool,
     each: &mut dyn FnMut(Item) -> Result<()>,
-) -> Result<()> {
+) -> Result<u64> {
     let view = prepare(repository)?;
     let cell = cell_of(&view, snapshot)?;
     let mut nodes = ChunkReader::new(repository)?;
-    list_cell(&mut nodes, cell, path, recursive, each)
+    let mut lacking = 0;
+    let is_unreadable = list_cell(&mut nodes, cell, path, recursive, &mut |item| {
+        let entry = &item.entry;
+        let is_entered = recursive && entry.kind == EntryType::Directory;
+        lacking += u64::from(is_entered && entry.flags.unreadable);
+        each(item)
+    })?;
+    Ok(lacking + u64::from(is_unreadable))
 }
 
-/// Does the same with nodes from anywhere.
+/// Does the same with nodes from anywhere; tells whether the path itself could not be read when it was
+/// backed up.
 pub(super) fn list_cell<S: NodeSource<Error = EngineError>>(
     nodes: &mut S,
     cell: &Cell,
     path: Option<&[u8]>,
     recursive: bool,
     each: &mut dyn FnMut(Item) -> Result<()>,
-) -> Result<()> {
+) -> Result<bool> {
     let Some(path) = path else {
         for origin in origins(cell) {
             source(nodes, &origin, recursive, each)?;
         }
-        return Ok(());
+        return Ok(false);
     };
-    match locate_or_say(nodes, cell, path)? {
-        Located::Above(origins) => above(nodes, path, &origins, recursive, each),
-        Located::Inside(found) if !found.is_directory() => each(found.item()),
-        Located::Inside(found) if recursive => {
-            for entry in scan_prefix(nodes, &found.origin.root, &found.key)? {
-                let entry = entry?;
-                if entry.key != found.key {
-                    each(found.origin.item(entry))?;
-                }
-            }
-            Ok(())
+    let found = match locate_or_say(nodes, cell, path)? {
+        Located::Above(origins) => {
+            above(nodes, path, &origins, recursive, each)?;
+            return Ok(false);
         }
-        Located::Inside(found) => {
-            for listed in list_directory(nodes, &found.origin.root, &found.key)? {
-                each(match listed? {
-                    Listed::Entry(entry) => found.origin.item(entry),
-                    Listed::Prefix(key) => found.origin.bare_directory(&key),
-                })?;
+        Located::Inside(found) => found,
+    };
+    if !found.is_directory() {
+        each(found.item())?;
+    } else if recursive {
+        for entry in scan_prefix(nodes, &found.origin.root, &found.key)? {
+            let entry = entry?;
+            if entry.key != found.key {
+                each(found.origin.item(entry))?;
             }
-            Ok(())
+        }
+    } else {
+        for listed in list_directory(nodes, &found.origin.root, &found.key)? {
+            each(match listed? {
+                Listed::Entry(entry) => found.origin.item(entry),
+                Listed::Prefix(key) => found.origin.bare_directory(&key),
+            })?;
         }
     }
+    let entry = found.entry.as_ref();
+    Ok(entry.is_some_and(|entry| entry.flags.unreadable))
 }
 
 /// Lists a folder that is none of the snapshot's, but leads to sources.

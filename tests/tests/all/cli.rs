@@ -94,11 +94,11 @@ fn a_source_that_cannot_be_read_ends_with_3_and_the_rest_is_kept() {
     let world = World::bare();
     world.write("good", "good");
     world.write("closed", "secret");
-    fs::set_permissions(
-        world.source().join("closed"),
-        fs::Permissions::from_mode(0o000),
-    )
-    .unwrap();
+    world.write("folder/in", "in a folder");
+    for name in ["closed", "folder"] {
+        let path = world.source().join(name);
+        fs::set_permissions(path, fs::Permissions::from_mode(0o000)).unwrap();
+    }
     let program = if is_root() {
         let copy = world.path("larder");
         fs::copy(program(), &copy).unwrap();
@@ -120,15 +120,36 @@ fn a_source_that_cannot_be_read_ends_with_3_and_the_rest_is_kept() {
     let source = source.to_str().unwrap();
     larder(&["init"]).expect(0);
     let summary = larder(&["--json", "backup", source]).expect(3).summary();
-    assert_eq!(summary["issue_count"], 1, "{summary}");
-    let path = summary["issues"][0]["path"].as_str().unwrap();
-    assert!(path.ends_with("/closed"), "{summary}");
-    assert_eq!(summary["statistics"]["unreadable"], 1, "{summary}");
+    assert_eq!(summary["issue_count"], 2, "{summary}");
+    let issues = summary["issues"].as_array().unwrap().iter();
+    let paths: Vec<&str> = issues
+        .map(|issue| issue["path"].as_str().unwrap())
+        .collect();
+    assert!(
+        paths.iter().any(|path| path.ends_with("/closed")),
+        "{summary}"
+    );
+    assert_eq!(summary["statistics"]["unreadable"], 2, "{summary}");
     assert!(summary["snapshot"].is_string());
     larder(&["backup", source]).expect(3).says("closed");
     larder(&["dump", &format!("latest:{source}/closed")]).expect(1);
     let good = larder(&["dump", &format!("latest:{source}/good")]).expect(0);
     assert_eq!(good.stdout, "good");
+    // What is looked at and could not be read then is told of; what is beside it is not in the way.
+    let told = "could not be read when the snapshot was made";
+    for (path, more) in [("/closed", ""), ("/folder", ""), ("", "-R")] {
+        let spec = format!("latest:{source}{path}");
+        let arguments = ["ls", &spec, more];
+        let arguments = arguments.iter().filter(|one| !one.is_empty()).copied();
+        larder(&arguments.collect::<Vec<_>>()).expect(3).says(told);
+    }
+    for path in ["", "/good"] {
+        let listed = larder(&["ls", &format!("latest:{source}{path}")]).expect(0);
+        assert!(listed.stdout.contains("/good"), "{listed:?}");
+    }
+    let dumped = larder(&["dump", &format!("latest:{source}")]).expect(3);
+    assert!(dumped.raw.len() > 1024, "{}", dumped.stderr);
+    dumped.says(&format!("2 files and folders {told}"));
     larder(&["check", "--read-data"]).expect(0);
     // An ordinary user restores what he may: owners, special files and all.
     let target = world.path("target");
@@ -364,6 +385,53 @@ fn every_command_speaks_json() {
 }
 
 #[test]
+fn a_tag_that_no_snapshot_may_have_is_refused_before_the_backup() {
+    let world = World::new();
+    world.write("file", "content");
+    for (tag, why) in [
+        ("a\u{1b}[2Jb", "control characters"),
+        ("a\nb", "control"),
+        ("", "empty"),
+    ] {
+        let mut command = world.command();
+        command.args(["backup", "--tag", tag]).arg(world.source());
+        run(&mut command).expect(1).says(why);
+    }
+    assert_eq!(ids(&world.json(["snapshots"])), Vec::<String>::new());
+}
+
+#[test]
+fn the_cache_may_go_while_a_command_runs() {
+    let world = filled();
+    let patterns = world.path("patterns");
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &patterns,
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
+        0,
+    )
+    .unwrap();
+    // A second machine's cache knows nothing of the newest snapshot, so there is something to feed.
+    let cache = world.path("second");
+    let mut command = world.command();
+    command.arg("--cache-dir").arg(&cache);
+    command.arg("backup").arg("--exclude-file").arg(&patterns);
+    command.arg(world.source());
+    let feeder = std::thread::spawn(move || {
+        // Whoever reads the patterns has opened its cache.
+        let pipe = fs::File::options().write(true).open(&patterns).unwrap();
+        fs::remove_dir_all(&cache).unwrap();
+        fs::remove_file(&patterns).unwrap();
+        fs::write(&patterns, "nothing\n").unwrap();
+        drop(pipe);
+    });
+    run(&mut command).expect(0);
+    feeder.join().unwrap();
+    world.ok(["check", "--read-data"]);
+}
+
+#[test]
 fn a_snapshot_is_named_in_every_way() {
     let world = filled();
     let all = ids(&world.json(["snapshots"]));
@@ -386,6 +454,15 @@ fn a_snapshot_is_named_in_every_way() {
     assert_eq!(with(&["--tag", "first"]), first);
     assert_eq!(with(&["--tag", "both"]), second);
     assert_eq!(with(&["--path", source]), second);
+    // From where one is, as `backup` takes its sources.
+    let spec = format!("latest:{source}/letters");
+    for (folder, relative) in [("", "source"), ("source", "."), ("home", "../source/")] {
+        let mut command = world.command();
+        command.current_dir(world.path(folder));
+        let listed = run(command.args(["ls", &spec, "--path", relative])).expect(0);
+        assert_eq!(listed.stdout, second, "{relative}");
+    }
+    world.run(["ls", &spec, "--path", "source"]).expect(1);
     for wrong in [
         "latest~3",
         "@[2026-01-01]",
