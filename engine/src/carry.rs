@@ -29,12 +29,12 @@ const BUDGET_BYTES: usize = 32 << 20;
 const SEEN_BYTES: usize = 8 << 20;
 
 /// What was carried.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Carried {
     /// Every chunk is usable, or on its way into a pack of this session.
     Whole,
-    /// A chunk that is needed can be read nowhere any more.
-    Gone,
+    /// A chunk that is needed can be read nowhere any more, and why.
+    Gone(String),
 }
 
 /// Carries trees; what hangs on `trusted`, the base seen live, is passed over.
@@ -59,7 +59,11 @@ pub(crate) fn carry(
             Ok(()) => progress.advance(tree.entries, 0),
             Err(error) if is_damage(&error) => {
                 tracing::warn!("what was read before is lost: {error}");
-                return Ok(Carried::Gone);
+                let why = match error {
+                    EngineError::Damaged { object, why } => format!("{object}: {why}"),
+                    other => other.to_string(),
+                };
+                return Ok(Carried::Gone(why));
             }
             Err(error) => return Err(error),
         }

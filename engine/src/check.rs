@@ -20,6 +20,7 @@ mod tests;
 mod verify;
 mod walk;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -30,6 +31,7 @@ use crate::collection;
 use crate::error::{EngineError, Result};
 use crate::progress::Progress;
 use crate::protocol::Newest;
+use crate::prune::record_suspects;
 use crate::random;
 use crate::repository::Repository;
 use context::Context;
@@ -57,6 +59,9 @@ pub enum ReadData {
 pub struct CheckOptions {
     /// How much of the packs' bytes is read.
     pub read_data: ReadData,
+    /// Records damaged packs as suspect, so that no backup builds on them; a check changes nothing
+    /// otherwise.
+    pub records_suspects: bool,
 }
 
 /// How bad a finding is.
@@ -103,13 +108,18 @@ pub struct CheckReport {
     pub packs_read: u64,
     /// Bytes read from the storage.
     pub bytes_read: u64,
+    /// Damaged packs that were recorded as suspect.
+    pub new_suspects: u64,
+    /// Why damaged packs could not be recorded as suspect.
+    pub not_recorded: Option<String>,
     /// Seconds that it took.
     pub seconds: f64,
 }
 
 /// Checks the repository.
 ///
-/// Damage never ends it early: whatever can still be checked is.
+/// Damage never ends it early: whatever can still be checked is. Damaged packs are recorded as suspect
+/// where that is asked for; a repository that cannot be written to is checked all the same.
 ///
 /// # Errors
 /// `Request` for an impossible share of data, `Interrupted`, and what else keeps the check itself
@@ -124,8 +134,7 @@ pub fn check(
     options.read_data.check()?;
     let mut checks = 1;
     loop {
-        let (mut report, seen) = check_once(repository, options, progress, cancel)?;
-        report.seconds = clock.elapsed().as_secs_f64();
+        let (mut report, seen, damaged) = check_once(repository, options, progress, cancel)?;
         let is_sound = report
             .findings
             .iter()
@@ -137,19 +146,28 @@ pub fn check(
             || seen.is_none()
             || collection::newest(&listed()?) == seen
         {
+            if options.records_suspects && !damaged.is_empty() {
+                match record_suspects(repository, &damaged, progress, cancel) {
+                    Ok(new) => report.new_suspects = new,
+                    Err(EngineError::Interrupted) => return Err(EngineError::Interrupted),
+                    Err(error) => report.not_recorded = Some(error.to_string()),
+                }
+            }
+            report.seconds = clock.elapsed().as_secs_f64();
             return Ok(report);
         }
         checks += 1;
     }
 }
 
-/// Checks all once; gives also which collector records counted, unless they cannot be read.
+/// Checks all once; gives also which collector records counted, unless they cannot be read, and
+/// the packs that are missing or damaged.
 fn check_once(
     repository: &Arc<Repository>,
     options: &CheckOptions,
     progress: &dyn Progress,
     cancel: &Cancel,
-) -> Result<(CheckReport, Option<Newest>)> {
+) -> Result<(CheckReport, Option<Newest>, BTreeSet<ObjectId>)> {
     let context = Context::new(repository, progress, cancel);
     let mut damage = Damage::new(repository.cache_dir());
     progress.phase("checking records", None, None);
@@ -167,17 +185,19 @@ fn check_once(
     repository.index().drop_pending()?;
     let walked = walked?;
     let seen = (!view.lacks_collection).then(|| view.collection.numbers());
+    let damaged = damage.packs();
+    let known = view.collection.suspects().copied().collect();
     let report = CheckReport {
-        findings: damage.into_findings(),
+        findings: damage.into_findings(&known),
         snapshots: walked.snapshots,
         nodes: walked.nodes,
         chunks: walked.chunks,
         packs: packs.packs,
         packs_read: packs.packs_read,
         bytes_read: context.bytes_read(),
-        seconds: 0.0,
+        ..CheckReport::default()
     };
-    Ok((report, seen))
+    Ok((report, seen, damaged))
 }
 
 impl ReadData {

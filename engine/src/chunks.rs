@@ -72,7 +72,11 @@ impl ChunkReader {
         for place in &places {
             match self.read_at(chunk_type, id, place) {
                 Ok(chunk) => return Ok(chunk),
-                Err(error @ EngineError::Damaged { .. }) => damage = damage.or(Some(error)),
+                Err(error @ EngineError::Damaged { .. }) => {
+                    // Whoever writes now puts in anew what it meets of it.
+                    self.repository.avoid([place.pack])?;
+                    damage = damage.or(Some(error));
+                }
                 Err(error) => return Err(error),
             }
         }

@@ -23,6 +23,7 @@ pub mod keys;
 pub mod mark;
 mod memory;
 pub mod packer;
+mod presence;
 pub mod progress;
 pub mod protocol;
 pub mod prune;

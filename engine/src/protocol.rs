@@ -299,15 +299,28 @@ pub struct Kept<O> {
     pub is_unresolved: bool,
 }
 
+/// What a collector found out about a pack that a counting segment names and that is not deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Doubt {
+    /// It is there, and nothing speaks against it.
+    None,
+    /// It is there, and may be damaged.
+    Suspect,
+    /// It is not there.
+    Missing,
+}
+
 /// Decides which condemned packs must stay, chunk by chunk: each item is the packs that have one
-/// needed chunk and exist.
+/// needed chunk, by what counting segments say, with what was found out about each.
 ///
-/// A chunk with a place outside the condemned and the deleted packs needs nothing. Otherwise the
-/// first condemned pack that has it is rescued; one that is rescued already serves others too.
-/// A suspect pack counts as a place only for a chunk that no other pack has.
+/// The places of a chunk are those of its packs outside the deleted ones about which there is the
+/// least doubt: a suspect pack counts only for a chunk that no sound one has, and one that is not
+/// there only for a chunk that is lost. A chunk with a place outside the condemned packs needs
+/// nothing. Otherwise the first condemned pack that has it is rescued; one that is rescued already
+/// serves others too.
 #[must_use]
 pub fn keep_places<S: Copy + Ord, O: Copy + Ord>(
-    needed: impl IntoIterator<Item = impl AsRef<[O]>>,
+    needed: impl IntoIterator<Item = impl AsRef<[(O, Doubt)]>>,
     collection: &Collection<S, O>,
 ) -> Kept<O> {
     let mut kept = Kept {
@@ -321,17 +334,19 @@ pub fn keep_places<S: Copy + Ord, O: Copy + Ord>(
 }
 
 impl<O: Copy + Ord> Kept<O> {
-    /// Takes one needed chunk into account: the packs that have it and exist.
-    pub fn need<S: Copy + Ord>(&mut self, packs: &[O], collection: &Collection<S, O>) {
+    /// Takes one needed chunk into account: the packs that have it.
+    pub fn need<S: Copy + Ord>(&mut self, packs: &[(O, Doubt)], collection: &Collection<S, O>) {
         let deleted = &collection.state.deleted;
-        let is_sound = |pack: &&O| !keeps(Rule::SoundFirst) || !collection.is_suspect(pack);
-        let places = packs.iter().filter(|pack| !deleted.contains(pack));
-        let mut sound = places.clone().filter(is_sound).peekable();
-        if sound.peek().is_some() {
-            self.keep_one(sound, collection);
-        } else {
-            self.keep_one(places, collection);
-        }
+        let doubt = |(pack, doubt): &(O, Doubt)| match doubt {
+            Doubt::Missing => Doubt::Missing,
+            _ if !keeps(Rule::SoundFirst) => Doubt::None,
+            Doubt::None if collection.is_suspect(pack) => Doubt::Suspect,
+            doubt => *doubt,
+        };
+        let places = packs.iter().filter(|(pack, _)| !deleted.contains(pack));
+        let least = places.clone().map(doubt).min();
+        let best = places.filter(|place| Some(doubt(place)) == least);
+        self.keep_one(best.map(|(pack, _)| pack), collection);
     }
 
     fn keep_one<'a, S: Copy + Ord>(
@@ -353,6 +368,12 @@ impl<O: Copy + Ord> Kept<O> {
             None => self.is_unresolved = true,
         }
     }
+}
+
+/// Tells whether what is needed must be known before a round is ended: not if it condemns nothing.
+#[must_use]
+pub fn must_mark_again<O>(round: &RoundFacts<O>) -> bool {
+    !round.condemned.is_empty()
 }
 
 /// Builds the state that ends a round, from one reading: cells first, then sessions, then packs.
@@ -537,6 +558,9 @@ pub enum Rule {
     CarrySuspects,
     /// A suspect pack is a place only where there is no other.
     SoundFirst,
+    /// Nothing is deduplicated against packs that are not there, nor reused from a base while there
+    /// are any.
+    AvoidMissing,
     /// A reader lists cells before the collector records.
     ReadCellsFirst,
 }
@@ -573,6 +597,7 @@ impl Rule {
         Self::AvoidSuspects,
         Self::CarrySuspects,
         Self::SoundFirst,
+        Self::AvoidMissing,
         Self::ReadCellsFirst,
     ];
 }
@@ -592,6 +617,20 @@ pub fn leave_out(rule: Option<Rule>) {
 #[must_use]
 pub fn keeps(rule: Rule) -> bool {
     LEFT_OUT.load(std::sync::atomic::Ordering::Relaxed) != rule as u8
+}
+
+/// Tells whether all rules hold.
+#[cfg(feature = "testing")]
+#[must_use]
+pub fn keeps_all() -> bool {
+    LEFT_OUT.load(std::sync::atomic::Ordering::Relaxed) == 0
+}
+
+/// Tells whether all rules hold: always.
+#[cfg(not(feature = "testing"))]
+#[must_use]
+pub const fn keeps_all() -> bool {
+    true
 }
 
 /// Tells whether a rule holds: always.

@@ -1,12 +1,13 @@
 //! An open repository: its storage, keys, config, local index and workers.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use larder_format::config::{Chunker as ChunkerConfig, Config};
-use larder_format::ids::{ReplicaId, RepositoryId, SlotId};
+use larder_format::ids::{ObjectId, ReplicaId, RepositoryId, SlotId};
 use larder_format::keys::{KEYRING_RANDOM_BYTES, Keyring};
 use larder_format::limits::{CONFIG_BYTES, RESERVE_BYTES, SLOT_BYTES};
 use larder_format::names::{self, Name};
@@ -22,7 +23,8 @@ use crate::index::Index;
 use crate::index::memory::MemoryIndex;
 use crate::index::rocks::{IndexOptions, OpenOutcome, RocksIndex};
 use crate::memory::{self, Memory};
-use crate::protocol::Newest;
+use crate::presence::Looks;
+use crate::protocol::{Newest, keeps_all};
 use crate::random;
 use crate::storage::error::ErrorKind;
 use crate::storage::location::{Layers, Location};
@@ -201,6 +203,23 @@ pub struct Repository {
     memory: Memory,
     seen: Mutex<Seen>,
     refreshing: Mutex<()>,
+    avoided: Mutex<Avoided>,
+    looks: Mutex<Looks>,
+}
+
+/// Packs that nothing is deduplicated against.
+#[derive(Default)]
+struct Avoided {
+    /// By what the last reading says.
+    by_reading: BTreeSet<ObjectId>,
+    /// Because this process found them missing or damaged.
+    damaged: BTreeSet<ObjectId>,
+}
+
+impl Avoided {
+    fn all(&self) -> BTreeSet<ObjectId> {
+        self.by_reading.union(&self.damaged).copied().collect()
+    }
 }
 
 /// What the last reading saw of the collectors' work, and who may not be read anew under.
@@ -369,6 +388,8 @@ impl Repository {
             memory: Memory::open(memory),
             seen: Mutex::default(),
             refreshing: Mutex::default(),
+            avoided: Mutex::default(),
+            looks: Mutex::default(),
         }))
     }
 
@@ -475,6 +496,63 @@ impl Repository {
         lock(&self.refreshing)
     }
 
+    /// Decides which packs are not usable by what was read; those that this process found damaged
+    /// are not usable either.
+    pub(crate) fn set_unusable(&self, packs: BTreeSet<ObjectId>) -> Result<()> {
+        let mut avoided = lock(&self.avoided);
+        avoided.by_reading = packs;
+        Ok(self.index.set_unusable(&avoided.all())?)
+    }
+
+    /// Deduplicates against these packs no more, for they are missing or damaged; gives how many
+    /// of them may have been used until now.
+    pub(crate) fn avoid(&self, packs: impl IntoIterator<Item = ObjectId>) -> Result<u64> {
+        let mut avoided = lock(&self.avoided);
+        let mut count = 0;
+        if !keeps_all() {
+            return Ok(0);
+        }
+        for pack in packs {
+            let is_new = !avoided.by_reading.contains(&pack) && avoided.damaged.insert(pack);
+            count += u64::from(is_new);
+        }
+        if count > 0 {
+            self.index.set_unusable(&avoided.all())?;
+        }
+        Ok(count)
+    }
+
+    /// Tells whether this process found packs damaged that were read as usable.
+    pub(crate) fn avoids_any(&self) -> bool {
+        let avoided = lock(&self.avoided);
+        !avoided.damaged.is_subset(&avoided.by_reading)
+    }
+
+    /// Gives the packs that this process found damaged and that were read as usable.
+    pub(crate) fn avoided(&self) -> Vec<ObjectId> {
+        let avoided = lock(&self.avoided);
+        let damaged = avoided.damaged.difference(&avoided.by_reading);
+        damaged.copied().collect()
+    }
+
+    /// Tells how far the packs were looked at.
+    pub(crate) fn looks(&self) -> Looks {
+        *lock(&self.looks)
+    }
+
+    pub(crate) fn set_looks(&self, looks: Looks) {
+        *lock(&self.looks) = looks;
+    }
+
+    /// Begins a run that looks at packs by itself, whatever was found damaged before.
+    pub(crate) fn look_anew(&self, wants_all: bool) {
+        lock(&self.avoided).damaged.clear();
+        self.set_looks(Looks {
+            wants_all,
+            had_all: None,
+        });
+    }
+
     /// Makes the chunker that the config names.
     ///
     /// # Errors
@@ -549,7 +627,12 @@ pub(crate) fn read_config(storage: &dyn Storage) -> Result<(u64, Bytes)> {
             },
         });
     };
-    let object = storage.get(&names::config(number), CONFIG_BYTES as u64)?;
+    let name = names::config(number);
+    let object = storage.get(&name, CONFIG_BYTES as u64);
+    let object = object.map_err(|error| match error.kind {
+        ErrorKind::Oversized | ErrorKind::Truncated => EngineError::damaged(&name, &error.cause),
+        _ => error.into(),
+    })?;
     Ok((number, object))
 }
 

@@ -151,8 +151,8 @@ pub fn undelete(
         let (repository, trees) = (copy.repository, &cell.sources);
         match carry(&mut copy.packer, repository, trees, None, progress, cancel)? {
             Carried::Whole => Ok(Made::Trees(cell.sources.clone())),
-            Carried::Gone => Err(EngineError::NotFound(format!(
-                "snapshot {} cannot be brought back: parts of what it needs are deleted or damaged",
+            Carried::Gone(why) => Err(EngineError::NotFound(format!(
+                "snapshot {} cannot be brought back: parts of what it needs are deleted or damaged ({why})",
                 cell.id.snapshot_name()
             ))),
         }

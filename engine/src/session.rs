@@ -14,6 +14,7 @@ use crate::clock;
 use crate::collection::{self, Collection};
 use crate::error::{EngineError, Result};
 use crate::memory::Remembered;
+use crate::presence;
 use crate::protocol::{Rule, keeps};
 use crate::random;
 use crate::repository::{Repository, Writing};
@@ -110,9 +111,11 @@ pub(crate) enum Outcome {
 }
 
 impl Opened {
-    /// Gives the snapshot whose parts may be reused without a look-up, if there is one.
-    pub(crate) fn trusted(&self) -> Option<SessionId> {
-        self.base.id().filter(|_| self.trusts_base)
+    /// Gives the snapshot whose parts may be reused without a look-up, if there is one; none once a
+    /// damaged pack was met.
+    pub(crate) fn trusted(&self, repository: &Repository) -> Option<SessionId> {
+        let is_trusted = self.trusts_base && !repository.avoids_any();
+        self.base.id().filter(|_| is_trusted)
     }
 }
 
@@ -155,6 +158,9 @@ fn open_any(
         if !view.collection.is_stale(id.round()) {
             let is_base_live = base.id().is_some_and(|base| view.live().contains(&base));
             let trusts_base = view.collection.may_trust_base(is_base_live);
+            if writing.is_some() {
+                presence::look(repository, &view, &id)?;
+            }
             return Ok(Opened {
                 id,
                 base,
@@ -176,10 +182,13 @@ fn open_any(
 /// As [`open`].
 pub(crate) fn pretend(repository: &Arc<Repository>, before: View) -> Result<Opened> {
     let writing = Some(Writing::start(repository));
+    let view = view::read(repository, false, Some(before))?;
+    let id = SessionId::default();
+    presence::look(repository, &view, &id)?;
     Ok(Opened {
-        id: SessionId::default(),
+        id,
         base: Base::None,
-        view: view::read(repository, false, Some(before))?,
+        view,
         trusts_base: false,
         _writing: writing,
     })

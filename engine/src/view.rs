@@ -533,7 +533,7 @@ fn feed(repository: &Repository, view: &mut View) -> Result<Vec<ObjectId>> {
         }
         counting.push(*id);
     }
-    index.set_unusable(&unusable)?;
+    repository.set_unusable(unusable)?;
     index.set_counting(&counting)?;
     let stale: Vec<_> = have
         .iter()

@@ -6,6 +6,9 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use larder_engine::check::{CheckOptions, CheckReport, Finding, ReadData, Severity, check};
 use larder_engine::error::EngineError;
+use larder_engine::format::names;
+use larder_engine::progress::Progress as _;
+use larder_engine::storage::error::ErrorKind;
 
 use crate::context::Context;
 use crate::exit::Exit;
@@ -21,6 +24,10 @@ const PATHS_SHOWN: usize = 10;
 /// --read-data the bytes of all packs, or of a part of them, are read and verified too. What is
 /// found names the damaged object and the snapshots and paths that suffer.
 ///
+/// Packs that are missing or damaged are recorded as suspect, where the repository can be written
+/// to: no backup builds on them from then on, and what a backup still finds in its sources of what
+/// they held is put in anew. --read-only leaves that out.
+///
 /// Examples: larder check --read-data
 ///           larder check --read-data=10%
 ///           larder check --read-data=3/7     (the third of seven parts)
@@ -31,6 +38,9 @@ pub struct CheckArgs {
     #[arg(long, value_name = "N%|N/M", num_args = 0..=1, require_equals = true,
           default_missing_value = "all", value_parser = read_data)]
     read_data: Option<ReadData>,
+    /// Change nothing: do not record damaged packs as suspect
+    #[arg(long)]
+    read_only: bool,
 }
 
 /// Checks the repository.
@@ -42,18 +52,24 @@ pub fn run(context: &Context, args: &CheckArgs) -> anyhow::Result<Exit> {
         Ok(repository) => repository,
         Err(error) if is_damage(&error) => {
             // What keeps a repository from being opened costs everything in it.
-            eprintln!("larder: {error:#}");
+            crate::report(&crate::paragraph(&error), Exit::DataLost, context.json());
             return Ok(Exit::DataLost);
         }
         Err(error) => return Err(error),
     };
     let options = CheckOptions {
         read_data: args.read_data.unwrap_or(ReadData::No),
+        records_suspects: !args.read_only,
     };
     let reporter = context.reporter();
     let result = check(&repository, &options, &reporter, context.cancel());
     reporter.finish();
     let report = result?;
+    if let Some(why) = &report.not_recorded {
+        reporter.warning(&format!(
+            "the damaged packs could not be recorded as suspect: {why}; until they are, backups find by themselves only those that are missing or cut short"
+        ));
+    }
     if context.json() {
         let mut out = Output::new();
         for finding in &report.findings {
@@ -67,6 +83,9 @@ pub fn run(context: &Context, args: &CheckArgs) -> anyhow::Result<Exit> {
         if !found.is_empty() {
             output::line(found.trim_end())?;
         }
+        if report.new_suspects > 0 {
+            output::line(&suspects(report.new_suspects))?;
+        }
         if context.talks() {
             output::line(&summary(&report))?;
         }
@@ -74,11 +93,18 @@ pub fn run(context: &Context, args: &CheckArgs) -> anyhow::Result<Exit> {
     Ok(exit(&report.findings))
 }
 
-/// Tells whether the repository could not be opened because of damage.
+/// Tells whether the repository could not be opened because of damage: also of a config that is
+/// listed and cannot be read.
 fn is_damage(error: &anyhow::Error) -> bool {
-    error
-        .chain()
-        .any(|cause| matches!(cause.downcast_ref(), Some(EngineError::Damaged { .. })))
+    let mut causes = error.chain();
+    causes.any(|cause| match cause.downcast_ref() {
+        Some(EngineError::Damaged { .. }) => true,
+        Some(EngineError::Storage(error)) => {
+            let is_config = error.name.starts_with(names::CONFIGS);
+            is_config && matches!(error.kind, ErrorKind::Denied | ErrorKind::Permanent)
+        }
+        _ => false,
+    })
 }
 
 /// The report without its findings, which were messages of their own.
@@ -90,6 +116,8 @@ struct Summary {
     packs: u64,
     packs_read: u64,
     bytes_read: u64,
+    new_suspects: u64,
+    not_recorded: Option<String>,
     seconds: f64,
     loss: usize,
     harmless: usize,
@@ -106,6 +134,8 @@ impl Summary {
             packs: report.packs,
             packs_read: report.packs_read,
             bytes_read: report.bytes_read,
+            new_suspects: report.new_suspects,
+            not_recorded: report.not_recorded.clone(),
             seconds: report.seconds,
             loss: count(Severity::Loss),
             harmless: count(Severity::Harmless),
@@ -199,6 +229,14 @@ fn show(text: &mut String, finding: &Finding, all_paths: bool) {
         let more = render::count((finding.paths.len() - shown) as u64);
         let _ = writeln!(text, "    and {more} more (-v shows them)");
     }
+}
+
+/// Says what becomes of what was found.
+fn suspects(count: u64) -> String {
+    format!(
+        "{} recorded as suspect: no backup builds on them, and what the sources still have of them is put in anew by the next one",
+        render::counted(count, "damaged pack was", "damaged packs were")
+    )
 }
 
 fn summary(report: &CheckReport) -> String {

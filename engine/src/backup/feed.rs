@@ -130,7 +130,7 @@ impl<'a> Feeder<'a> {
         if writer.options.dry_run || !keeps(Rule::LookUpAgain) {
             return Ok(BTreeSet::new());
         }
-        let trusted = writer.opened.trusted();
+        let trusted = writer.opened.trusted(writer.repository);
         let (mut tickets, mut wanted) = (Vec::new(), Vec::new());
         for job in jobs {
             let Ok(Job::Entry(job)) = job else { continue };

@@ -24,6 +24,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use larder_format::cell::{Cell, CellKind};
+use larder_format::names;
 use larder_format::session::Base;
 
 use crate::cancel::Cancel;
@@ -192,6 +193,7 @@ pub fn backup(
     repository.chunker()?;
     refuse_time(options)?;
     for _ in 0..RUNS_MAX {
+        repository.look_anew(options.force);
         let sources = sources::prepare(repository, options, progress)?;
         let before = view::read_cells(repository, None)?;
         let previous = Previous::choose(&before, options, &sources)?;
@@ -205,13 +207,13 @@ pub fn backup(
                     return Err(error);
                 }
                 progress.warning(
-                    "a prune elsewhere deleted what this backup had read before it was committed; the sources are read again",
+                    "what this backup had read is gone again before it was committed, by a prune elsewhere or by damage; the sources are read again",
                 );
             }
         }
     }
     Err(EngineError::Request(format!(
-        "prunes elsewhere deleted what this backup had read {RUNS_MAX} times; run it again when they have ended"
+        "what this backup had read was gone again {RUNS_MAX} times before it was committed, by prunes elsewhere or by damage; run it again when they have ended, and see what `larder check` says"
     )))
 }
 
@@ -230,19 +232,37 @@ fn run(writer: &mut Writer<'_>, sources: &[sources::Prepared]) -> Result<Option<
             view::loss(&writer.opened.view.lost)
         ));
     }
+    warn_of_damage(writer);
     for source in sources {
         let tree = run::run_source(writer, source, options, progress, cancel)?;
         writer.trees.push(tree);
         writer.packer.end_blocks();
     }
     refuse_nothing(options, writer)?;
-    if options.dry_run || (options.skip_if_unchanged && writer.is_unchanged()) {
+    let is_needless = options.skip_if_unchanged && writer.is_unchanged() && !writer.has_healed();
+    if options.dry_run || is_needless {
         writer.end()?;
         return Ok(None);
     }
     let trees = writer.trees.clone();
     writer.commit(CellKind::Complete, &trees)?;
     Ok(Some(writer.opened.id.snapshot_name()))
+}
+
+/// Says that packs are not as the index says.
+fn warn_of_damage(writer: &Writer<'_>) {
+    let damaged = writer.repository.avoided();
+    let Some(first) = damaged.first() else { return };
+    let first = names::pack(first);
+    let what = match damaged.len() {
+        1 => format!("{first} is missing or has another size than it was written with"),
+        count => format!(
+            "{count} packs are missing or have other sizes than they were written with, e.g. {first}"
+        ),
+    };
+    writer.progress.warning(&format!(
+        "{what}; all files are compared with what is left, and what is missing of them is put in anew; `larder check` says what else suffers"
+    ));
 }
 
 fn report(writer: Writer<'_>, snapshot: Option<String>, clock: Instant) -> BackupReport {

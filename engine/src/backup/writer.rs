@@ -125,6 +125,11 @@ impl<'a> Writer<'a> {
             .is_some_and(|parent| roots(&parent.sources) == roots(&self.trees))
     }
 
+    /// Tells whether chunks were put in anew that earlier snapshots lack.
+    pub(super) fn has_healed(&self) -> bool {
+        self.is_unchanged() && self.packer.written().chunks > 0
+    }
+
     /// Tells whether it is time for a checkpoint.
     pub(super) fn is_checkpoint_due(&self) -> bool {
         if self.options.dry_run {
@@ -146,7 +151,8 @@ impl<'a> Writer<'a> {
         let cell = self.opened.id;
         self.predecessor = Some(cell);
         self.open(Base::Predecessor(cell))?;
-        if self.opened.trusts_base || !keeps(Rule::LookUpAgain) {
+        let trusts_base = self.opened.trusted(self.repository).is_some();
+        if trusts_base || !keeps(Rule::LookUpAgain) {
             // What it committed counts by its segments from here on.
             self.repository.index().drop_pending()?;
         } else {
@@ -213,7 +219,7 @@ impl<'a> Writer<'a> {
 
     /// Looks up again what trees need, and puts in what is not usable any more.
     pub(super) fn carry(&mut self, trees: &[Source], progress: &dyn Progress) -> Result<()> {
-        let trusted = self.opened.trusted();
+        let trusted = self.opened.trusted(self.repository);
         let trusted = trusted.and_then(|id| self.opened.view.cells.get(&id));
         let (repository, cancel) = (self.repository, self.cancel);
         match carry(
@@ -225,11 +231,11 @@ impl<'a> Writer<'a> {
             cancel,
         )? {
             Carried::Whole => Ok(()),
-            Carried::Gone => {
+            Carried::Gone(why) => {
                 self.starts_over = true;
-                Err(EngineError::Request(
-                    "a prune elsewhere deleted what this backup had read; run it again".to_owned(),
-                ))
+                Err(EngineError::Request(format!(
+                    "what this backup had read is not in the repository any more: {why}; run it again"
+                )))
             }
         }
     }

@@ -175,8 +175,33 @@ impl Damage {
         }
     }
 
-    /// Gives the findings, worst first.
-    pub(super) fn into_findings(self) -> Vec<Finding> {
+    /// Gives the packs that are missing or damaged.
+    pub(super) fn packs(&self) -> BTreeSet<ObjectId> {
+        self.packs.keys().copied().collect()
+    }
+
+    /// Says of packs that are known to be suspect what that means; those of which nothing can be
+    /// read and nothing is missed need no mending.
+    fn settle(&mut self, known: &BTreeSet<ObjectId>) {
+        for (pack, draft) in &self.packs {
+            let Some(draft) = self.drafts.get_mut(draft.0) else {
+                continue;
+            };
+            if !known.contains(pack) || draft.severity == Severity::Loss {
+                continue;
+            }
+            if self.gone.contains(pack) {
+                draft.severity = Severity::Note;
+            }
+            draft.problem.push_str(
+                "; it is known as suspect: no backup builds on it, and a prune deletes it once nothing needs it",
+            );
+        }
+    }
+
+    /// Gives the findings, worst first; `known` are the packs that were recorded as suspect.
+    pub(super) fn into_findings(mut self, known: &BTreeSet<ObjectId>) -> Vec<Finding> {
+        self.settle(known);
         let mut findings: Vec<Finding> = self
             .drafts
             .into_iter()

@@ -110,8 +110,9 @@ impl Feeder<'_, '_, '_> {
                 }
             }
         }
-        let index = self.context.repository.index();
-        index.set_unusable(&self.view.collection.unusable_packs())?;
+        let repository = self.context.repository;
+        repository.set_unusable(self.view.collection.unusable_packs())?;
+        let index = repository.index();
         index.set_counting(&counting)?;
         let unnamed: Vec<_> = self.listing.segments.iter().copied().collect();
         let unnamed = unnamed.into_iter().filter(|id| !named.contains_key(id));

@@ -173,7 +173,10 @@ impl Fixture {
     }
 
     fn check(&self, read_data: ReadData) -> Result<CheckReport> {
-        let options = CheckOptions { read_data };
+        let options = CheckOptions {
+            read_data,
+            records_suspects: false,
+        };
         check(&self.open()?, &options, &Silent, &Cancel::default())
     }
 }
@@ -514,6 +517,7 @@ fn a_read_that_fails_once_is_no_damage() {
     let before = faulty.operations();
     let options = CheckOptions {
         read_data: ReadData::All,
+        records_suspects: false,
     };
     let run = || check(&repository, &options, &Silent, &Cancel::default()).unwrap();
     run();

@@ -9,12 +9,15 @@ use larder_format::names::{self, Name};
 use super::plan::{PackUse, Standing};
 use crate::collection::Collection;
 use crate::error::{EngineError, Result};
+use crate::protocol::Doubt;
 use crate::repository::Repository;
 
 /// What is in the storage, beside what the index says of its packs.
 #[derive(Default)]
 pub(super) struct Inventory {
     pub packs: Packs,
+    /// Packs that are missing, or have other sizes than segments say.
+    pub damaged: BTreeSet<ObjectId>,
     /// Packs that are there and in no counting segment, with their sizes.
     pub unnamed: BTreeMap<ObjectId, u64>,
     /// Segments, with their sizes.
@@ -37,10 +40,24 @@ pub(super) struct Packs {
 /// What is known of one pack.
 pub(super) struct Row {
     pub usage: PackUse,
+    /// Bytes that it has by what segments say.
+    said_bytes: u64,
     /// Whether the storage lists it.
     pub exists: bool,
     /// Plaintext bytes of the needed chunks that have no other place that is as good.
     pub sole: u64,
+}
+
+impl Row {
+    /// Tells what there is to doubt about it; none for one that was deleted and is gone.
+    pub(super) fn doubt(&self) -> Option<Doubt> {
+        match (self.exists, self.usage.standing) {
+            (true, Standing::Suspect) => Some(Doubt::Suspect),
+            (true, _) => Some(Doubt::None),
+            (false, Standing::Deleted) => None,
+            (false, _) => Some(Doubt::Missing),
+        }
+    }
 }
 
 impl Packs {
@@ -60,12 +77,36 @@ impl Packs {
         self.get(self.number(id)?)
     }
 
-    /// Gives the packs that exist.
-    pub(super) fn existing(&self) -> impl Iterator<Item = &PackUse> {
-        self.rows
-            .iter()
-            .filter(|row| row.exists)
+    /// Gives the packs that exist, and those that should.
+    pub(super) fn known(&self) -> impl Iterator<Item = &PackUse> {
+        let rows = self.rows.iter();
+        rows.filter(|row| row.exists || row.usage.standing == Standing::Missing)
             .map(|row| &row.usage)
+    }
+
+    /// Compares what segments say with what was listed; gives the packs that are not so.
+    fn compare(&mut self) -> BTreeSet<ObjectId> {
+        let mut damaged = BTreeSet::new();
+        for row in &mut self.rows {
+            let usage = &mut row.usage;
+            let is_as_said = row.exists && usage.size == row.said_bytes;
+            if is_as_said || usage.standing == Standing::Deleted {
+                continue;
+            }
+            if !row.exists {
+                usage.size = 0;
+            }
+            usage.standing = match usage.standing {
+                Standing::Usable | Standing::Suspect if !row.exists => Standing::Missing,
+                Standing::Usable => Standing::Suspect,
+                standing => standing,
+            };
+            // What a round condemned may have gone with the state that ended it meanwhile.
+            if usage.standing != Standing::Condemned {
+                damaged.insert(usage.id);
+            }
+        }
+        damaged
     }
 }
 
@@ -106,6 +147,7 @@ impl Inventory {
                     kept: 0,
                     standing: standing(&pack.id),
                 },
+                said_bytes: pack.size,
                 exists: false,
                 sole: 0,
             });
@@ -119,6 +161,7 @@ impl Inventory {
             }
             Ok(())
         })?;
+        inventory.damaged = inventory.packs.compare();
         match foreign {
             None => Ok(inventory),
             Some(name) => Err(EngineError::Unsupported {

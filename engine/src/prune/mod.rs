@@ -12,6 +12,7 @@ mod repack;
 mod room;
 mod round;
 mod survey;
+mod suspects;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -37,6 +38,7 @@ use facts::Facts;
 use plan::{Limits, Plan};
 use round::Ended;
 use survey::{Found, survey};
+pub use suspects::record_suspects;
 
 /// Times that a run starts over because other collectors were faster or packs turned out damaged.
 const ATTEMPTS_MAX: usize = 16;
@@ -150,25 +152,7 @@ pub fn prune(
         repository.memory().forget();
     }
     let _writing = Writing::start(repository);
-    let mut run = Run {
-        repository,
-        options,
-        progress,
-        cancel,
-        started: Instant::now(),
-        room: room::Room::default(),
-        marks: None,
-        suspects: BTreeSet::new(),
-        sound: BTreeSet::new(),
-        may_repack: true,
-        listed_early: None,
-        has_reserve: true,
-        seen: None,
-        report: PruneReport {
-            dry_run: options.dry_run,
-            ..PruneReport::default()
-        },
-    };
+    let mut run = Run::new(repository, options, progress, cancel);
     let outcome = run.attempts();
     // New packs that no round names count for nothing.
     repository.index().drop_pending()?;
@@ -204,6 +188,19 @@ fn refuse(repository: &Repository, options: &PruneOptions) -> Result<()> {
     Ok(())
 }
 
+/// Says what can be done about trees that cannot be read.
+fn unmarked(error: EngineError) -> EngineError {
+    match error {
+        EngineError::Damaged { object, why } => EngineError::Damaged {
+            object,
+            why: format!(
+                "{why}; nothing is pruned while what is below it is not known: back the source up again, or forget the snapshots that `larder check` names"
+            ),
+        },
+        other => other,
+    }
+}
+
 /// Roots of trees, with their levels.
 type Roots = BTreeSet<(ChunkId, u8)>;
 
@@ -222,12 +219,43 @@ struct Run<'a> {
     /// Packs that an earlier run took to be damaged and that this one read whole.
     sound: BTreeSet<ObjectId>,
     may_repack: bool,
+    has_told_damage: bool,
     /// Sessions that were listed before the round, where a test leaves the rule out.
     listed_early: Option<Vec<facts::Open>>,
     has_reserve: bool,
     /// The newest state and round, as this run read or made them last.
     seen: Option<Newest>,
     report: PruneReport,
+}
+
+impl<'a> Run<'a> {
+    fn new(
+        repository: &'a Arc<Repository>,
+        options: &'a PruneOptions,
+        progress: &'a dyn Progress,
+        cancel: &'a Cancel,
+    ) -> Self {
+        Self {
+            repository,
+            options,
+            progress,
+            cancel,
+            started: Instant::now(),
+            room: room::Room::default(),
+            marks: None,
+            suspects: BTreeSet::new(),
+            sound: BTreeSet::new(),
+            may_repack: true,
+            has_told_damage: false,
+            listed_early: None,
+            has_reserve: true,
+            seen: None,
+            report: PruneReport {
+                dry_run: options.dry_run,
+                ..PruneReport::default()
+            },
+        }
+    }
 }
 
 impl Run<'_> {
@@ -274,6 +302,7 @@ impl Run<'_> {
         let mut survey = found.survey(self.repository, &facts)?;
         let suspects = &facts.collection().state.suspects;
         survey.sound_suspects = suspects.intersection(&self.sound).count() as u64;
+        survey.new_suspects = self.suspects.difference(suspects).count() as u64;
         self.report.plan = plan::plan(&survey, &self.options.limits);
         if !self.may_repack {
             self.report.plan.leave_repacking_out();
@@ -312,7 +341,39 @@ impl Run<'_> {
             }
         }
         self.has_reserve = found.inventory.has_reserve;
+        self.suspects.extend(&found.inventory.damaged);
+        let packs = &found.inventory.packs;
+        let is_there = |pack: &ObjectId| packs.find(pack).is_some_and(|row| row.doubt().is_some());
+        // Of some nodes that were marked another place had to be read.
+        self.suspects
+            .extend(self.repository.avoided().into_iter().filter(is_there));
+        self.tell_damage(&facts, &found);
         Ok(Some((facts, found)))
+    }
+
+    /// Says once what is damaged, and what snapshots lost by it.
+    fn tell_damage(&mut self, facts: &Facts, found: &Found) {
+        let damaged = self.suspects.len();
+        let Some(first) = self.suspects.first().map(names::pack) else {
+            return;
+        };
+        if std::mem::replace(&mut self.has_told_damage, true) {
+            return;
+        }
+        let what = match damaged {
+            1 => format!("{first} is missing or damaged"),
+            _ => format!("{damaged} packs are missing or damaged, e.g. {first}"),
+        };
+        let lost = match (found.lost, found.lost_one) {
+            (0, _) | (_, None) => "no backup builds on it any more".to_owned(),
+            (lost, Some(one)) => format!(
+                "{lost} chunks are in no other pack (needed by {})",
+                survey::needed_by(self.repository, facts, &one)
+            ),
+        };
+        self.warn(&format!(
+            "{what}: {lost}; back the sources up again, and see what `larder check` says"
+        ));
     }
 
     /// Reads the packs that the newest state suspects: a fault of the storage may have passed.
@@ -360,7 +421,8 @@ impl Run<'_> {
         {
             return Ok(Arc::clone(marks));
         }
-        let marks = Arc::new(mark(self.repository, &cells, self.progress, self.cancel)?);
+        let marks = mark(self.repository, &cells, self.progress, self.cancel);
+        let marks = Arc::new(marks.map_err(unmarked)?);
         self.marks = Some((roots, Arc::clone(&marks)));
         Ok(marks)
     }

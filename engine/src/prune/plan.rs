@@ -41,14 +41,14 @@ pub struct Limits {
     pub max_repack_bytes: Option<u64>,
 }
 
-/// A pack that a counting segment names and that is there.
+/// A pack that a counting segment names, and that is there or should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PackUse {
     /// Its content name.
     pub id: ObjectId,
     /// What it holds.
     pub kind: PackKind,
-    /// Its bytes in the storage.
+    /// Its bytes in the storage; 0 if it is missing.
     pub size: u64,
     /// Plaintext bytes of all its chunks.
     pub plain: u64,
@@ -69,6 +69,8 @@ pub enum Standing {
     Condemned,
     /// The newest state lists it as deleted.
     Deleted,
+    /// It is not there, though nobody deleted it by the rules.
+    Missing,
 }
 
 /// A segment that the newest state lists.
@@ -101,6 +103,8 @@ pub struct Survey {
     pub ended_sessions: u64,
     /// Packs that an earlier run took to be damaged and that are whole.
     pub sound_suspects: u64,
+    /// Packs that are missing or damaged, and that no state says so of yet.
+    pub new_suspects: u64,
 }
 
 /// What a prune would do.
@@ -123,6 +127,8 @@ pub struct Plan {
     pub clear_sessions: u64,
     /// Packs that were taken to be damaged, are whole, and may be used again.
     pub clear_suspects: u64,
+    /// Packs that are missing or damaged and that no backup builds on from then on.
+    pub new_suspects: u64,
     /// Sums of all this.
     pub totals: Totals,
 }
@@ -155,6 +161,8 @@ pub enum Why {
     Orphan,
     /// It was to be deleted, and is the only place of something needed.
     NeededAgain,
+    /// It is not there, and nothing of it is needed that others do not hold.
+    Missing,
 }
 
 /// Sums of a plan, in bytes of packs unless said otherwise.
@@ -227,7 +235,7 @@ impl Plan {
             && self.merge_segments.len() < SMALL_SEGMENTS
             && self.drop_packs < DROPPED_PACKS
             && self.clear_snapshots == 0
-            && self.clear_suspects == 0
+            && self.clear_suspects + self.new_suspects == 0
             && self.clear_sessions < ENDED_SESSIONS
     }
 }
@@ -240,6 +248,7 @@ pub fn plan(survey: &Survey, limits: &Limits) -> Plan {
         clear_snapshots: survey.dead_cells,
         clear_sessions: survey.ended_sessions,
         clear_suspects: survey.sound_suspects,
+        new_suspects: survey.new_suspects,
         merge_segments: segments_to_merge(&survey.segments),
         ..Plan::default()
     };
@@ -256,7 +265,12 @@ pub fn plan(survey: &Survey, limits: &Limits) -> Plan {
         .iter()
         .filter(usable)
         .filter(|pack| pack.kept == 0);
-    plan.delete = unneeded.map(|pack| pack.planned(Why::Unused)).collect();
+    let missing = survey.packs.iter();
+    let missing = missing.filter(|pack| pack.standing == Standing::Missing && pack.kept == 0);
+    plan.delete = unneeded
+        .map(|pack| pack.planned(Why::Unused))
+        .chain(missing.map(|pack| pack.planned(Why::Missing)))
+        .collect();
     plan.repack = packs_to_repack(&survey.packs, limits);
 
     let totals = &mut plan.totals;
@@ -411,13 +425,14 @@ mod tests {
                     } else {
                         PackKind::Tree
                     },
-                    size,
+                    size: if standing == 3 { 0 } else { size },
                     plain: size * 2,
                     kept: size * 2 * percent / 100,
                     standing: match standing {
                         0 => Standing::Suspect,
                         1 => Standing::Condemned,
                         2 => Standing::Deleted,
+                        3 => Standing::Missing,
                         _ => Standing::Usable,
                     },
                 })
@@ -439,7 +454,10 @@ mod tests {
             // Nothing that is needed is deleted, and all that is not and may be used is.
             for pack in &packs {
                 let is_deleted = plan.delete.iter().any(|one| one.id == pack.id);
-                let may_be = matches!(pack.standing, Standing::Usable | Standing::Suspect);
+                let may_be = matches!(
+                    pack.standing,
+                    Standing::Usable | Standing::Suspect | Standing::Missing
+                );
                 prop_assert_eq!(is_deleted, may_be && pack.kept == 0);
             }
             // Each pack is repacked once, for a reason that holds.

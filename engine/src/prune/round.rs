@@ -201,7 +201,9 @@ pub(super) fn end(run: &mut Run<'_>) -> Result<Ended> {
             &"it cannot be read, and what it builds on is not known",
         ));
     }
-    let kept = if keeps(Rule::MarkAgain) {
+    let round = facts.collection().round.as_ref();
+    let must_mark = round.is_some_and(protocol::must_mark_again);
+    let kept = if must_mark && keeps(Rule::MarkAgain) {
         let marks = run.mark(&facts)?;
         survey(run.repository, &facts, &marks, &run.suspects)?.kept
     } else {
@@ -297,7 +299,7 @@ fn wait(
 /// Tells whether a session has had its time.
 fn is_due(run: &Run<'_>, open: &Open) -> bool {
     let Some(session) = &open.session else {
-        return true;
+        return run.options.patience != Duration::MAX;
     };
     let age = session::now_ns().saturating_sub(session.started);
     u128::try_from(age).is_ok_and(|age| age >= run.options.patience.as_nanos())

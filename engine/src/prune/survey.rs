@@ -16,7 +16,7 @@ use super::plan::{PlannedPack, SegmentUse, Standing, Survey};
 use crate::error::{EngineError, Result};
 use crate::index::Place;
 use crate::mark::{NEEDED, Needed, who_needs};
-use crate::protocol::{Kept, is_committed};
+use crate::protocol::{Doubt, Kept, is_committed};
 use crate::repository::Repository;
 use crate::scratch::runs::{Sorted, Sorter};
 
@@ -31,6 +31,9 @@ pub(super) struct Found {
     pub inventory: Inventory,
     /// Which condemned packs must stay, if a round waits for its state.
     pub kept: Kept<ObjectId>,
+    /// Needed chunks that only packs have which are not there, and one of them.
+    pub lost: u64,
+    pub lost_one: Option<ChunkPrefix>,
 }
 
 /// Reads the listing and the index against the marks.
@@ -52,6 +55,7 @@ pub(super) fn survey(
     let packs = &mut inventory.packs;
     let mut missing = None;
     let mut has_choices = false;
+    let (mut lost, mut lost_one) = (0, None);
     let mut having = Vec::new();
     marks.join(repository.index(), |prefix, places, records| {
         for place in places {
@@ -65,18 +69,19 @@ pub(super) fn survey(
         if records.is_empty() {
             return Ok(());
         }
-        let mut is_anywhere = false;
+        let (mut is_anywhere, mut is_lost) = (false, false);
         for group in groups(places) {
             having.clear();
-            having.extend(
-                group
-                    .iter()
-                    .filter(|place| exists(packs, place))
-                    .map(|place| place.pack),
-            );
+            having.extend(group.iter().filter_map(|place| {
+                let doubt = packs.find(&place.pack)?.doubt()?;
+                Some((place.pack, doubt))
+            }));
             kept.need(&having, collection);
             match best(packs, group) {
-                Best::None => continue,
+                Best::None => {
+                    is_lost |= lose(packs, group);
+                    continue;
+                }
                 Best::One(number, length) => {
                     if let Some(row) = packs.get_mut(number) {
                         row.sole += length;
@@ -87,7 +92,10 @@ pub(super) fn survey(
             }
             is_anywhere = true;
         }
-        if !is_anywhere {
+        if !is_anywhere && is_lost {
+            lost += 1;
+            lost_one.get_or_insert(*prefix);
+        } else if !is_anywhere {
             missing.get_or_insert(*prefix);
         }
         Ok(())
@@ -108,7 +116,12 @@ pub(super) fn survey(
             Ok(())
         })?;
     }
-    Ok(Found { inventory, kept })
+    Ok(Found {
+        inventory,
+        kept,
+        lost,
+        lost_one,
+    })
 }
 
 impl Found {
@@ -143,19 +156,20 @@ impl Found {
         }
         let records = self.inventory.sessions.len() + self.inventory.ends.len();
         Ok(Survey {
-            packs: self.inventory.packs.existing().copied().collect(),
+            packs: self.inventory.packs.known().copied().collect(),
             orphans: orphans.map(|(id, size)| (*id, *size)).collect(),
             segments,
             pending: self.pending(&out),
             dead_cells: dead.count() as u64,
             ended_sessions: records.saturating_sub(facts.open.len()) as u64,
             sound_suspects: 0,
+            new_suspects: 0,
         })
     }
 
     /// Counts the packs that are there and that nobody may use any more, and their bytes.
     fn pending(&self, out: &BTreeSet<ObjectId>) -> (u64, u64) {
-        let named = self.inventory.packs.existing();
+        let named = self.inventory.packs.known();
         let named = named.filter(|pack| pack.kept == 0 && out.contains(&pack.id));
         let unnamed = self
             .inventory
@@ -207,14 +221,23 @@ fn copied(position: u32, prefix: &ChunkPrefix) -> [u8; COPIED] {
     record
 }
 
+/// Says who needs a chunk.
+pub(super) fn needed_by(
+    repository: &Arc<Repository>,
+    facts: &Facts,
+    prefix: &ChunkPrefix,
+) -> String {
+    let who = who_needs(repository, &facts.roots(), prefix);
+    who.unwrap_or_else(|| "a snapshot".to_owned())
+}
+
 /// Says who needs a chunk that has no place.
 fn nowhere(repository: &Arc<Repository>, facts: &Facts, prefix: &ChunkPrefix) -> EngineError {
-    let who = who_needs(repository, &facts.roots(), prefix);
-    let who = who.unwrap_or_else(|| "a snapshot".to_owned());
+    let who = needed_by(repository, facts, prefix);
     EngineError::Damaged {
         object: format!("the chunk {prefix}"),
         why: format!(
-            "no pack that is there holds it, and it is needed (by {who}); nothing was deleted"
+            "no pack that the index names holds it, and it is needed (by {who}); nothing was deleted"
         ),
     }
 }
@@ -234,8 +257,19 @@ fn is_same(a: &Place, b: &Place) -> bool {
     (a.pack_kind, a.length) == (b.pack_kind, b.length)
 }
 
-fn exists(packs: &Packs, place: &Place) -> bool {
-    packs.find(&place.pack).is_some_and(|row| row.exists)
+/// Counts a needed chunk for every pack that should have it and is not there, so that all of them
+/// stay named: should one come back, the chunk does. Tells whether there is any.
+fn lose(packs: &mut Packs, group: &[Place]) -> bool {
+    let mut is_any = false;
+    for place in group {
+        let number = packs.number(&place.pack);
+        let row = number.and_then(|number| packs.get_mut(number));
+        if let Some(row) = row.filter(|row| row.doubt() == Some(Doubt::Missing)) {
+            row.usage.kept += u64::from(place.length);
+            is_any = true;
+        }
+    }
+    is_any
 }
 
 /// How many places of a chunk are as good as its best one.

@@ -10,6 +10,7 @@ use larder_format::session::Base;
 use crate::cancel::Cancel;
 use crate::error::{EngineError, Result};
 use crate::packer::{Packer, PackerOptions};
+use crate::presence::Looks;
 use crate::repository::Repository;
 use crate::session::{self, Author, Opened, Outcome};
 use crate::view::View;
@@ -70,6 +71,11 @@ impl<'a> Copy<'a> {
         cancel: &'a Cancel,
     ) -> Result<Self> {
         repository.index().drop_pending()?;
+        // Rare enough to look at every pack; once is enough for many snapshots.
+        repository.set_looks(Looks {
+            wants_all: true,
+            ..repository.looks()
+        });
         let options = PackerOptions {
             compression: Compression::Level(3),
             solid: true,

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use larder_engine::protocol::{
-    Collection, Rule, condemned, keep_places, keeps, live_cells, open_sessions, resolve, roots,
+    Collection, Doubt, Rule, condemned, keep_places, keeps, live_cells, must_mark_again,
+    open_sessions, resolve, roots,
 };
 
 use super::state::{
@@ -41,7 +42,7 @@ pub fn steps(setting: &Setting, now: &Now, index: usize, steps: &mut Steps) {
         At::Waiting => wait(now, index, steps),
         At::ListingCells => list_cells(setting, now, index, steps),
         At::ListingSessions => list_sessions(index, steps),
-        At::Deciding => decide(now, index, steps),
+        At::Deciding => decide(setting, now, index, steps),
         At::Stating => state(setting, index, steps),
         At::Looking => look(now, index, steps),
         At::Deleting => delete(index, steps),
@@ -166,20 +167,25 @@ impl Reading<'_> {
     fn plans(&self) -> Vec<Plan> {
         let deleted = set_of(&self.collection.state.deleted);
         let places = self.named & self.from.packs & !deleted;
-        let suspects = self.setting.suspects | set_of(self.collection.suspects());
+        let absent = self.named & self.setting.missing & !self.from.packs & !deleted;
+        let suspects = self.setting.suspects | set_of(self.collection.suspects()) | absent;
         let sound = places & !suspects;
         let needed = self.from.content(self.live);
-        if needed & !self.from.held(places) != 0 {
+        let lost = needed & !self.from.held(places);
+        if lost & !self.from.held(absent) != 0 {
             return Vec::new();
         }
+        let needed = needed & !lost;
         // A suspect pack is all that there is of some chunks.
-        let forced = suspects & places & self.holding(needed & !self.from.held(sound));
+        let forced = suspects & places & self.holding(needed & !self.from.held(sound))
+            | absent & self.holding(lost);
         let needed = needed & self.from.held(sound);
         let mut plans = Vec::new();
         for keep in (0..=Set::MAX).filter(|keep| keep & !sound == 0) {
             let uncovered = needed & !self.from.held(keep);
             if self.is_minimal(keep, needed) && (uncovered == 0 || self.setting.repacks) {
-                self.add(keep | forced, uncovered, suspects & places, &mut plans);
+                let doubtful = suspects & (places | absent);
+                self.add(keep | forced, uncovered, doubtful, &mut plans);
             }
         }
         plans
@@ -202,7 +208,7 @@ impl Reading<'_> {
 
     fn add(&self, keep: Set, repacked: Set, suspects: Set, plans: &mut Vec<Plan>) {
         let numbers = |set: Set| -> BTreeSet<u8> { items(set).map(|item| item as u8).collect() };
-        let exists = numbers(self.from.packs);
+        let exists = numbers(self.from.packs | self.named & self.setting.missing);
         let all = set_of(&condemned(&exists, &numbers(keep), self.collection));
         let orphans = all & !self.named;
         let mut choices = vec![if keeps(Rule::CondemnOrphans) {
@@ -390,7 +396,7 @@ fn list_sessions(index: usize, steps: &mut Steps) {
 }
 
 /// Marks again and builds the state.
-fn decide(now: &Now, index: usize, steps: &mut Steps) {
+fn decide(setting: &Setting, now: &Now, index: usize, steps: &mut Steps) {
     let from = *steps.from();
     let me = from.collectors[index];
     let collection = &now.collection;
@@ -410,17 +416,23 @@ fn decide(now: &Now, index: usize, steps: &mut Steps) {
         return rest(index, "misses a segment", steps);
     };
     let mut marked = from.content(set_of(&roots(&cells, &sessions, collection)));
-    if !keeps(Rule::MarkAgain) {
+    let round = collection.round.as_ref();
+    if !keeps(Rule::MarkAgain) || !round.is_some_and(must_mark_again) {
         marked = 0;
     }
-    let places = |chunk: usize| -> Vec<u8> {
+    let absent = setting.missing & !from.packs;
+    let places = |chunk: usize| -> Vec<(u8, Doubt)> {
         let holds = |pack: &usize| has(from.holds[*pack], chunk);
-        items(named & from.packs)
+        let doubt = |pack: usize| match has(absent, pack) {
+            true => Doubt::Missing,
+            false => Doubt::None,
+        };
+        items(named & (from.packs | absent))
             .filter(holds)
-            .map(|pack| pack as u8)
+            .map(|pack| (pack as u8, doubt(pack)))
             .collect()
     };
-    let needed: Vec<Vec<u8>> = items(marked).map(places).collect();
+    let needed: Vec<Vec<(u8, Doubt)>> = items(marked).map(places).collect();
     let reversed = needed
         .iter()
         .map(|packs| packs.iter().rev().copied().collect::<Vec<_>>());

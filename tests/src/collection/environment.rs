@@ -204,13 +204,14 @@ pub fn start(setting: &Setting) -> State {
         state.send_pack(pack, *chunks, false);
     }
     state.names[0] = state.packs;
+    state.packs &= !setting.missing;
     let first = &mut state.sessions[0];
     first.is_listed = true;
     first.cell = Cell::Complete;
     first.sent = Cell::Complete;
     first.content = setting.wants[0];
     first.names_segment = true;
-    first.packs = state.packs;
+    first.packs = state.names[0];
     first.writer = Writer::Done;
     first.is_reported = true;
     state

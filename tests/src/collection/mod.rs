@@ -27,7 +27,7 @@ use stateright::{Model, Property};
 
 pub use explore::{Outcome, explore, explore_in_depth};
 
-use state::{Gone, NONE, Now, Reader, State, Writer, has, items, set_of};
+use state::{Gone, NONE, Now, Reader, Set, State, Writer, has, items, set_of};
 
 /// How the second listing of cells is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +72,8 @@ pub struct Setting {
     pub suspects: u8,
     /// Chunks that cannot be read from suspect packs.
     pub damaged: u8,
+    /// Packs of the first snapshot that somebody took away before anything happens.
+    pub missing: u8,
     /// Which sessions may be forgotten.
     pub forgets: u8,
     /// Whether a session may have any committed cell as its parent.
@@ -110,6 +112,7 @@ impl Default for Setting {
             segments: 2,
             suspects: 0,
             damaged: 0,
+            missing: 0,
             forgets: u8::MAX,
             parents: false,
             checkpoints: false,
@@ -294,8 +297,8 @@ pub const RESCUED: &str = "a pack is rescued";
 pub const VOID: &str = "a void commit is seen";
 
 fn is_deleted(setting: &Setting, state: &State) -> bool {
-    !setting.is_late && state.packs_sent & !state.packs != 0
-        || items(state.packs_sent & !state.packs).any(|pack| pack < setting.first_packs.len())
+    let deleted = state.packs_sent & !state.packs & !setting.missing;
+    !setting.is_late && deleted != 0 || items(deleted).any(|pack| pack < setting.first_packs.len())
 }
 
 /// Tells which promise a state breaks.
@@ -353,5 +356,16 @@ fn find_loss(setting: &Setting, now: &Now, state: &State) -> Option<&'static str
     let usable = state.named_at_least(counting) & state.packs & !deleted;
     let sound = state.held(usable & !setting.suspects);
     let damaged = state.held(usable & setting.suspects) & !setting.damaged;
-    (state.content(now.live) & !(sound | damaged) != 0).then_some(CHUNK)
+    let needed = state.content(now.live & !1) | needed_of_first(setting, now, state);
+    (needed & !(sound | damaged) != 0).then_some(CHUNK)
+}
+
+/// Gives what the first snapshot must have: all of it, but for what was taken away and no reported
+/// session has put in anew.
+fn needed_of_first(setting: &Setting, now: &Now, state: &State) -> Set {
+    let first = state.names[0];
+    let lost = state.held(first & setting.missing) & !state.held(first & !setting.missing);
+    let reported = (1..setting.sessions).filter(|index| state.sessions[*index].is_reported);
+    let healed = reported.fold(0, |chunks, index| chunks | state.sessions[index].content);
+    state.content(now.live & 1) & !(lost & !healed)
 }

@@ -37,6 +37,17 @@ fn suspect() -> Setting {
     }
 }
 
+/// Pack 0 was taken away, and with it the only place of the first chunk; pack 1 has the second one.
+fn missing() -> Setting {
+    Setting {
+        wants: [3; 4],
+        first_packs: &[1, 2],
+        missing: 1,
+        packs: 4,
+        ..two_rounds()
+    }
+}
+
 /// Gives the settings that every run of the tests exhausts.
 #[must_use]
 pub fn small() -> Vec<(&'static str, Setting)> {
@@ -205,6 +216,32 @@ pub fn small() -> Vec<(&'static str, Setting)> {
                 wants: [3, 2, 1, 3],
                 sessions: 3,
                 ..suspect()
+            },
+        ),
+        ("missing-1s1c2r", missing()),
+        (
+            "missing-parents-1s1c2r",
+            Setting {
+                parents: true,
+                repacks: true,
+                ..missing()
+            },
+        ),
+        (
+            "missing-comes-back-1s1c1r",
+            Setting {
+                is_late: true,
+                rounds: 1,
+                ..missing()
+            },
+        ),
+        (
+            "missing-2s1c1r",
+            Setting {
+                sessions: 3,
+                rounds: 1,
+                clears: Clears::All,
+                ..missing()
             },
         ),
         (
@@ -421,6 +458,7 @@ pub fn needs() -> Vec<Need> {
         (Rule::AvoidSuspects, damaged.clone(), CHUNK),
         (Rule::CarrySuspects, damaged.clone(), CHUNK),
         (Rule::SoundFirst, damaged, CHUNK),
+        (Rule::AvoidMissing, missing(), CHUNK),
         (
             Rule::ReadCellsFirst,
             Setting {

@@ -106,8 +106,19 @@ fn view(setting: &Setting, now: &Now, index: usize, next: Writer, steps: &mut St
         });
     };
     let usable = named & !set_of(&now.collection.unusable_packs());
+    // Its own listing of packs, after it has read.
+    let absent = if keeps(Rule::AvoidMissing) {
+        usable & setting.missing & !state.packs
+    } else {
+        0
+    };
+    let usable = usable & !absent;
     let wanted = setting.wants[index];
-    let reused = reused(&state, now, index, &cells);
+    let reused = if absent == 0 {
+        reused(&state, now, index, &cells)
+    } else {
+        0
+    };
     let known = state.held(usable) | reused;
     let mut choices = vec![wanted & !known];
     if setting.uploads_known && wanted & known & !reused != 0 {

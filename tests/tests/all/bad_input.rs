@@ -179,6 +179,16 @@ fn a_damaged_config_is_named_and_put_back_all_is_well() {
         world.run(["snapshots"]).expect(1).says("config");
         world.run(["check"]).expect(4).says("config");
     }
+    put(&[whole.clone(), vec![0; 200_000]].concat());
+    world.run(["snapshots"]).expect(1).says("config");
+    world.run(["check"]).expect(4).says("config");
+    let told = world.run(["check", "--json"]).expect(4);
+    let line = told.stderr.lines().find(|line| line.starts_with('{'));
+    let line: serde_json::Value = serde_json::from_str(line.unwrap()).unwrap();
+    assert_eq!(
+        (&line["message_type"], &line["code"]),
+        (&"error".into(), &4.into())
+    );
     fs::remove_file(&config).unwrap();
     world.run(["snapshots"]).expect(1).says("delete nothing");
     // Without its config it holds data still, so init does not write into it.

@@ -69,6 +69,7 @@ needed! {
     without_avoiding_suspects: AvoidSuspects,
     without_carrying_suspects: CarrySuspects,
     without_preferring_sound_packs: SoundFirst,
+    without_avoiding_missing_packs: AvoidMissing,
     without_readers_listing_cells_first: ReadCellsFirst,
 }
 

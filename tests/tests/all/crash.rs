@@ -163,6 +163,7 @@ fn fresh_dump(desk: &Desk) -> Vec<u8> {
 fn assert_nothing_lost(repository: &Arc<Repository>, what: &str) {
     let options = CheckOptions {
         read_data: ReadData::All,
+        records_suspects: false,
     };
     let report = check(repository, &options, &Silent, &Cancel::default());
     let report = report.unwrap_or_else(|error| panic!("{what}: check: {error}"));

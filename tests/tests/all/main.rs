@@ -17,6 +17,7 @@ mod crash;
 mod fixture;
 mod forget;
 mod golden;
+mod heal;
 mod kill;
 mod layers;
 mod left_out;

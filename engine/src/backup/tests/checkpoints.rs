@@ -115,10 +115,8 @@ fn what_a_checkpoint_kept_of_a_half_read_file_is_not_uploaded_again() {
     // As if the run had died behind its last checkpoint.
     let repository = open(&storage);
     for cell in cells(&repository, CellKind::Complete) {
-        let end = larder_format::names::session_end(&cell.id);
-        storage
-            .delete(&larder_format::names::cell(&cell.id))
-            .unwrap();
+        let end = names::session_end(&cell.id);
+        storage.delete(&names::cell(&cell.id)).unwrap();
         storage.delete(&end).unwrap();
     }
     let next = back_up(&repository, &options);

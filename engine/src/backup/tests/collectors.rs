@@ -108,6 +108,7 @@ impl World {
     fn assert_whole(&self) {
         let options = CheckOptions {
             read_data: ReadData::All,
+            records_suspects: false,
         };
         let report = check(&self.there(), &options, &Silent, &Cancel::default()).unwrap();
         let bad: Vec<_> = report

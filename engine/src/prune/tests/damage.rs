@@ -4,6 +4,7 @@ use larder_format::names::Name;
 
 use super::world::{World, dying, noise, objects, open, options, run};
 use super::*;
+use crate::session;
 use crate::storage::faulty::When;
 
 fn packs(world: &World) -> Vec<String> {
@@ -15,31 +16,110 @@ fn packs(world: &World) -> Vec<String> {
 }
 
 #[test]
-fn nothing_is_deleted_while_something_needed_is_missing() {
+fn what_is_lost_with_a_pack_costs_nothing_else() {
     let mut world = World::new();
     world.write("a", &noise(1, 9000));
     world.back_up();
     world.write("b", &noise(2, 9000));
     let id = world.back_up();
     world.forget(0);
+    let (mut refused, mut lost, mut unneeded) = (0, 0, 0);
     for name in packs(&world) {
-        let bytes = world.storage.get(&name, u64::MAX).unwrap();
-        world.storage.delete(&name).unwrap();
-        let before = world.objects();
-        let outcome = run(&world.storage, &options());
-        // What only the forgotten snapshot needed may be missing.
-        if let Err(error) = outcome {
-            let text = error.to_string();
-            assert!(text.contains(&id.snapshot_name()), "{text}");
-            assert!(
-                text.contains(&world.source.path().display().to_string()),
-                "{text}"
-            );
-            assert!(world.objects() == before);
+        let storage = world.copy();
+        let bytes = storage.get(&name, u64::MAX).unwrap();
+        storage.delete(&name).unwrap();
+        let before = objects(storage.as_ref());
+        let report = match run(&storage, &options()) {
+            Ok(report) => report,
+            // A node: what is below it is not known.
+            Err(error) => {
+                let text = error.to_string();
+                let source = world.source.path().display().to_string();
+                assert!(text.contains(&id.snapshot_name()), "{text}");
+                assert!(text.contains(&source), "{text}");
+                assert!(text.contains("forget the snapshots"), "{text}");
+                assert!(objects(storage.as_ref()) == before);
+                refused += 1;
+                continue;
+            }
+        };
+        let told = &report.warnings;
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].contains(&name), "{told:?}");
+        let view = view::read(&open(&storage), false, None).unwrap();
+        if !told[0].contains(&id.snapshot_name()) {
+            // Nobody misses it: it leaves the index by and by.
+            assert_eq!(view.collection.state.suspects.len(), 0);
+            assert_eq!(view.collection.state.deleted.len(), 1);
+            world.verify_contents(&storage);
+            unneeded += 1;
+            continue;
         }
-        world.storage.put(&name, bytes).unwrap();
-        world.verify();
+        lost += 1;
+        assert_eq!(view.collection.state.suspects.len(), 1);
+        // Once is enough to say it in the repository, and it does no harm to say it again.
+        let again = run(&storage, &options()).unwrap();
+        assert_eq!((again.round, again.warnings.len()), (None, 1));
+        // Should it come back, all is whole again.
+        storage.put(&name, bytes).unwrap();
+        let healed = run(&storage, &options()).unwrap();
+        assert_eq!((healed.plan.clear_suspects, healed.warnings.len()), (1, 0));
+        world.verify_on(&storage);
     }
+    assert!(
+        refused > 0 && lost > 0 && unneeded > 0,
+        "{refused} {lost} {unneeded}"
+    );
+}
+
+#[test]
+fn damage_is_recorded_without_ending_anybodys_session() {
+    let mut world = World::new();
+    for number in 0..3 {
+        world.write(&format!("f{number}"), &noise(number, 3000));
+        world.back_up();
+    }
+    let repository = world.open();
+    let packs: Vec<_> = packs(&world)
+        .iter()
+        .filter_map(|name| match names::parse(name) {
+            Some(Name::Pack(id)) => Some(id),
+            _ => None,
+        })
+        .collect();
+    let record = |pack| {
+        record_suspects(
+            &repository,
+            &BTreeSet::from([pack]),
+            &Silent,
+            &Cancel::default(),
+        )
+    };
+    let collection = || view::read(&world.open(), false, None).unwrap().collection;
+    // Nobody is open: the round is ended at once.
+    assert_eq!(record(packs[0]).unwrap(), 1);
+    assert_eq!(collection().state.suspects, BTreeSet::from([packs[0]]));
+    assert!(collection().round.is_none());
+    // While somebody is, it stays, and its suspects count.
+    let author = Author::of_this_process();
+    let before = view::read_cells(&repository, None).unwrap();
+    let base = larder_format::session::Base::None;
+    let writer = session::open(&repository, base, &author, before).unwrap();
+    assert_eq!(record(packs[1]).unwrap(), 1);
+    let both = BTreeSet::from([packs[0], packs[1]]);
+    assert_eq!(collection().round.unwrap().suspects, both);
+    assert!(both.is_subset(&collection().unusable_packs()));
+    assert_eq!(record(packs[0]).unwrap() + record(packs[1]).unwrap(), 0);
+    let error = record(packs[2]).unwrap_err().to_string();
+    assert!(error.contains("backups are running"), "{error}");
+    session::end(&repository, &writer.id, &author, &writer.view).unwrap();
+    assert_eq!(record(packs[2]).unwrap(), 1);
+    assert_eq!(collection().state.suspects.len(), 3);
+    // None of them is damaged, which a prune finds out.
+    let report = run(&world.storage, &options()).unwrap();
+    assert_eq!(report.plan.clear_suspects, 3);
+    assert_eq!(collection().state.suspects.len(), 0);
+    world.verify();
 }
 
 #[test]

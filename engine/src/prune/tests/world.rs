@@ -299,6 +299,7 @@ pub(super) fn check_finds_nothing(storage: &Arc<dyn Storage>) {
     let repository = open(storage);
     let options = CheckOptions {
         read_data: ReadData::All,
+        records_suspects: false,
     };
     let report = check(&repository, &options, &Silent, &Cancel::default()).unwrap();
     let harm = report

@@ -286,7 +286,10 @@ impl Person {
     }
 
     fn check_with(&mut self, read_data: ReadData) {
-        let options = CheckOptions { read_data };
+        let options = CheckOptions {
+            read_data,
+            records_suspects: false,
+        };
         let before = self.stage.faults(self.who);
         let report = self.attempt("check", |me| {
             check(&me.repository()?, &options, &Silent, &Cancel::default())

@@ -28,11 +28,11 @@ macro_rules! rules {
 
 /// What only the model shows to be needed (`collection.rs`).
 ///
-/// `StopAtUnresolved` is for damage and for deletions by others, and what is suspect matters where packs
-/// are damaged for good. A revoked cell of the engine names no predecessor, so `CommitSupersedes` holds
+/// `StopAtUnresolved` is for damage and for deletions by others, and what is suspect or missing matters
+/// where packs are damaged for good. A revoked cell of the engine names no predecessor, so `CommitSupersedes` holds
 /// twice. `KeepBases` and `DeadSupersedeNot` need schedules that the seeds of CI do not have. A reader
 /// that missed what a collector took away reads again, so it may list in any order.
-const MODEL_ONLY: [Rule; 8] = [
+const MODEL_ONLY: [Rule; 9] = [
     Rule::CommitSupersedes,
     Rule::KeepBases,
     Rule::StopAtUnresolved,
@@ -40,6 +40,7 @@ const MODEL_ONLY: [Rule; 8] = [
     Rule::AvoidSuspects,
     Rule::CarrySuspects,
     Rule::SoundFirst,
+    Rule::AvoidMissing,
     Rule::ReadCellsFirst,
 ];
 
