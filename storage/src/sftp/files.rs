@@ -163,8 +163,15 @@ impl Files {
         // The plain protocol's rename takes only a free name.
         match channel.rename(from, to).await {
             Err(Failure::Status(..)) if channel.stat(to).await.is_ok() => {
-                channel.remove(to).await?;
-                channel.rename(from, to).await
+                // The old object is moved aside, and back again if the new one is refused all the same.
+                let aside = format!("{}/{}", parent(to), temporary_name()?);
+                channel.rename(to, &aside).await?;
+                let outcome = channel.rename(from, to).await;
+                let _ = match outcome {
+                    Ok(()) => channel.remove(&aside).await,
+                    Err(_) => channel.rename(&aside, to).await,
+                };
+                outcome
             }
             outcome => outcome,
         }

@@ -27,7 +27,8 @@ impl Sshd {
         Self::start_with("", "")
     }
 
-    /// Starts one with further lines of its configuration, and of the script that starts it.
+    /// Starts one with further lines of its configuration, after options of its SFTP server and a `|` if
+    /// there are any, and of the script that starts it.
     fn start_with(configuration: &str, script: &str) -> Option<Self> {
         if !accounts::are_there() {
             return None;
@@ -99,6 +100,10 @@ impl Sshd {
 
 fn command(folder: &Path, port: u16, configuration: &str, script: &str) -> Command {
     let shown = folder.display();
+    let (options, configuration) = match configuration.split_once('|') {
+        Some((options, rest)) => (options, rest),
+        None => ("", configuration),
+    };
     let text = format!(
         "Port {port}
 ListenAddress 127.0.0.1
@@ -111,8 +116,8 @@ KbdInteractiveAuthentication no
 UsePAM no
 StrictModes no
 MaxStartups 100
+Subsystem sftp internal-sftp {options}
 {configuration}
-Subsystem sftp internal-sftp
 "
     );
     fs::write(folder.join("sshd_config"), text).unwrap();
@@ -169,6 +174,23 @@ fn a_server_that_allows_one_channel_a_connection_keeps_the_contract() {
     contract::run(&|| {
         round.set(round.get() + 1);
         sshd.with_password(&format!("r{}", round.get()))
+    });
+}
+
+#[test]
+fn a_server_with_the_plain_protocol_alone_keeps_the_contract_as_far_as_it_can() {
+    let options = "-P posix-rename,hardlink,fsync,statvfs,limits|";
+    let Some(sshd) = Sshd::start_with(options, "") else {
+        return;
+    };
+    let round = Cell::new(0);
+    contract::run(&|| {
+        round.set(round.get() + 1);
+        let storage = sshd.with_password(&format!("r{}", round.get()));
+        let capabilities = storage.capabilities();
+        assert_eq!(capabilities.create_exclusive, CreateExclusive::None);
+        assert!(!capabilities.atomic_put);
+        storage
     });
 }
 
