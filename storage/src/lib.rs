@@ -124,6 +124,8 @@ pub enum CreateExclusive {
     Native,
     /// A hard link to a finished temporary file.
     HardLink,
+    /// The rename of a folder, which fails where there is one already that is not empty.
+    FolderRename,
     /// It cannot: pruning needs an explicit flag and long pauses.
     None,
 }

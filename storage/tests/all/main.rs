@@ -9,5 +9,6 @@
 )]
 
 mod accounts;
+mod ftp;
 mod servers;
 mod sftp;
