@@ -12,6 +12,7 @@ mod dropbox;
 pub mod error;
 pub mod faulty;
 mod ftp;
+mod http;
 pub mod limit;
 pub mod local;
 pub mod location;
@@ -126,6 +127,8 @@ pub enum CreateExclusive {
     HardLink,
     /// The rename of a folder, which fails where there is one already that is not empty.
     FolderRename,
+    /// A folder that only one can make, who then moves a finished upload to a free name.
+    Folder,
     /// It cannot: pruning needs an explicit flag and long pauses.
     None,
 }

@@ -9,6 +9,9 @@
 )]
 
 mod accounts;
+mod answers;
+mod dropbox;
 mod ftp;
 mod servers;
 mod sftp;
+mod webdav;
