@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
-use larder_format::config::{Chunker as ChunkerConfig, Config};
+use larder_format::config::{Chunker as ChunkerConfig, Config, RACY_CREATES};
 use larder_format::ids::{ObjectId, ReplicaId, RepositoryId, SlotId};
 use larder_format::keys::{KEYRING_RANDOM_BYTES, Keyring};
 use larder_format::limits::{CONFIG_BYTES, RESERVE_BYTES, SLOT_BYTES};
@@ -31,8 +31,8 @@ use crate::storage::location::{Layers, Location};
 use crate::storage::{self, Mode, Storage, create_or_confirm};
 use crate::sync::lock;
 
-/// Features that this program knows; version 1 of the format has none.
-pub(crate) const KNOWN_FEATURES: &[&str] = &[];
+/// Features that this program knows.
+pub(crate) const KNOWN_FEATURES: &[&str] = &[RACY_CREATES];
 /// Memory of the index: block cache, filters and memtables.
 const INDEX_MEMORY_BYTES: usize = 24 << 20;
 /// Threads for CPU work, however many are asked for.
@@ -162,6 +162,9 @@ pub struct InitOptions {
     pub chunker: ChunkerKind,
     /// Sizes of chunks.
     pub chunks: ChunkSizes,
+    /// Whether the storage was found to let two writers create one object although it says
+    /// otherwise: then prune asks before it relies on it.
+    pub racy_creates: bool,
 }
 
 impl Default for InitOptions {
@@ -176,6 +179,7 @@ impl Default for InitOptions {
                 mean: 1 << 20,
                 maximum: 4 << 20,
             },
+            racy_creates: false,
         }
     }
 }
@@ -258,10 +262,14 @@ impl Repository {
     pub fn init(location: &str, secret: &Secret, options: &InitOptions) -> Result<InitReport> {
         let location = Location::new(location, &Layers::default())?;
         let storage = storage::open(&location, Mode::Create, Arc::default())?;
-        Self::init_on(storage.as_ref(), secret, options)
+        let options = InitOptions {
+            racy_creates: storage::probe::try_creates(storage.as_ref())?.is_lie(),
+            ..options.clone()
+        };
+        Self::init_on(storage.as_ref(), secret, &options)
     }
 
-    /// Makes a repository on a storage.
+    /// Makes a repository on a storage, whose creates the caller has tried out.
     ///
     /// # Errors
     /// As [`Repository::init`].
@@ -311,7 +319,11 @@ impl Repository {
             },
             read_features: Vec::new(),
             write_features: Vec::new(),
-            collect_features: Vec::new(),
+            collect_features: options
+                .racy_creates
+                .then(|| RACY_CREATES.to_owned())
+                .into_iter()
+                .collect(),
             slots: vec![slot_id],
         };
         // The config is what makes it a repository, so it comes last.

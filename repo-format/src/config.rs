@@ -13,6 +13,9 @@ use crate::object::{HEADER_BYTES, Header, Kind, close, verify_closing};
 
 const MAC_BYTES: usize = 32;
 
+/// The feature to collect of a storage that lets two writers create one object (SPEC.md §14).
+pub const RACY_CREATES: &str = "racy-creates";
+
 /// How writers cut files into chunks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chunker {

@@ -48,6 +48,8 @@ pub const SESSIONS: &str = "sessions/";
 pub const CELLS: &str = "snapshots/";
 /// Where all collector rounds and states are.
 pub const COLLECTOR: &str = "gc/";
+/// Where a storage is tried out; what is below means nothing to a repository.
+pub const PROBE: &str = "probe/";
 /// Where what is damaged is put aside.
 pub const QUARANTINE: &str = "quarantine/";
 

@@ -171,6 +171,10 @@ impl Storage for Counting {
         self.note(Operation::Size, name, outcome, |_| 0)
     }
 
+    fn remove_folder(&self, folder: &str) -> Result<()> {
+        self.inner.remove_folder(folder)
+    }
+
     fn capabilities(&self) -> Capabilities {
         self.inner.capabilities()
     }

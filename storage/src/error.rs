@@ -80,6 +80,22 @@ impl ErrorKind {
         }
     }
 
+    /// Gives its name in machine-readable output.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NotFound => "not-found",
+            Self::AlreadyExists => "already-exists",
+            Self::Truncated => "truncated",
+            Self::Oversized => "oversized",
+            Self::Denied => "denied",
+            Self::Full => "full",
+            Self::ReadOnly => "read-only",
+            Self::Transient => "transient",
+            Self::Permanent => "permanent",
+        }
+    }
+
     /// Sorts an error of the operating system.
     pub(crate) fn of_io(error: &io::Error) -> Self {
         match error.kind() {
@@ -250,10 +266,7 @@ pub struct StorageError {
 impl fmt::Display for StorageError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let verb = self.operation.verb();
-        let advice = match self.reason {
-            Reason::Other => self.kind.advice(),
-            reason => reason.advice(),
-        };
+        let advice = self.closing();
         if self.name.is_empty() {
             write!(f, "cannot {verb} {}", self.storage)?;
         } else {
@@ -281,6 +294,29 @@ impl StorageError {
             reason: Reason::Other,
             cause: cause.into(),
             retry_after: None,
+        }
+    }
+
+    /// Tells what to do about it; empty if there is nothing to say.
+    #[must_use]
+    pub fn advice(&self) -> &'static str {
+        self.closing().trim_start_matches("; ")
+    }
+
+    /// Gives why it failed, as exactly as that is known, in one word for a program.
+    #[must_use]
+    pub fn reason_name(&self) -> &'static str {
+        match self.reason {
+            Reason::Other => self.kind.name(),
+            reason => reason.name(),
+        }
+    }
+
+    /// Gives what to do about it as the end of a message.
+    fn closing(&self) -> &'static str {
+        match self.reason {
+            Reason::Other => self.kind.advice(),
+            reason => reason.advice(),
         }
     }
 

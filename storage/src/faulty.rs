@@ -240,6 +240,10 @@ impl Storage for Faulty {
         self.hit(Operation::Size, name, effect, || self.inner.size(name))
     }
 
+    fn remove_folder(&self, folder: &str) -> Result<()> {
+        self.inner.remove_folder(folder)
+    }
+
     fn capabilities(&self) -> Capabilities {
         self.inner.capabilities()
     }

@@ -20,6 +20,7 @@ pub mod network;
 pub mod object;
 mod open;
 mod pool;
+pub mod probe;
 pub mod retry;
 mod runtime;
 pub mod secret;
@@ -82,6 +83,13 @@ pub trait Storage: Send + Sync {
     fn sweep(&self, age: Duration) -> Result<u64> {
         let _nothing_is_left_where_objects_appear_whole = age;
         Ok(0)
+    }
+
+    /// Removes a folder in which nothing is left; where something is, or folders are no things of
+    /// their own, nothing happens.
+    fn remove_folder(&self, folder: &str) -> Result<()> {
+        let _an_empty_folder_is_none = folder;
+        Ok(())
     }
 
     /// Tells what this storage can do.

@@ -118,6 +118,10 @@ impl Storage for Limited {
         self.call(|inner| inner.sweep(age))
     }
 
+    fn remove_folder(&self, folder: &str) -> Result<()> {
+        self.call(|inner| inner.remove_folder(folder))
+    }
+
     fn capabilities(&self) -> Capabilities {
         self.inner.capabilities()
     }

@@ -297,6 +297,23 @@ impl Storage for LocalStorage {
             .map_err(|error| self.io_error(Operation::Delete, "", &error))
     }
 
+    fn remove_folder(&self, folder: &str) -> Result<()> {
+        let folder = check_folder(&self.description, folder)?;
+        self.check_root(Operation::Delete, folder)?;
+        let mut durable = self
+            .durable_folders
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        match fs::remove_dir(self.root.join(folder)) {
+            Ok(()) => {
+                durable.remove(folder);
+                Ok(())
+            }
+            Err(error) if is_no_empty_folder(&error) => Ok(()),
+            Err(error) => Err(self.io_error(Operation::Delete, folder, &error)),
+        }
+    }
+
     fn capabilities(&self) -> Capabilities {
         self.objects.capabilities()
     }
@@ -344,6 +361,14 @@ fn make_folder(path: &Path) -> io::Result<()> {
 
 fn sync_folder(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
+}
+
+/// Tells whether a folder was not removed because it is not there, or something is in it.
+fn is_no_empty_folder(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty
+    )
 }
 
 #[cfg(test)]

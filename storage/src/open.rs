@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use super::error::{ErrorKind, Operation, Reason, Result, StorageError};
 use super::limit::Limited;
@@ -23,13 +24,23 @@ pub enum Mode {
 /// Opens the storage at a location; `stop` is set when the process is asked to end, and then
 /// nothing that failed is tried again.
 pub fn open(location: &Location, mode: Mode, stop: Arc<AtomicBool>) -> Result<Arc<dyn Storage>> {
+    open_within(location, mode, stop, None)
+}
+
+/// Opens it with another patience for requests that fail than the settings say.
+pub(crate) fn open_within(
+    location: &Location,
+    mode: Mode,
+    stop: Arc<AtomicBool>,
+    patience: Option<Duration>,
+) -> Result<Arc<dyn Storage>> {
     if let Some(folder) = location.place.folder() {
         return Ok(Arc::new(match mode {
             Mode::Open => LocalStorage::open(&folder)?,
             Mode::Create => LocalStorage::create(&folder)?,
         }));
     }
-    let (storage, network) = connect(location, mode, stop)?;
+    let (storage, network) = connect(location, mode, stop, patience)?;
     let limited = Arc::new(Limited::new(storage, &network));
     Ok(Arc::new(Retrying::new(limited, network.retry)))
 }
@@ -39,6 +50,7 @@ fn connect(
     location: &Location,
     mode: Mode,
     stop: Arc<AtomicBool>,
+    patience: Option<Duration>,
 ) -> Result<(Arc<dyn Storage>, Network)> {
     let refuse = |cause: String| {
         StorageError::new(
@@ -50,7 +62,10 @@ fn connect(
         )
         .because(Reason::Settings)
     };
-    let network = Network::new(&location.settings, stop).map_err(refuse)?;
+    let mut network = Network::new(&location.settings, stop).map_err(refuse)?;
+    if let Some(patience) = patience {
+        network.retry.patience = patience;
+    }
     let storage = match location.place.scheme {
         Scheme::Folder => return Err(refuse("a folder is no network storage".to_owned())),
         Scheme::S3 => cloud::open_s3(location, &network, mode),

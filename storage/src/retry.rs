@@ -177,6 +177,10 @@ impl Storage for Retrying {
         self.retry.run(|| self.inner.sweep(age))
     }
 
+    fn remove_folder(&self, folder: &str) -> Result<()> {
+        self.retry.run(|| self.inner.remove_folder(folder))
+    }
+
     fn capabilities(&self) -> Capabilities {
         self.inner.capabilities()
     }

@@ -11,6 +11,9 @@ use zeroize::Zeroizing;
 /// The most bytes that a secret may have; a service account's key has some 2,400.
 const SECRET_BYTES_MAX: u64 = 64 << 10;
 
+/// What is shown in place of a secret.
+pub const MASK: &str = "********";
+
 /// Where a secret is.
 #[derive(Clone)]
 pub enum SecretSource {
@@ -58,7 +61,7 @@ impl fmt::Display for SecretSource {
     /// Where it is, never what it is.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Text(_) => f.write_str("********"),
+            Self::Text(_) => f.write_str(MASK),
             Self::File(path) => write!(f, "file {}", path.display()),
             Self::Command(command) => write!(f, "command {command}"),
         }

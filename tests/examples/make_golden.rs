@@ -80,6 +80,7 @@ fn init(
             mean: 256,
             maximum: 1024,
         },
+        racy_creates: false,
     };
     Repository::init(location, secret, &options)?;
     let repository = open(location, secret)?;

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use larder_engine::error::EngineError;
-use larder_engine::repository::{ChunkerKind, InitOptions, Repository, open_storage};
+use larder_engine::repository::{ChunkerKind, InitOptions, InitReport, Repository, open_storage};
 use larder_engine::storage;
+use larder_engine::storage::probe::{self, Creates};
 use serde::Serialize;
 
 use crate::context::Context;
@@ -58,6 +59,13 @@ struct Planned<'a> {
     dry_run: bool,
 }
 
+#[derive(Serialize)]
+struct Made<'a> {
+    #[serde(flatten)]
+    report: &'a InitReport,
+    creates_exclusively: bool,
+}
+
 /// Makes a repository.
 ///
 /// # Errors
@@ -89,15 +97,23 @@ pub fn run(context: &Context, args: &InitArgs) -> anyhow::Result<Exit> {
         context.secret_source()?,
         &format!("new password for {location}"),
     )?;
+    let storage = storage::open(&place, storage::Mode::Create, stop)?;
+    let creates = probe::try_creates(storage.as_ref())?;
     let options = InitOptions {
         label: args.label.clone(),
         chunker: args.chunker.into(),
+        racy_creates: creates.is_lie(),
         ..InitOptions::default()
     };
-    let storage = storage::open(&place, storage::Mode::Create, stop)?;
     let report = Repository::init_on(storage.as_ref(), &secret, &options)?;
+    if !creates.is_exclusive() {
+        warn_of_racy_creates(&report.location, creates);
+    }
     if context.json() {
-        output::json(&report)?;
+        output::json(&Made {
+            report: &report,
+            creates_exclusively: creates.is_exclusive(),
+        })?;
     } else if context.talks() {
         output::line(&format!(
             "made repository {} at {}\n\nWithout a password or key nobody can read it, you \
@@ -106,4 +122,17 @@ pub fn run(context: &Context, args: &InitArgs) -> anyhow::Result<Exit> {
         ))?;
     }
     Ok(Exit::Success)
+}
+
+fn warn_of_racy_creates(location: &str, creates: Creates) {
+    let remembered = match creates.is_lie() {
+        true => "; this storage claims otherwise, so the repository remembers it",
+        false => "",
+    };
+    eprintln!(
+        "larder: warning: at {location} {}. Backups work. A prune beside a running backup, or beside \
+         another prune, could lose data: it will ask for --accept-racy-creates, and then nothing \
+         else may run{remembered}",
+        creates.complaint()
+    );
 }

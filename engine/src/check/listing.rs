@@ -58,6 +58,7 @@ impl Listing {
                         failure.get_or_insert(error);
                     }
                 }
+                None if object.name.starts_with(names::PROBE) => {}
                 None => {
                     foreign_count += 1;
                     if foreign.len() < FOREIGN_NAMES {

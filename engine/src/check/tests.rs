@@ -66,6 +66,7 @@ impl Fixture {
                 mean: 1024,
                 maximum: 4096,
             },
+            racy_creates: false,
         };
         Repository::init_on(storage.as_ref(), &secret("one"), &options).unwrap();
         let folder = tempfile::tempdir().unwrap();

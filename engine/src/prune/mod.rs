@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use larder_format::config::Config;
+use larder_format::config::{Config, RACY_CREATES};
 use larder_format::ids::{ChunkId, ObjectId, SessionId};
 use larder_format::names;
 use serde::Serialize;
@@ -178,7 +178,11 @@ fn refuse(repository: &Repository, options: &PruneOptions) -> Result<()> {
     config
         .check_collect(KNOWN_FEATURES)
         .map_err(|error| unsupported(error.to_string()))?;
-    let is_racy = repository.storage().capabilities().create_exclusive == CreateExclusive::None;
+    let is_racy = repository.storage().capabilities().create_exclusive == CreateExclusive::None
+        || config
+            .collect_features
+            .iter()
+            .any(|name| name == RACY_CREATES);
     if is_racy && !options.accept_racy_creates && !options.dry_run {
         return Err(EngineError::Request(format!(
             "{} cannot decide which of two writers was first, so a prune beside a running backup, or beside another prune, may lose data; see to it that nothing else runs and give --accept-racy-creates",

@@ -13,8 +13,11 @@ use super::plan::{MaxUnused, Why};
 use super::*;
 use crate::amend::{Outcome, Wish};
 use crate::progress::Silent;
+use crate::repository::InitOptions;
+use crate::snapshots::fixture;
 use crate::storage::Storage;
 use crate::storage::error::ErrorKind;
+use crate::storage::object::ObjectStorage;
 use world::{World, options, run};
 
 #[test]
@@ -292,6 +295,38 @@ fn a_storage_that_cannot_decide_is_pruned_only_if_that_is_accepted() {
         ..options()
     };
     run(&storage, &accepting).unwrap();
+    world.verify_on(&storage);
+}
+
+#[test]
+fn a_storage_that_was_found_to_lie_is_pruned_only_if_that_is_accepted() {
+    let storage: Arc<dyn Storage> = Arc::new(ObjectStorage::memory());
+    let lying = InitOptions {
+        racy_creates: true,
+        ..fixture::init_options()
+    };
+    Repository::init_on(storage.as_ref(), &fixture::passphrase("secret"), &lying).unwrap();
+    let error = run(&storage, &options()).unwrap_err().to_string();
+    assert!(error.contains("--accept-racy-creates"), "{error}");
+    let accepting = PruneOptions {
+        accept_racy_creates: true,
+        ..options()
+    };
+    run(&storage, &accepting).unwrap();
+    // Whatever does not collect knows nothing of it.
+    world::open(&storage).check_write().unwrap();
+}
+
+#[test]
+fn what_a_probe_left_is_no_reason_not_to_prune() {
+    let world = World::filled();
+    let storage = world.copy();
+    let name = "probe/00/object";
+    storage
+        .create(name, bytes::Bytes::from_static(b"x"))
+        .unwrap();
+    run(&storage, &options()).unwrap();
+    assert!(world::objects(storage.as_ref()).contains_key(name));
     world.verify_on(&storage);
 }
 

@@ -39,7 +39,11 @@ pub(crate) fn passphrase(text: &str) -> Secret {
 
 /// Makes a repository with chunks of about 256 bytes, opened by "secret".
 pub(crate) fn init(storage: &dyn Storage) {
-    let options = InitOptions {
+    Repository::init_on(storage, &passphrase("secret"), &init_options()).unwrap();
+}
+
+pub(crate) fn init_options() -> InitOptions {
+    InitOptions {
         label: "first".to_owned(),
         kdf: KDF,
         reserve_bytes: 0,
@@ -49,8 +53,8 @@ pub(crate) fn init(storage: &dyn Storage) {
             mean: 256,
             maximum: 1024,
         },
-    };
-    Repository::init_on(storage, &passphrase("secret"), &options).unwrap();
+        racy_creates: false,
+    }
 }
 
 pub(crate) fn open_with(storage: &Arc<dyn Storage>, secret: &Secret) -> Result<Arc<Repository>> {

@@ -512,6 +512,32 @@ pub fn of(scheme: Scheme) -> impl Iterator<Item = &'static Key> {
     })
 }
 
+/// How the name of a setting gives its value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// The value stands there.
+    Itself,
+    /// `NAME-file` names a file that holds it.
+    File,
+    /// `NAME-command` is a command that prints it.
+    Command,
+}
+
+/// Finds the setting of a scheme that a name means, and how it gives the value.
+#[must_use]
+pub fn find(scheme: Scheme, name: &str) -> Option<(&'static Key, How)> {
+    of(scheme).find_map(|key| how(key, name).map(|how| (key, how)))
+}
+
+pub(super) fn how(key: &Key, name: &str) -> Option<How> {
+    match name.strip_prefix(key.name)? {
+        "" => Some(How::Itself),
+        "-file" if key.kind == Kind::Secret => Some(How::File),
+        "-command" if key.kind == Kind::Secret => Some(How::Command),
+        _ => None,
+    }
+}
+
 impl Key {
     /// Gives the name of its own environment variable.
     #[must_use]

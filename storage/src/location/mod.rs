@@ -7,7 +7,7 @@ pub mod settings;
 mod units;
 
 pub use place::{Place, Scheme};
-pub use settings::{Layers, Origin, Settings};
+pub use settings::{Layers, Origin, Settings, shown};
 pub use units::{Rate, Window};
 
 use super::error::{ErrorKind, Operation, Reason, Result, StorageError};

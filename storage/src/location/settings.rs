@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use super::keys::{self, Key, Kind, VARIABLES};
+use super::keys::{self, How, Key, Kind, VARIABLES, find, how};
 use super::nearest::nearest;
 use super::place::Scheme;
 use super::units::{self, Rate};
-use crate::secret::SecretSource;
+use crate::secret::{MASK, SecretSource};
 
 /// Where settings may stand, the first one winning; `env` holds the whole environment.
 #[derive(Clone, Debug, Default)]
@@ -232,7 +232,7 @@ impl fmt::Debug for Settings {
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Text(text) => f.write_str(text),
+            Self::Text(text) => f.write_str(&masked_url(text)),
             Self::Secret(source) => fmt::Display::fmt(source, f),
             Self::Flag(flag) => fmt::Display::fmt(flag, f),
             Self::Count(count) => fmt::Display::fmt(count, f),
@@ -246,29 +246,8 @@ impl fmt::Display for Value {
     }
 }
 
-/// How the name of a setting gives its value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum How {
-    Itself,
-    File,
-    Command,
-}
-
-fn find(scheme: Scheme, name: &str) -> Option<(&'static Key, How)> {
-    keys::of(scheme).find_map(|key| how(key, name).map(|how| (key, how)))
-}
-
 fn is_known(name: &str) -> bool {
     keys::KEYS.iter().any(|key| how(key, name).is_some())
-}
-
-fn how(key: &Key, name: &str) -> Option<How> {
-    match name.strip_prefix(key.name)? {
-        "" => Some(How::Itself),
-        "-file" if key.kind == Kind::Secret => Some(How::File),
-        "-command" if key.kind == Kind::Secret => Some(How::Command),
-        _ => None,
-    }
 }
 
 fn unknown(scheme: Scheme, name: &str, at: &str) -> String {
@@ -315,6 +294,30 @@ fn parse(key: &Key, how: How, text: &str) -> Result<Value, String> {
             Value::Text((*chosen).to_owned())
         }
     })
+}
+
+/// Shows what a location says about a setting, without secrets.
+#[must_use]
+pub fn shown(scheme: Scheme, name: &str, text: &str) -> String {
+    match find(scheme, name) {
+        Some((key, How::Itself)) if key.kind == Kind::Secret => MASK.to_owned(),
+        // What is not known may be a secret whose name was mistyped.
+        None => MASK.to_owned(),
+        Some(_) => masked_url(text),
+    }
+}
+
+/// Masks the user and password in a URL, such as a proxy's.
+fn masked_url(text: &str) -> String {
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return text.to_owned();
+    };
+    let end = rest.find('/').unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    match authority.rsplit_once('@') {
+        Some((_, host)) => format!("{scheme}://{MASK}@{host}{path}"),
+        None => text.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -468,6 +471,27 @@ mod tests {
                 .unwrap_err()
                 .contains("two ways")
         );
+    }
+
+    #[test]
+    fn what_is_shown_has_no_secrets_in_it() {
+        let shown = |name, text| shown(Scheme::WebDav, name, text);
+        assert_eq!(shown("password", "hunter2"), "********");
+        assert_eq!(shown("pasword", "hunter2"), "********");
+        assert_eq!(shown("password-file", "/etc/p"), "/etc/p");
+        assert_eq!(
+            shown("proxy", "http://me:hunter2@proxy:3128/"),
+            "http://********@proxy:3128/"
+        );
+        assert_eq!(shown("proxy", "http://proxy/a@b"), "http://proxy/a@b");
+        let settings = gather(
+            Scheme::WebDav,
+            &[],
+            &[],
+            &[("proxy", "http://me:hunter2@h")],
+        )
+        .unwrap();
+        assert!(!format!("{settings:?}").contains("hunter2"));
     }
 
     #[test]

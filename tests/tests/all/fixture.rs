@@ -45,6 +45,7 @@ pub fn init_options() -> InitOptions {
             mean: 1024,
             maximum: 4096,
         },
+        racy_creates: false,
     }
 }
 
