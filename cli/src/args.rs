@@ -41,7 +41,7 @@ pub struct Arguments {
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Global options")]
 pub struct Globals {
-    /// Where the repository is: a path or a file:// URL [env: LARDER_REPO]
+    /// Where the repository is: a path, a URL, or a location of larder.toml by its name [env: LARDER_REPO]
     #[arg(short, long, global = true, value_name = "LOCATION")]
     pub repo: Option<OsString>,
     /// Read the password from a file [env: LARDER_PASSWORD_FILE]
@@ -127,6 +127,7 @@ pub enum Command {
     Pin(commands::amend::PinArgs),
     Unpin(commands::amend::UnpinArgs),
     Key(commands::key::KeyArgs),
+    Location(commands::location::LocationArgs),
     Cache(commands::cache::CacheArgs),
     Cat(commands::cat::CatArgs),
     Completions(commands::completions::CompletionsArgs),

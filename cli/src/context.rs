@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 
 use crate::args::{Command, Globals};
 use crate::interrupt::Interrupt;
+use crate::locations;
 use crate::password::{self, SecretSource};
 use crate::progress::{Mode, Reporter};
 use crate::settings::{Settings, process_env};
@@ -37,7 +38,11 @@ impl Context {
         let settings = match command {
             // These work whatever state larder.toml is in.
             Command::Completions(_) | Command::Man(_) | Command::Version => Settings::default(),
-            _ => Settings::load(globals.config.as_deref(), &process_env)?,
+            _ => {
+                // The first location makes the file.
+                let must_exist = !matches!(command, Command::Location(_));
+                Settings::load(globals.config.as_deref(), must_exist, &process_env)?
+            }
         };
         Ok(Self {
             globals,
@@ -58,11 +63,11 @@ impl Context {
         !self.globals.json && !self.globals.quiet
     }
 
-    /// Gives the repository's location.
+    /// Gives the name, path or URL of the repository's location.
     ///
     /// # Errors
     /// When nothing names one.
-    pub fn location(&self) -> anyhow::Result<String> {
+    pub fn named(&self) -> anyhow::Result<String> {
         let named = self.globals.repo.clone().filter(|repo| !repo.is_empty());
         let Some(location) = named.or_else(|| process_env("LARDER_REPO")) else {
             let usual = self.settings.repository.clone();
@@ -91,13 +96,45 @@ impl Context {
     /// # Errors
     /// When nothing names one, or a setting makes no sense.
     pub fn place(&self) -> anyhow::Result<Location> {
+        self.place_of(&self.named()?)
+    }
+
+    /// Gives the location that a name in larder.toml, a path or a URL means, with its settings.
+    ///
+    /// # Errors
+    /// When it names none, or a setting makes no sense.
+    pub fn place_of(&self, named: &str) -> anyhow::Result<Location> {
         let env = text_env();
+        let table = self.settings.locations.0.get(named);
         let layers = Layers {
             flags: &self.globals.set,
             env: Some(&env),
-            file: None,
+            file: table.map(|table| &table.settings),
         };
-        Ok(Location::new(&self.location()?, &layers)?)
+        if table.is_none() {
+            self.refuse_near_miss(named)?;
+        }
+        let url = table.map_or(named, |table| table.url.as_str());
+        let location = Location::new(url, &layers);
+        Ok(match table {
+            Some(_) => location.with_context(|| format!("the location {named}"))?,
+            None => location?,
+        })
+    }
+
+    /// Refuses what is nearly the name of a location, before a folder of that name is made.
+    fn refuse_near_miss(&self, named: &str) -> anyhow::Result<()> {
+        let may_be_name = locations::refuse_name(named).is_none();
+        if may_be_name
+            && let Some(near) = self.settings.locations.nearest(named)
+            && !std::path::Path::new(named).exists()
+        {
+            bail!(
+                "there is no location '{named}' in larder.toml; did you mean '{near}'? For a \
+                 folder of that name write ./{named}"
+            );
+        }
+        Ok(())
     }
 
     /// Gives the place that the secret is taken from; none to ask for it.
@@ -153,7 +190,8 @@ impl Context {
 }
 
 /// Gives the variables of the environment that are text.
-fn text_env() -> BTreeMap<String, Zeroizing<String>> {
+#[must_use]
+pub fn text_env() -> BTreeMap<String, Zeroizing<String>> {
     std::env::vars_os()
         .filter_map(|(name, value)| {
             let value = Zeroizing::new(value.into_string().ok()?);

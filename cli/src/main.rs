@@ -3,10 +3,12 @@
 mod args;
 mod commands;
 mod context;
+mod document;
 mod exit;
 mod interrupt;
 mod item;
 mod keep;
+mod locations;
 mod output;
 mod password;
 mod person;

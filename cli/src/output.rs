@@ -83,6 +83,17 @@ pub fn json(value: &impl Serialize) -> anyhow::Result<()> {
     Ok(out.flush()?)
 }
 
+/// Writes one value as JSON, on one line.
+///
+/// # Errors
+/// When standard output cannot be written.
+pub fn json_line(value: &impl Serialize) -> anyhow::Result<()> {
+    let mut out = Output::new();
+    serde_json::to_writer(&mut out, value).map_err(io::Error::from)?;
+    out.write_all(b"\n")?;
+    Ok(out.flush()?)
+}
+
 /// A JSON object that says what kind of message it is.
 #[derive(Debug, Serialize)]
 pub struct Message<'a, T: Serialize> {

@@ -8,9 +8,12 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use larder_engine::storage::location::nearest::nearest;
 use serde::{Deserialize, Serialize};
 use toml::de::{DeTable, DeValue};
 use zeroize::Zeroizing;
+
+use crate::locations::{self, Locations};
 
 /// Looks an environment variable up; an empty one counts as unset.
 pub type Env<'a> = &'a dyn Fn(&str) -> Option<OsString>;
@@ -25,7 +28,10 @@ pub fn process_env(name: &str) -> Option<OsString> {
 #[derive(Debug, Default, Deserialize, Serialize)]
 #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Settings {
-    /// Where the repository is.
+    /// The file that says it; none if there is none and no place for one.
+    #[serde(skip)]
+    pub file: Option<PathBuf>,
+    /// Where the repository is: a location's name, a path or a URL.
     pub repository: Option<String>,
     /// The passphrase itself.
     pub password: Option<SecretText>,
@@ -45,6 +51,8 @@ pub struct Settings {
     pub backup: BackupSettings,
     /// Defaults of `larder forget`.
     pub forget: ForgetSettings,
+    /// Names for places.
+    pub locations: Locations,
 }
 
 /// Defaults of `larder backup`.
@@ -161,8 +169,9 @@ impl Settings {
     /// Loads the file that the flag or `LARDER_CONFIG` names, else the usual one if it is there.
     ///
     /// # Errors
-    /// When the named file is not there, or a file cannot be read or understood.
-    pub fn load(flag: Option<&Path>, env: Env) -> anyhow::Result<Self> {
+    /// When the named file is not there although it `must_exist`, or a file cannot be read or
+    /// understood.
+    pub fn load(flag: Option<&Path>, must_exist: bool, env: Env) -> anyhow::Result<Self> {
         let named = flag
             .map(Path::to_owned)
             .or(env("LARDER_CONFIG").map(PathBuf::from));
@@ -171,13 +180,19 @@ impl Settings {
         };
         let text = match std::fs::read_to_string(&path) {
             Ok(text) => Zeroizing::new(text),
-            Err(error) if named.is_none() && is_absent(&error) => return Ok(Self::default()),
+            Err(error) if (named.is_none() || !must_exist) && is_absent(&error) => {
+                return Ok(Self {
+                    file: Some(path),
+                    ..Self::default()
+                });
+            }
             Err(error) => {
                 let tried = format!("cannot read the settings in {}", path.display());
                 return Err(error).context(tried);
             }
         };
         let mut settings = Self::parse(&text, &path)?;
+        settings.file = Some(path.clone());
         let base = path.parent().unwrap_or(Path::new(""));
         settings.place_paths(base, env("HOME").as_deref().map(Path::new));
         settings.warn_of_open_permissions(&path);
@@ -204,17 +219,19 @@ impl Settings {
         if let Some((at, message)) = unknown_key(document.get_ref(), &known, "") {
             return Err(place(at, &message));
         }
+        if let Some((at, message)) = locations::first_mistake(document.get_ref()) {
+            return Err(place(at, &message));
+        }
         toml::from_str(text).map_err(failed)
     }
 
     /// Makes relative paths relative to the file's folder, and `~/` the home folder.
     fn place_paths(&mut self, base: &Path, home: Option<&Path>) {
-        let place = |path: &mut PathBuf| {
-            *path = match (path.strip_prefix("~"), home) {
-                (Ok(below), Some(home)) => home.join(below),
-                _ => base.join(&*path),
-            };
+        let placed = |path: &Path| match (path.strip_prefix("~"), home) {
+            (Ok(below), Some(home)) => home.join(below),
+            _ => base.join(path),
         };
+        let place = |path: &mut PathBuf| *path = placed(path);
         let one = [
             &mut self.password_file,
             &mut self.key_file,
@@ -228,14 +245,15 @@ impl Settings {
             &mut backup.iexclude_file,
         ];
         lists.into_iter().flatten().for_each(place);
+        let placed_text = |path: &Path| placed(path).to_string_lossy().into_owned();
         if let Some(repository) = &mut self.repository
             && !repository.is_empty()
             && !repository.contains("://")
+            && !self.locations.0.contains_key(repository)
         {
-            let mut path = PathBuf::from(&*repository);
-            place(&mut path);
-            *repository = path.to_string_lossy().into_owned();
+            *repository = placed_text(Path::new(repository));
         }
+        self.locations.place_paths(&placed_text);
     }
 
     fn warn_of_open_permissions(&self, path: &Path) {
@@ -246,12 +264,15 @@ impl Settings {
     }
 
     fn open_permissions(&self, path: &Path, mode: u32) -> Option<String> {
-        (self.password.is_some() && mode & 0o077 != 0).then(|| {
+        let has_secret =
+            self.password.is_some() || self.locations.0.values().any(locations::Table::has_secret);
+        (has_secret && mode & 0o077 != 0).then(|| {
             let path = path.display();
             let mode = mode & 0o777;
             format!(
-                "{path} holds a password and can be reached by others (mode {mode:04o}); \
-                 run `chmod 600 {path}`, or use password-command"
+                "{path} holds a secret and can be reached by others (mode {mode:04o}); \
+                 run `chmod 600 {path}`, or name a file or command that gives it, as with \
+                 password-command"
             )
         })
     }
@@ -284,6 +305,8 @@ fn unknown_key(
     for (key, value) in table {
         let name = key.get_ref().as_ref();
         match (known.get(name), value.get_ref()) {
+            // Their names are anybody's choice; they are looked at by themselves.
+            (Some(_), _) if section.is_empty() && name == "locations" => {}
             (Some(inner), DeValue::Table(table)) => found.extend(unknown_key(table, inner, name)),
             (Some(_), _) => {}
             (None, _) => found.push((key.span().start, complaint(name, known, section))),
@@ -301,40 +324,14 @@ fn complaint(
         "" => String::new(),
         section => format!(" in [{section}]"),
     };
-    let nearest = known.keys().map(|key| (distance(name, key), key)).min();
-    match nearest {
-        Some((distance, key)) if distance <= name.len().max(key.len()) / 2 => {
-            format!("there is no key '{name}'{place}; did you mean '{key}'?")
-        }
-        _ => {
-            let keys: Vec<&str> = known.keys().map(String::as_str).collect();
-            format!(
-                "there is no key '{name}'{place}; there are {}",
-                keys.join(", ")
-            )
-        }
+    if let Some(key) = nearest(name, known.keys().map(String::as_str)) {
+        return format!("there is no key '{name}'{place}; did you mean '{key}'?");
     }
-}
-
-/// Counts the insertions, deletions and replacements that make one word the other.
-fn distance(a: &str, b: &str) -> usize {
-    let mut costs: Vec<usize> = (0..=b.chars().count()).collect();
-    for (row, a) in a.chars().enumerate() {
-        let mut diagonal = row;
-        let mut left = row + 1;
-        let (first, rest) = match costs.split_first_mut() {
-            Some(parts) => parts,
-            None => return 0,
-        };
-        *first = left;
-        for (cost, b) in rest.iter_mut().zip(b.chars()) {
-            let replaced = diagonal + usize::from(a != b);
-            diagonal = *cost;
-            left = replaced.min(left + 1).min(*cost + 1);
-            *cost = left;
-        }
-    }
-    costs.last().copied().unwrap_or(0)
+    let keys: Vec<&str> = known.keys().map(String::as_str).collect();
+    format!(
+        "there is no key '{name}'{place}; there are {}",
+        keys.join(", ")
+    )
 }
 
 fn line_and_column(text: &str, at: usize) -> (usize, usize) {
@@ -348,6 +345,7 @@ fn line_and_column(text: &str, at: usize) -> (usize, usize) {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
+    use larder_engine::storage::location::keys;
 
     fn parse(text: &str) -> anyhow::Result<Settings> {
         Settings::parse(text, Path::new("larder.toml"))
@@ -383,6 +381,25 @@ mod tests {
                 let there = here.and_then(|table| table.get(inner));
                 assert!(there.is_some(), "{key}.{inner} is not in the example");
             }
+        }
+    }
+
+    #[test]
+    fn the_annotated_example_names_every_setting_of_every_storage() {
+        let text = include_str!("../../docs/larder.toml").replace("\n#: ", "\n");
+        let Locations(tables) = parse(&text).unwrap().locations;
+        for key in keys::KEYS {
+            let names = |table: &locations::Table| {
+                let named = table.settings.keys();
+                named
+                    .filter_map(|name| keys::find(table.scheme(), name))
+                    .any(|(found, _)| found == key)
+            };
+            assert!(
+                tables.values().any(names),
+                "{} is not in the example",
+                key.name
+            );
         }
     }
 
@@ -431,6 +448,30 @@ mod tests {
     }
 
     #[test]
+    fn the_repository_may_be_a_location_by_its_name() {
+        let location = "[locations.nas]\nurl = 'here'";
+        for (repository, expected) in [("nas", "nas"), ("./nas", "/conf/./nas"), ("na", "/conf/na")]
+        {
+            let mut settings = parse(&format!("repository = '{repository}'\n{location}")).unwrap();
+            settings.place_paths(Path::new("/conf"), None);
+            assert_eq!(settings.repository.as_deref(), Some(expected));
+            let Locations(tables) = &settings.locations;
+            assert_eq!(tables.get("nas").unwrap().url, "/conf/here");
+        }
+    }
+
+    #[test]
+    fn a_mistake_in_a_location_names_its_place() {
+        assert_eq!(
+            error("[locations.nas]\nurl = 's3://bucket'\nreigon = 'x'\n"),
+            "larder.toml, line 3, column 1: the setting reigon: s3:// has no setting \"reigon\"; \
+             did you mean region?"
+        );
+        assert!(error("[locations]\nnas = 3\n").starts_with("larder.toml, line 2, column 7: "));
+        assert!(error("[location.nas]\nurl = '/x'").contains("did you mean 'locations'?"));
+    }
+
+    #[test]
     fn a_secret_that_others_can_read_is_warned_of_and_never_shown() {
         let path = Path::new("/c/larder.toml");
         let settings = parse("password = 'hunter2'").unwrap();
@@ -443,6 +484,18 @@ mod tests {
         );
         assert!(settings.open_permissions(path, 0o100_600).is_none());
         let settings = parse("password-file = 'x'").unwrap();
+        assert!(settings.open_permissions(path, 0o100_644).is_none());
+        let of_a_location = |key: &str| {
+            parse(&format!(
+                "[locations.a]\nurl = 'ftp://h'\n{key} = 'hunter2'"
+            ))
+            .unwrap()
+        };
+        let settings = of_a_location("password");
+        assert!(!format!("{settings:?}").contains("hunter2"));
+        assert!(settings.open_permissions(path, 0o100_644).is_some());
+        assert!(settings.open_permissions(path, 0o100_600).is_none());
+        let settings = of_a_location("password-command");
         assert!(settings.open_permissions(path, 0o100_644).is_none());
     }
 
@@ -465,16 +518,14 @@ mod tests {
     #[test]
     fn a_named_file_that_is_not_there_is_an_error_and_the_usual_one_is_not() {
         let none = |_: &str| None;
-        assert!(Settings::load(Some(Path::new("/nowhere/larder.toml")), &none).is_err());
+        assert!(Settings::load(Some(Path::new("/nowhere/larder.toml")), true, &none).is_err());
+        assert!(Settings::load(Some(Path::new("/nowhere/larder.toml")), false, &none).is_ok());
         let usual = |name: &str| (name == "HOME").then(|| OsString::from("/nowhere"));
-        assert!(Settings::load(None, &usual).unwrap().repository.is_none());
-    }
-
-    #[test]
-    fn the_distance_between_words() {
-        assert_eq!(distance("kitten", "sitting"), 3);
-        assert_eq!(distance("", "abc"), 3);
-        assert_eq!(distance("abc", ""), 3);
-        assert_eq!(distance("same", "same"), 0);
+        assert!(
+            Settings::load(None, true, &usual)
+                .unwrap()
+                .repository
+                .is_none()
+        );
     }
 }

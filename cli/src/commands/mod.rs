@@ -12,6 +12,7 @@ pub mod find;
 pub mod forget;
 pub mod init;
 pub mod key;
+pub mod location;
 pub mod ls;
 pub mod man;
 pub mod prune;
@@ -49,6 +50,7 @@ pub fn run(context: &Context, command: &Command) -> anyhow::Result<Exit> {
         Command::Pin(args) => amend::pin(context, args),
         Command::Unpin(args) => amend::unpin(context, args),
         Command::Key(args) => key::run(context, args),
+        Command::Location(args) => location::run(context, args),
         Command::Cache(args) => cache::run(context, args),
         Command::Cat(args) => cat::run(context, args),
         Command::Completions(args) => completions::run(args),

@@ -21,6 +21,7 @@ mod heal;
 mod kill;
 mod layers;
 mod left_out;
+mod locations;
 mod power;
 mod program;
 mod rewrite;

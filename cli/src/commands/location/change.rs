@@ -1,0 +1,267 @@
+//! What changes larder.toml: add, edit, remove, rename.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+use larder_engine::storage::location::keys::{self, Kind};
+use larder_engine::storage::location::{Layers, Location, Scheme, place};
+use serde::Serialize;
+use toml_edit::{DocumentMut, Value};
+use zeroize::Zeroizing;
+
+use super::secret;
+use crate::context::Context;
+use crate::document::{self, Document};
+use crate::{locations, output};
+
+/// What was done, for a program.
+#[derive(Debug, Serialize)]
+struct Changed<'a> {
+    location: &'a str,
+    file: String,
+}
+
+/// Adds a location, and gives it as it is from now on.
+///
+/// # Errors
+/// When it makes no sense, there is one of that name, or larder.toml cannot be written.
+pub fn add(
+    context: &Context,
+    name: &str,
+    url: &str,
+    secrets: &[String],
+) -> anyhow::Result<Location> {
+    if let Some(why) = locations::refuse_name(name) {
+        bail!("{why}");
+    }
+    let url = placed_url(url)?;
+    let scheme = place::parse(&url).map_err(anyhow::Error::msg)?.scheme;
+    let settings = checked(&url, &context.globals.set)?;
+    if context.settings.locations.0.contains_key(name) {
+        bail!(
+            "there is a location {name} already; change it with `larder location edit`, or choose \
+             another name"
+        );
+    }
+    let secrets = secret::gather(context, name, &url, &settings, secrets)?;
+    change(context, name, "added", |toml| {
+        document::add(toml, name, &url)?;
+        set_all(toml, name, scheme, &settings, &secrets)
+    })?;
+    let mut file: BTreeMap<String, Zeroizing<String>> = secrets;
+    let settings = settings.into_iter();
+    file.extend(settings.map(|(key, value)| (key, Zeroizing::new(value))));
+    let env = crate::context::text_env();
+    let layers = Layers {
+        flags: &[],
+        env: Some(&env),
+        file: Some(&file),
+    };
+    Ok(Location::new(&url, &layers)?)
+}
+
+/// Changes a location.
+///
+/// # Errors
+/// When there is none, it would make no sense, or larder.toml cannot be written.
+pub fn edit(
+    context: &Context,
+    name: &str,
+    url: Option<&str>,
+    unset: &[String],
+    secrets: &[String],
+) -> anyhow::Result<()> {
+    let table = super::table(context, name)?;
+    let set = &context.globals.set;
+    if url.is_none() && unset.is_empty() && set.is_empty() && secrets.is_empty() {
+        bail!("nothing is to be changed; give --set, --unset, --secret or --url");
+    }
+    let url = url.map(placed_url).transpose()?;
+    let now = url.as_deref().unwrap_or(&table.url);
+    let scheme = place::parse(now).map_err(anyhow::Error::msg)?.scheme;
+    let settings = checked(now, set)?;
+    let secrets = secret::ask_for(name, scheme, secrets)?;
+    change(context, name, "changed", |toml| {
+        if let Some(url) = &url {
+            document::set(toml, name, "url", url.as_str().into())?;
+        }
+        for key in unset.iter().filter(|key| *key != "url") {
+            document::unset(toml, name, key)?;
+        }
+        set_all(toml, name, scheme, &settings, &secrets)
+    })
+}
+
+/// Forgets a location.
+///
+/// # Errors
+/// When there is none, `repository` names it, or larder.toml cannot be written.
+pub fn remove(context: &Context, name: &str) -> anyhow::Result<()> {
+    super::table(context, name)?;
+    if context.settings.repository.as_deref() == Some(name) {
+        bail!(
+            "`repository` in larder.toml names {name}, and would mean a folder of that name \
+             without it; change that line first"
+        );
+    }
+    change(context, name, "removed", |toml| {
+        document::remove(toml, name)
+    })
+}
+
+/// Gives a location another name.
+///
+/// # Errors
+/// When there is none, there is one of the new name, or larder.toml cannot be written.
+pub fn rename(context: &Context, old: &str, new: &str) -> anyhow::Result<()> {
+    super::table(context, old)?;
+    if let Some(why) = locations::refuse_name(new) {
+        bail!("{why}");
+    }
+    change(context, new, "renamed", |toml| {
+        document::rename(toml, old, new)
+    })
+}
+
+fn change(
+    context: &Context,
+    name: &str,
+    done: &str,
+    work: impl FnOnce(&mut DocumentMut) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let path = context.settings.file.as_deref().context(
+        "cannot tell where larder.toml is: neither XDG_CONFIG_HOME nor HOME is set; use --config",
+    )?;
+    let mut document = Document::open(path)?;
+    work(&mut document.toml)?;
+    document.save()?;
+    let file = path.display().to_string();
+    if context.json() {
+        return output::json_line(&Changed {
+            location: name,
+            file,
+        });
+    }
+    if context.talks() {
+        output::line(&format!("{done} the location {name} in {file}"))?;
+    }
+    Ok(())
+}
+
+/// Gives the settings of flags as they stand in the file, once they make sense.
+fn checked(url: &str, set: &[(String, String)]) -> anyhow::Result<Vec<(String, String)>> {
+    let layers = Layers {
+        flags: set,
+        ..Layers::default()
+    };
+    let location = Location::new(url, &layers)?;
+    let scheme = location.place.scheme;
+    set.iter()
+        .map(|(key, value)| {
+            let is_path = locations::is_path(scheme, key, value) && !value.starts_with("~/");
+            let value = if is_path {
+                absolute(value)?
+            } else {
+                value.clone()
+            };
+            Ok((key.clone(), value))
+        })
+        .collect()
+}
+
+fn set_all(
+    toml: &mut DocumentMut,
+    name: &str,
+    scheme: Scheme,
+    settings: &[(String, String)],
+    secrets: &BTreeMap<String, Zeroizing<String>>,
+) -> anyhow::Result<()> {
+    for (key, value) in settings {
+        document::set(toml, name, key, typed(scheme, key, value))?;
+    }
+    for (key, value) in secrets {
+        document::set(toml, name, key, value.as_str().into())?;
+    }
+    Ok(())
+}
+
+/// Gives a value the type that a person would write it with.
+fn typed(scheme: Scheme, key: &str, text: &str) -> Value {
+    match keys::find(scheme, key).map(|(key, _)| key.kind) {
+        Some(Kind::Flag) => match text {
+            "true" => true.into(),
+            "false" => false.into(),
+            _ => text.into(),
+        },
+        Some(Kind::Count) => text.parse::<i64>().map_or(text.into(), Value::from),
+        _ => text.into(),
+    }
+}
+
+/// Takes a path as it is meant here: the file is elsewhere.
+fn placed_url(url: &str) -> anyhow::Result<String> {
+    let place = place::parse(url).map_err(anyhow::Error::msg)?;
+    if place.scheme != Scheme::Folder || url.contains("://") || url.starts_with("~/") {
+        return Ok(url.to_owned());
+    }
+    absolute(url)
+}
+
+fn absolute(path: &str) -> anyhow::Result<String> {
+    let path = std::path::absolute(Path::new(path))?;
+    match path.into_os_string().into_string() {
+        Ok(path) => Ok(path),
+        Err(path) => bail!("the path {} is not UTF-8", path.display()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn values_are_written_as_a_person_would() {
+        let typed = |key, text| typed(Scheme::S3, key, text).to_string();
+        assert_eq!(typed("path-style", "true"), "true");
+        assert_eq!(typed("path-style", "yes"), "\"yes\"");
+        assert_eq!(typed("connections", "16"), "16");
+        assert_eq!(typed("part-size", "64M"), "\"64M\"");
+        assert_eq!(typed("region", "1"), "\"1\"");
+    }
+
+    #[test]
+    fn paths_are_written_so_that_they_mean_the_same_elsewhere() {
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(
+            placed_url("x/y").unwrap(),
+            here.join("x/y").display().to_string()
+        );
+        assert_eq!(placed_url("~/x").unwrap(), "~/x");
+        assert_eq!(placed_url("s3://bucket/x").unwrap(), "s3://bucket/x");
+        let set = [
+            ("identity-file", "id"),
+            ("password-command", "id"),
+            ("user", "me"),
+        ];
+        let set = set.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let settings = checked("sftp://h/x", &set).unwrap();
+        let values: Vec<_> = settings.iter().map(|(_, value)| value.as_str()).collect();
+        assert_eq!(values, [here.join("id").to_str().unwrap(), "id", "me"]);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_before_anything_is_written() {
+        let refused = |url: &str, key: &str, value: &str| {
+            let set = [(key.to_owned(), value.to_owned())];
+            let error = checked(url, &set).unwrap_err();
+            format!("{error:#}")
+        };
+        assert!(refused("ftp://h", "password", "hunter2").contains("is a secret"));
+        assert!(!refused("ftp://h", "password", "hunter2").contains("hunter2"));
+        assert!(refused("s3://bucket", "reigon", "x").contains("did you mean region?"));
+        assert!(placed_url("s3://Bucket").is_err());
+        assert!(placed_url("ftp://me:hunter2@h").is_err());
+    }
+}

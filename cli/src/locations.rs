@@ -1,0 +1,371 @@
+//! The locations of larder.toml: names for places, with the settings by which they are reached.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+
+use larder_engine::storage::location::keys::{self, How, Kind};
+use larder_engine::storage::location::{Layers, Scheme, Settings, nearest, place};
+use serde::de::{self, Deserializer, MapAccess, Visitor};
+use serde::{Deserialize, Serialize, Serializer};
+use toml::de::{DeTable, DeValue};
+use zeroize::Zeroizing;
+
+/// The longest name of a location in bytes.
+const NAME_BYTES: usize = 64;
+
+/// The locations of larder.toml, by name.
+#[derive(Debug, Clone, Default)]
+pub struct Locations(pub BTreeMap<String, Table>);
+
+/// One location.
+#[derive(Clone, Default)]
+pub struct Table {
+    /// Where it is.
+    pub url: String,
+    /// What is said about how it is reached, as text.
+    pub settings: BTreeMap<String, Zeroizing<String>>,
+}
+
+impl Table {
+    /// Gives the kind of place; a folder's for a URL that names none.
+    #[must_use]
+    pub fn scheme(&self) -> Scheme {
+        place::parse(&self.url).map_or(Scheme::Folder, |place| place.scheme)
+    }
+
+    /// Tells whether a secret itself stands in it.
+    #[must_use]
+    pub fn has_secret(&self) -> bool {
+        let scheme = self.scheme();
+        self.settings.keys().any(|name| is_secret(scheme, name))
+    }
+
+    /// Makes relative paths relative to the file's folder, and `~/` the home folder.
+    fn place_paths(&mut self, placed: &dyn Fn(&Path) -> String) {
+        let scheme = self.scheme();
+        if scheme == Scheme::Folder && !self.url.contains("://") {
+            self.url = placed(Path::new(&self.url));
+        }
+        for (name, value) in &mut self.settings {
+            if is_path(scheme, name, value) {
+                *value = Zeroizing::new(placed(Path::new(value.as_str())));
+            }
+        }
+    }
+}
+
+impl Locations {
+    /// Makes relative paths relative to the file's folder, and `~/` the home folder.
+    pub fn place_paths(&mut self, placed: &dyn Fn(&Path) -> String) {
+        self.0
+            .values_mut()
+            .for_each(|table| table.place_paths(placed));
+    }
+
+    /// Gives the name that was probably meant, where `name` is none.
+    #[must_use]
+    pub fn nearest(&self, name: &str) -> Option<&str> {
+        nearest::nearest(name, self.0.keys().map(String::as_str))
+    }
+}
+
+/// Tells whether the value of a setting is itself a secret.
+fn is_secret(scheme: Scheme, name: &str) -> bool {
+    keys::find(scheme, name)
+        .is_some_and(|(key, how)| key.kind == Kind::Secret && how == How::Itself)
+}
+
+/// Tells whether the value of a setting is the path of a file.
+#[must_use]
+pub fn is_path(scheme: Scheme, name: &str, value: &str) -> bool {
+    match keys::find(scheme, name) {
+        Some((_, How::File)) => true,
+        Some((_, How::Command)) | None => false,
+        // PEM text may stand there itself.
+        Some((key, How::Itself)) if key.name == "ca-certificate" => !value.contains("-----BEGIN"),
+        Some((key, How::Itself)) => key.kind == Kind::Path,
+    }
+}
+
+/// Says what is wrong with a name for a location, if anything is.
+#[must_use]
+pub fn refuse_name(name: &str) -> Option<String> {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    let is_sound = name.len() <= NAME_BYTES
+        && name.starts_with(|char: char| char.is_ascii_alphanumeric())
+        && name.bytes().all(is_allowed);
+    (!is_sound).then(|| {
+        format!(
+            "'{name}' cannot be the name of a location: it has to begin with a letter or digit and \
+             have only letters, digits, '-', '_' and '.', {NAME_BYTES} at most"
+        )
+    })
+}
+
+/// Finds the first mistake in the locations of a document, with its place in the text.
+#[must_use]
+pub fn first_mistake(document: &DeTable) -> Option<(usize, String)> {
+    let locations = document.get("locations")?.get_ref().as_table()?;
+    let mut found = Vec::new();
+    for (name, table) in locations {
+        let at = name.span().start;
+        found.extend(refuse_name(name.get_ref()).map(|why| (at, why)));
+        if let DeValue::Table(table) = table.get_ref() {
+            found.extend(mistake_in(name.get_ref(), at, table));
+        }
+    }
+    found.into_iter().min()
+}
+
+fn mistake_in(name: &str, at: usize, table: &DeTable) -> Option<(usize, String)> {
+    let Some(url) = table.get("url") else {
+        return Some((at, format!("the location {name} has no url")));
+    };
+    // A url that is no text is told by its type.
+    let place = match place::parse(url.get_ref().as_str()?) {
+        Ok(place) => place,
+        Err(why) => return Some((url.span().start, why)),
+    };
+    let mut all = BTreeMap::new();
+    let mut found = Vec::new();
+    for (key, value) in table.iter().filter(|(key, _)| key.get_ref() != "url") {
+        let Some(text) = text_of(value.get_ref()) else {
+            continue;
+        };
+        let one = BTreeMap::from([(key.get_ref().to_string(), text.clone())]);
+        match gather(place.scheme, &one) {
+            Err(why) => found.push((key.span().start, why)),
+            Ok(_) => all.extend(one),
+        }
+    }
+    if found.is_empty() {
+        found.extend(gather(place.scheme, &all).err().map(|why| (at, why)));
+    }
+    found.into_iter().min()
+}
+
+fn gather(scheme: Scheme, file: &BTreeMap<String, Zeroizing<String>>) -> Result<Settings, String> {
+    let layers = Layers {
+        file: Some(file),
+        ..Layers::default()
+    };
+    Settings::gather(scheme, &layers)
+}
+
+/// Gives the text of a value that a setting may have.
+fn text_of(value: &DeValue) -> Option<Zeroizing<String>> {
+    Some(Zeroizing::new(match value {
+        DeValue::String(text) => text.to_string(),
+        DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
+            .ok()?
+            .to_string(),
+        DeValue::Boolean(flag) => flag.to_string(),
+        _ => return None,
+    }))
+}
+
+impl fmt::Debug for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.settings.keys().collect();
+        write!(f, "{} {names:?}", self.url)
+    }
+}
+
+impl Serialize for Locations {
+    /// As an empty map: which names there are is not known beforehand.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        BTreeMap::<String, String>::new().serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Locations {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        BTreeMap::deserialize(deserializer).map(Self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Table {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(TableVisitor)
+    }
+}
+
+struct TableVisitor;
+
+impl<'de> Visitor<'de> for TableVisitor {
+    type Value = Table;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a table with a url and settings")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Table, A::Error> {
+        let mut table = Table::default();
+        while let Some((name, value)) = map.next_entry::<String, Text>()? {
+            if name == "url" {
+                table.url = value.0.to_string();
+            } else {
+                table.settings.insert(name, value.0);
+            }
+        }
+        Ok(table)
+    }
+}
+
+/// The value of a setting: a string, a whole number, or a truth.
+struct Text(Zeroizing<String>);
+
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(TextVisitor)
+    }
+}
+
+struct TextVisitor;
+
+impl Visitor<'_> for TextVisitor {
+    type Value = Text;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string, a whole number, true or false")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Text, E> {
+        Ok(Text(Zeroizing::new(text.to_owned())))
+    }
+
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<Text, E> {
+        Ok(Text(Zeroizing::new(number.to_string())))
+    }
+
+    fn visit_bool<E: de::Error>(self, flag: bool) -> Result<Text, E> {
+        Ok(Text(Zeroizing::new(flag.to_string())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    fn mistake(text: &str) -> String {
+        let document = DeTable::parse(text).unwrap();
+        let (at, message) = first_mistake(document.get_ref()).unwrap();
+        format!("{at}: {message}")
+    }
+
+    #[test]
+    fn a_mistake_is_found_at_its_place() {
+        assert_eq!(
+            mistake("[locations.a]\nurl = 's3://bucket'\nreigon = 'x'"),
+            "34: the setting reigon: s3:// has no setting \"reigon\"; did you mean region?"
+        );
+        for (text, expected) in [
+            (
+                "[locations.a]\nregion = 'x'",
+                "11: the location a has no url",
+            ),
+            ("[locations.a]\nurl = 's3://B'", "20: "),
+            (
+                "[locations.'a/b']\nurl = '/x'",
+                "11: 'a/b' cannot be the name",
+            ),
+            (
+                "[locations.'s3:x']\nurl = '/x'",
+                "11: 's3:x' cannot be the name",
+            ),
+            (
+                "[locations.a]\nurl = '/x'\nregion = 'x'",
+                "25: the setting region: a folder has no settings",
+            ),
+            (
+                "[locations.a]\nurl = 's3://bucket'\nconnections = 0",
+                "34: the setting connections: \"0\" is no number from 1 on",
+            ),
+            (
+                "[locations.a]\nurl = 'ftp://h'\npassword = 'x'\npassword-file = 'y'",
+                "11: the setting password-file: password is given in two ways",
+            ),
+        ] {
+            let found = mistake(text);
+            assert!(found.starts_with(expected), "{text}: {found}");
+        }
+    }
+
+    #[test]
+    fn strings_whole_numbers_and_truths_are_values_of_settings() {
+        let text = "[a]\nurl = 's3://bucket'\nconnections = 0x10\nallow-http = true\nregion = 'x'";
+        let Locations(tables) = toml::from_str(text).unwrap();
+        let table = tables.get("a").unwrap();
+        let settings: Vec<_> = table
+            .settings
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
+        assert_eq!(
+            settings,
+            [
+                ("allow-http", "true"),
+                ("connections", "16"),
+                ("region", "x")
+            ]
+        );
+        for value in ["1.5", "[]", "1979-05-27", "{ a = 1 }"] {
+            let text = format!("[a]\nurl = 's3://bucket'\nregion = {value}");
+            let error = toml::from_str::<Locations>(&text).unwrap_err().to_string();
+            assert!(
+                error.contains("a string, a whole number, true or false"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn paths_are_placed_and_nothing_else_is() {
+        let Locations(mut tables) = toml::from_str(
+            "[a]\nurl = 'here'\n\
+             [b]\nurl = 'sftp://h/x'\nidentity-file = 'id'\npassword-file = '~/p'\n\
+             password-command = 'pass x'\nuser = 'me'\n\
+             [c]\nurl = 'webdavs://h/x'\nca-certificate = 'ca.pem'\n\
+             [d]\nurl = 'webdavs://h/x'\nca-certificate = '-----BEGIN CERTIFICATE-----'",
+        )
+        .unwrap();
+        for table in tables.values_mut() {
+            table.place_paths(&|path| format!("<{}>", path.display()));
+        }
+        let shown: Vec<_> = tables
+            .values()
+            .flat_map(|table| {
+                let url = std::iter::once(table.url.clone());
+                url.chain(table.settings.values().map(|value| value.to_string()))
+            })
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                "<here>",
+                "sftp://h/x",
+                "<id>",
+                "pass x",
+                "<~/p>",
+                "me",
+                "webdavs://h/x",
+                "<ca.pem>",
+                "webdavs://h/x",
+                "-----BEGIN CERTIFICATE-----"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_secret_is_seen_and_never_shown() {
+        let Locations(tables) =
+            toml::from_str("[a]\nurl = 'ftp://h'\npassword = 'hunter2'").unwrap();
+        let table = tables.get("a").unwrap();
+        assert!(table.has_secret() && !format!("{table:?}").contains("hunter2"));
+        let Locations(tables) =
+            toml::from_str("[a]\nurl = 'ftp://h'\npassword-file = 'x'").unwrap();
+        assert!(!tables.get("a").unwrap().has_secret());
+    }
+}
