@@ -196,6 +196,10 @@ impl Channel {
         self.call(self.raw.remove(path)).await.map(drop)
     }
 
+    pub(super) async fn remove_folder(&self, path: &str) -> Result<(), Failure> {
+        self.call(self.raw.rmdir(path)).await.map(drop)
+    }
+
     pub(super) async fn make_folder(&self, path: &str) -> Result<(), Failure> {
         let attributes = FileAttributes {
             permissions: Some(0o700),

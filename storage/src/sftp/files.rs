@@ -306,6 +306,20 @@ impl Files {
     }
 
     /// Reads one folder; one that is not there is empty, unless the root has gone with it.
+    /// Removes a folder if nothing is in it.
+    pub(super) async fn remove_folder(&self, channel: &Channel, name: &str) -> Result<(), Failure> {
+        let path = self.path(name);
+        match channel.remove_folder(&path).await {
+            Ok(()) => {
+                self.durable().remove(&path);
+                Ok(())
+            }
+            // Servers do not agree on how they say that something is in it.
+            Err(Failure::Status(..)) => Ok(()),
+            Err(failure) => Err(failure),
+        }
+    }
+
     pub(super) async fn list(&self, channel: &Channel, folder: &str) -> Result<Found, Failure> {
         let path = self.path(folder);
         let entries = match channel.read_folder(&path).await {

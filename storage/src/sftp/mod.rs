@@ -245,6 +245,13 @@ impl Storage for SftpStorage {
         })
     }
 
+    fn remove_folder(&self, folder: &str) -> Result<()> {
+        let folder = check_folder(&self.description, folder)?;
+        self.call(Operation::Delete, folder, async |channel| {
+            self.files.remove_folder(channel, folder).await
+        })
+    }
+
     fn sweep(&self, age: Duration) -> Result<u64> {
         let mut swept = 0;
         let mut pending = vec![String::new()];

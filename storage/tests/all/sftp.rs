@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use larder_storage::error::{ErrorKind, Reason, Result, StorageError};
+use larder_storage::location::{Layers, Location};
+use larder_storage::probe::{self, Event, Outcome, Step, StepName};
 use larder_storage::{CreateExclusive, Mode, Storage, contract};
 
 use crate::accounts::{self, PASSWORD, USER, USER_ID};
@@ -627,4 +629,52 @@ fn opens_as_the_environment_says() {
     };
     let opened = servers::open(&url, &[], Mode::Create);
     opened.map(drop).unwrap();
+}
+
+/// Tries a folder out; gives whether a repository would work, and each step that failed with its reason.
+fn tried(sshd: &Sshd, settings: &[(&str, &str)]) -> (bool, Vec<(StepName, &'static str)>) {
+    let known_hosts = sshd.file("known_hosts");
+    let usual = [("agent", "false"), ("known-hosts", known_hosts.as_str())];
+    let file = usual
+        .iter()
+        .chain(settings)
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned().into()))
+        .collect();
+    let layers = Layers {
+        file: Some(&file),
+        ..Layers::default()
+    };
+    let location = Location::new(&sshd.url("r"), &layers).unwrap();
+    let mut failed = Vec::new();
+    let verdict = probe::validate(&location, Mode::Create, &Arc::default(), &mut |event| {
+        if let Event::Step(Step {
+            name,
+            outcome: Outcome::Failed(failure),
+            ..
+        }) = event
+        {
+            failed.push((name, failure.reason));
+        }
+    });
+    (verdict.works, failed)
+}
+
+#[test]
+fn a_server_is_tried_out_and_left_as_it_was() {
+    let Some(sshd) = Sshd::start() else { return };
+    let password = ("password", PASSWORD);
+    for _again in 0..2 {
+        assert_eq!(tried(&sshd, &[password]), (true, vec![]));
+        let left = fs::read_dir(sshd.home().join("r")).unwrap().count();
+        assert_eq!(left, 0);
+    }
+    assert_eq!(
+        tried(&sshd, &[("password", "wrong")]),
+        (false, vec![(StepName::Authenticate, "wrong-login")])
+    );
+    fs::write(sshd.file("known_hosts"), "").unwrap();
+    assert_eq!(
+        tried(&sshd, &[password]),
+        (false, vec![(StepName::HostKey, "host-key-unknown")])
+    );
 }
