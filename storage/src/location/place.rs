@@ -61,6 +61,7 @@ const SCHEMES: &[(&str, Scheme)] = &[
 ];
 
 /// Gives every scheme with its name in a URL.
+#[cfg(test)]
 pub(super) fn all() -> &'static [(&'static str, Scheme)] {
     SCHEMES
 }

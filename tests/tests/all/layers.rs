@@ -326,41 +326,30 @@ fn direct_dependencies() -> BTreeMap<String, BTreeSet<String>> {
     direct
 }
 
-/// The names of all packages that are linked where `package` is.
+/// Gives what a package brings along when it is built by itself. The metadata would not do: it has
+/// the features that any package of the workspace asks for.
 fn everything_below(package: &str) -> BTreeSet<String> {
-    let metadata = metadata();
-    let names: BTreeMap<&str, &str> = metadata["packages"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|package| {
-            (
-                package["id"].as_str().unwrap(),
-                package["name"].as_str().unwrap(),
-            )
-        })
-        .collect();
-    let nodes: BTreeMap<&str, &Value> = metadata["resolve"]["nodes"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|node| (node["id"].as_str().unwrap(), node))
-        .collect();
-
-    let start = names.iter().find(|(_, name)| **name == package).unwrap().0;
-    let mut open = vec![*start];
-    let mut below = BTreeSet::new();
-    while let Some(id) = open.pop() {
-        for dependency in nodes[id]["deps"].as_array().unwrap() {
-            let kinds = dependency["dep_kinds"].as_array().unwrap();
-            let id = dependency["pkg"].as_str().unwrap();
-            if kinds.iter().any(|kind| kind["kind"].is_null()) && below.insert(names[id].to_owned())
-            {
-                open.push(id);
-            }
-        }
-    }
-    below
+    let output = Command::new(env!("CARGO"))
+        .args([
+            "tree",
+            "--locked",
+            "--offline",
+            "--prefix=none",
+            "--edges=normal",
+        ])
+        .args(["--target=x86_64-unknown-linux-gnu", "--format={p}"])
+        .args(["--package", package])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let listed = String::from_utf8(output.stdout).unwrap();
+    let names = listed.lines().filter_map(|line| line.split(' ').next());
+    names.map(str::to_owned).collect()
 }
 
 /// Tells whether a file holds tests alone.
