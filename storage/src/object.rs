@@ -5,41 +5,74 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::TryStreamExt;
+use object_store::list::{PaginatedListOptions, PaginatedListResult, PaginatedListStore};
 use object_store::path::Path;
 use object_store::{
-    GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
+    Attribute, Attributes, GetOptions, GetRange, GetResult, ObjectStore, ObjectStoreExt, PutMode,
+    PutMultipartOptions, PutOptions, PutPayload,
 };
 
-use super::error::{ErrorKind, Operation, Result, StorageError};
+use super::error::{ErrorKind, Operation, Reason, Result, StorageError};
+use super::retry::Retry;
 use super::{
-    Capabilities, CreateExclusive, ObjectInfo, Storage, check_folder, check_name, is_valid_name,
-    runtime,
+    Capabilities, CreateExclusive, ObjectInfo, Storage, check_folder, check_name, cloud,
+    is_valid_name, runtime,
 };
+
+/// The most parts of an upload: what the strictest compatibles of S3 take.
+const PARTS_MAX: u64 = 1000;
 
 /// A storage over one of object_store's own implementations.
 pub struct ObjectStorage {
     store: Arc<dyn ObjectStore>,
     description: String,
     capabilities: Capabilities,
+    /// What stands before all names: nothing, or a folder with its slash.
+    prefix: String,
+    cloud: Option<Cloud>,
+}
+
+/// What only storages over a network have.
+struct Cloud {
+    pages: Arc<dyn PaginatedListStore>,
+    class: Option<String>,
+    part_bytes: Option<u64>,
+    retry: Retry,
+    right: fn(Operation) -> &'static str,
+}
+
+/// What a storage over a network is made of.
+pub(super) struct Setup<S> {
+    pub store: Arc<S>,
+    pub description: String,
+    pub capabilities: Capabilities,
+    /// What stands before all names: nothing, or a folder with its slash.
+    pub prefix: String,
+    /// The storage class of data packs.
+    pub class: Option<String>,
+    /// Objects that are larger are put in parts of this size.
+    pub part_bytes: Option<u64>,
+    /// How a page of a listing is tried again; everything else is tried again above.
+    pub retry: Retry,
+    /// Names the right that an operation takes of the user.
+    pub right: fn(Operation) -> &'static str,
 }
 
 impl ObjectStorage {
     /// Makes a storage that lives in memory and vanishes with the value.
     #[must_use]
     pub fn memory() -> Self {
-        Self {
-            store: Arc::new(object_store::memory::InMemory::new()),
-            description: "memory".to_owned(),
-            capabilities: Capabilities {
-                create_exclusive: CreateExclusive::Native,
-                sorted_listing: true,
-                atomic_put: true,
-                object_bytes_max: None,
-            },
-        }
+        let capabilities = Capabilities {
+            create_exclusive: CreateExclusive::Native,
+            sorted_listing: true,
+            atomic_put: true,
+            object_bytes_max: None,
+        };
+        let store = Arc::new(object_store::memory::InMemory::new());
+        Self::new(store, "memory".to_owned(), capabilities)
     }
 
-    /// Wraps an implementation of object_store.
+    /// Wraps an implementation of object_store that is no further away than this machine.
     pub(super) fn new(
         store: Arc<dyn ObjectStore>,
         description: String,
@@ -49,7 +82,42 @@ impl ObjectStorage {
             store,
             description,
             capabilities,
+            prefix: String::new(),
+            cloud: None,
         }
+    }
+
+    /// Makes a storage over a network.
+    pub(super) fn cloud<S: ObjectStore + PaginatedListStore>(setup: Setup<S>) -> Self {
+        Self {
+            store: Arc::<S>::clone(&setup.store),
+            description: setup.description,
+            capabilities: setup.capabilities,
+            prefix: setup.prefix,
+            cloud: Some(Cloud {
+                pages: setup.store,
+                class: setup.class,
+                part_bytes: setup.part_bytes,
+                retry: setup.retry,
+                right: setup.right,
+            }),
+        }
+    }
+
+    /// Asks for one name, which tells whether bucket, credentials and the right to list are there.
+    pub(super) fn check_bucket(&self) -> Result<()> {
+        let Some(cloud) = &self.cloud else {
+            return Ok(());
+        };
+        let options = || PaginatedListOptions {
+            max_keys: Some(1),
+            ..PaginatedListOptions::default()
+        };
+        let ask = || {
+            let page = cloud.pages.list_paginated(Some(&self.prefix), options());
+            self.run(Operation::Open, "", page)
+        };
+        cloud.retry.run(ask).map(drop)
     }
 
     fn run<T>(
@@ -61,13 +129,17 @@ impl ObjectStorage {
         let outcome = runtime::block_on(future)
             .map_err(|cause| self.error(operation, name, ErrorKind::Transient, &cause))?;
         outcome.map_err(|error| {
-            StorageError::from_object_store(operation, &self.description, name, &error)
+            let right = self
+                .cloud
+                .as_ref()
+                .map_or("", |cloud| (cloud.right)(operation));
+            cloud::explain(operation, &self.description, name, right, &error)
         })
     }
 
     fn path(&self, operation: Operation, name: &str) -> Result<Path> {
         check_name(operation, &self.description, name)?;
-        Path::parse(name)
+        Path::parse(format!("{}{name}", self.prefix))
             .map_err(|error| self.error(operation, name, ErrorKind::Permanent, &error.to_string()))
     }
 
@@ -83,15 +155,173 @@ impl ObjectStorage {
 
     fn write(&self, operation: Operation, name: &str, bytes: Bytes, mode: PutMode) -> Result<()> {
         let path = self.path(operation, name)?;
-        let options = PutOptions::from(mode);
-        let payload = PutPayload::from(bytes);
-        self.run(
-            operation,
-            name,
-            self.store.put_opts(&path, payload, options),
-        )
-        .map(drop)
+        let attributes = self.attributes(name, &bytes);
+        let part_bytes = self.cloud.as_ref().and_then(|cloud| cloud.part_bytes);
+        if let Some(part_bytes) = part_bytes
+            && bytes.len() as u64 > part_bytes
+            // Parts know no create.
+            && matches!(mode, PutMode::Overwrite)
+        {
+            let upload = self.upload(&path, bytes, attributes, part_bytes);
+            return self.run(operation, name, upload);
+        }
+        let options = PutOptions {
+            mode,
+            attributes,
+            ..PutOptions::default()
+        };
+        let put = self.store.put_opts(&path, PutPayload::from(bytes), options);
+        self.run(operation, name, put).map(drop)
     }
+
+    fn attributes(&self, name: &str, bytes: &Bytes) -> Attributes {
+        let mut attributes = Attributes::new();
+        let class = self.cloud.as_ref().and_then(|cloud| cloud.class.as_ref());
+        if let Some(class) = class
+            && is_data_pack(name, bytes)
+        {
+            attributes.insert(Attribute::StorageClass, class.clone().into());
+        }
+        attributes
+    }
+
+    /// Writes an object in parts; it appears whole when the last one is there.
+    async fn upload(
+        &self,
+        path: &Path,
+        mut bytes: Bytes,
+        attributes: Attributes,
+        part_bytes: u64,
+    ) -> object_store::Result<()> {
+        let options = PutMultipartOptions {
+            attributes,
+            ..PutMultipartOptions::default()
+        };
+        let part_bytes = part_bytes.max((bytes.len() as u64).div_ceil(PARTS_MAX));
+        let part_bytes = usize::try_from(part_bytes).unwrap_or(usize::MAX);
+        let mut upload = self.store.put_multipart_opts(path, options).await?;
+        while !bytes.is_empty() {
+            let part = bytes.split_to(part_bytes.min(bytes.len()));
+            if let Err(error) = upload.put_part(part.into()).await {
+                // What is left is paid for; if this fails, too, the bucket's rules clean up.
+                let _ = upload.abort().await;
+                return Err(error);
+            }
+        }
+        match upload.complete().await {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                let _ = upload.abort().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Reads exactly one range; `Err(Ok(size))` where the object is too short for it.
+    fn read_range(
+        &self,
+        name: &str,
+        path: &Path,
+        range: std::ops::Range<u64>,
+    ) -> std::result::Result<Bytes, Result<u64>> {
+        let operation = Operation::GetRange;
+        let options = GetOptions {
+            range: Some(GetRange::Bounded(range.clone())),
+            ..GetOptions::default()
+        };
+        let got = self.run(operation, name, self.store.get_opts(path, options));
+        let found = got.map_err(Err)?;
+        let size_bytes = found.meta.size;
+        if found.range != range {
+            return Err(Ok(size_bytes));
+        }
+        let bytes = self.body(operation, name, found).map_err(Err)?;
+        if bytes.len() as u64 != range.end - range.start {
+            return Err(Ok(size_bytes));
+        }
+        Ok(bytes)
+    }
+
+    fn body(&self, operation: Operation, name: &str, found: GetResult) -> Result<Bytes> {
+        self.run(operation, name, found.bytes())
+    }
+
+    /// Gives one page of a listing, tried again by itself: a long listing would never end if each
+    /// failure began it anew.
+    fn page(
+        &self,
+        cloud: &Cloud,
+        folder: &str,
+        token: Option<&str>,
+    ) -> Result<PaginatedListResult> {
+        let prefix = match folder {
+            "" => self.prefix.clone(),
+            folder => format!("{}{folder}/", self.prefix),
+        };
+        cloud.retry.run(|| {
+            let options = PaginatedListOptions {
+                page_token: token.map(str::to_owned),
+                ..PaginatedListOptions::default()
+            };
+            let prefix = Some(prefix.as_str()).filter(|prefix| !prefix.is_empty());
+            let page = cloud.pages.list_paginated(prefix, options);
+            self.run(Operation::List, folder, page)
+        })
+    }
+
+    fn list_pages(
+        &self,
+        cloud: &Cloud,
+        folder: &str,
+        visit: &mut dyn FnMut(ObjectInfo) -> Result<()>,
+    ) -> Result<()> {
+        let refuse = |cause: &str| {
+            self.error(Operation::List, folder, ErrorKind::Permanent, cause)
+                .because(Reason::Protocol)
+        };
+        let mut token = None;
+        let mut last = String::new();
+        loop {
+            let page = self.page(cloud, folder, token.as_deref())?;
+            for object in page.result.objects {
+                let Some(info) = self.info(&object) else {
+                    continue;
+                };
+                if self.capabilities.sorted_listing {
+                    if info.name <= last {
+                        return Err(refuse("the server lists names in no order"));
+                    }
+                    last.clone_from(&info.name);
+                }
+                visit(info)?;
+            }
+            match page.page_token {
+                None => return Ok(()),
+                same if same == token => {
+                    return Err(refuse("the server gives the same page again and again"));
+                }
+                next => token = next,
+            }
+        }
+    }
+
+    /// Gives an entry of a listing, if it can be an object of a repository.
+    fn info(&self, object: &object_store::ObjectMeta) -> Option<ObjectInfo> {
+        let name = object.location.as_ref().strip_prefix(&self.prefix)?;
+        is_valid_name(name).then(|| ObjectInfo {
+            name: name.to_owned(),
+            size_bytes: object.size,
+        })
+    }
+}
+
+/// Tells whether an object is a data pack: its name says pack, and the header that every object has,
+/// unencrypted, says which kind (SPEC, section 2).
+fn is_data_pack(name: &str, bytes: &[u8]) -> bool {
+    const MAGIC: &[u8] = b"\x89LARDER\n";
+    const KIND_AT: usize = 9;
+    const DATA_PACK: u8 = 3;
+    name.starts_with("packs/") && bytes.starts_with(MAGIC) && bytes.get(KIND_AT) == Some(&DATA_PACK)
 }
 
 impl Storage for ObjectStorage {
@@ -104,7 +334,7 @@ impl Storage for ObjectStorage {
             let cause = format!("it has {size_bytes} bytes, and may have {max_bytes}");
             return Err(self.error(operation, name, ErrorKind::Oversized, &cause));
         }
-        let bytes = self.run(operation, name, found.bytes())?;
+        let bytes = self.body(operation, name, found)?;
         if bytes.len() as u64 != size_bytes {
             let cause = format!("{} of {size_bytes} bytes came", bytes.len());
             return Err(self.error(operation, name, ErrorKind::Truncated, &cause));
@@ -133,30 +363,20 @@ impl Storage for ObjectStorage {
                 Err(past_the_end(size_bytes))
             };
         }
-        let options = GetOptions {
-            range: Some(GetRange::Bounded(offset_bytes..end)),
-            ..GetOptions::default()
-        };
-        let found = match self.run(operation, name, self.store.get_opts(&path, options)) {
-            Ok(found) => found,
+        match self.read_range(name, &path, offset_bytes..end) {
+            Ok(bytes) => Ok(bytes),
+            Err(Ok(size_bytes)) => Err(past_the_end(size_bytes)),
             // A range that starts past the end is an unsorted error in most implementations.
-            Err(error) if error.kind == ErrorKind::Permanent => {
-                return Err(match self.size(name) {
+            Err(Err(error))
+                if matches!(error.kind, ErrorKind::Permanent | ErrorKind::Truncated) =>
+            {
+                Err(match self.size(name) {
                     Ok(size_bytes) if size_bytes < end => past_the_end(size_bytes),
                     _ => error,
-                });
+                })
             }
-            Err(error) => return Err(error),
-        };
-        let size_bytes = found.meta.size;
-        if found.range != (offset_bytes..end) {
-            return Err(past_the_end(size_bytes));
+            Err(Err(error)) => Err(error),
         }
-        let bytes = self.run(operation, name, found.bytes())?;
-        if bytes.len() as u64 != length_bytes {
-            return Err(past_the_end(size_bytes));
-        }
-        Ok(bytes)
     }
 
     fn put(&self, name: &str, bytes: Bytes) -> Result<()> {
@@ -170,25 +390,27 @@ impl Storage for ObjectStorage {
     fn delete(&self, name: &str) -> Result<()> {
         let path = self.path(Operation::Delete, name)?;
         match self.run(Operation::Delete, name, self.store.delete(&path)) {
-            Err(error) if error.kind == ErrorKind::NotFound => Ok(()),
+            // A bucket that is not there is no object that is gone.
+            Err(error) if error.kind == ErrorKind::NotFound && error.reason == Reason::Other => {
+                Ok(())
+            }
             outcome => outcome,
         }
     }
 
     fn list(&self, folder: &str, visit: &mut dyn FnMut(ObjectInfo) -> Result<()>) -> Result<()> {
         let folder = check_folder(&self.description, folder)?;
+        if let Some(cloud) = &self.cloud {
+            return self.list_pages(cloud, folder, visit);
+        }
         let prefix = match folder {
             "" => None,
             folder => Some(self.path(Operation::List, folder)?),
         };
         let mut objects = self.store.list(prefix.as_ref());
         while let Some(object) = self.run(Operation::List, folder, objects.try_next())? {
-            let name = object.location.as_ref();
-            if is_valid_name(name) {
-                visit(ObjectInfo {
-                    name: name.to_owned(),
-                    size_bytes: object.size,
-                })?;
+            if let Some(info) = self.info(&object) {
+                visit(info)?;
             }
         }
         Ok(())
@@ -217,5 +439,14 @@ mod tests {
     #[test]
     fn memory_keeps_the_contract() {
         contract::run(&|| Arc::new(ObjectStorage::memory()));
+    }
+
+    #[test]
+    fn data_packs_are_known_by_name_and_header() {
+        let header = |kind| [b"\x89LARDER\n\x01".as_slice(), &[kind], &[0; 54]].concat();
+        assert!(is_data_pack("packs/ab/cd", &header(3)));
+        assert!(!is_data_pack("packs/ab/cd", &header(4)));
+        assert!(!is_data_pack("index/ab", &header(3)));
+        assert!(!is_data_pack("packs/ab/cd", b"short"));
     }
 }

@@ -303,6 +303,13 @@ pub const KEYS: &[Key] = &[
         "accepts to pay for requests to somebody else's bucket",
     ),
     key(
+        "checksum",
+        Kind::Flag,
+        S3,
+        &[],
+        "sends the SHA-256 of each object as a header of its own, which the storage keeps; by default for AWS only",
+    ),
+    key(
         "part-size",
         Kind::Bytes,
         S3,

@@ -23,8 +23,8 @@ pub struct Layers<'a> {
     pub file: Option<&'a BTreeMap<String, Zeroizing<String>>>,
 }
 
-/// Where a setting came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Where a setting came from, what wins first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Origin {
     /// A flag.
     Flag,
@@ -213,6 +213,17 @@ impl Settings {
     #[must_use]
     pub fn origin(&self, name: &str) -> Option<Origin> {
         self.0.get(name).map(|(origin, _)| *origin)
+    }
+
+    /// Gives the one of these settings that wins over the others: the one that stands closest to this
+    /// program, and the first of those that stand together.
+    #[must_use]
+    pub fn first_of<'a>(&self, names: &[&'a str]) -> Option<&'a str> {
+        let set = names
+            .iter()
+            .copied()
+            .filter(|name| self.0.contains_key(name));
+        set.min_by_key(|name| self.origin(name))
     }
 
     /// Gives name and value of everything that is set, secrets masked, for a person.

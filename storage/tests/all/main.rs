@@ -10,8 +10,12 @@
 
 mod accounts;
 mod answers;
+mod azure;
+mod cloud;
 mod dropbox;
 mod ftp;
+mod google;
+mod s3;
 mod servers;
 mod sftp;
 mod webdav;

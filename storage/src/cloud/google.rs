@@ -1,0 +1,111 @@
+//! Google Cloud Storage.
+
+use std::sync::Arc;
+
+use object_store::gcp::GoogleCloudStorageBuilder;
+
+use super::client::{Client, Md5};
+use super::{endpoint, prefix, refuse, resumes};
+use crate::error::{Operation, Result};
+use crate::location::Location;
+use crate::network::Network;
+use crate::object::{ObjectStorage, Setup};
+use crate::open::Mode;
+use crate::{Capabilities, CreateExclusive, Storage};
+
+const SERVICE: &str = "https://storage.googleapis.com";
+
+/// Opens a bucket of Google Cloud Storage, which has to be there already.
+pub(crate) fn open(
+    location: &Location,
+    network: &Network,
+    _buckets_are_never_made: Mode,
+) -> Result<Arc<dyn Storage>> {
+    let settings = &location.settings;
+    let wrong = |cause: String| refuse(location, cause);
+    let given = settings.text("endpoint").unwrap_or(SERVICE);
+    let allow_http = settings.flag("allow-http").unwrap_or(false);
+    let url = endpoint("endpoint", given, allow_http).map_err(wrong)?;
+    let client = Client::new(network, &url, Md5::Send).map_err(wrong)?;
+    let builder = GoogleCloudStorageBuilder::new()
+        .with_bucket_name(&location.place.host)
+        .with_base_url(url.as_str().trim_end_matches('/'))
+        .with_http_connector(client)
+        .with_retry(resumes(network));
+    let (builder, of) = add_credentials(builder, location).map_err(wrong)?;
+    // The crate's own words may repeat a part of the key.
+    let store = builder.build().map_err(|_| {
+        wrong(format!(
+            "the credentials of {of} are no JSON of Google's, or cannot be read"
+        ))
+    })?;
+    let storage = ObjectStorage::cloud(Setup {
+        store: Arc::new(store),
+        description: location.place.to_string(),
+        capabilities: Capabilities {
+            create_exclusive: CreateExclusive::Native,
+            sorted_listing: true,
+            atomic_put: true,
+            object_bytes_max: Some(5 << 40),
+        },
+        prefix: prefix(location),
+        class: settings.text("storage-class").map(str::to_owned),
+        part_bytes: None,
+        retry: network.retry.clone(),
+        right,
+    });
+    storage.check_bucket()?;
+    Ok(Arc::new(storage))
+}
+
+/// Adds the credentials, and names where they come from.
+fn add_credentials(
+    builder: GoogleCloudStorageBuilder,
+    location: &Location,
+) -> std::result::Result<(GoogleCloudStorageBuilder, &'static str), String> {
+    let settings = &location.settings;
+    // What stands closer to larder wins; of two that stand together the more exact one.
+    let first = settings.first_of(&[
+        "service-account-key",
+        "service-account-file",
+        "application-credentials",
+    ]);
+    Ok(match first {
+        Some("service-account-key") => {
+            let key = settings.secret("service-account-key")?.unwrap_or_default();
+            (
+                builder.with_service_account_key(key.as_str()),
+                "service-account-key",
+            )
+        }
+        Some("service-account-file") => {
+            let path = settings.text("service-account-file").unwrap_or_default();
+            (
+                builder.with_service_account_path(path),
+                "service-account-file",
+            )
+        }
+        Some(_) => {
+            let path = settings.text("application-credentials").unwrap_or_default();
+            (
+                builder.with_application_credentials(path),
+                "application-credentials",
+            )
+        }
+        None => (
+            builder,
+            "this machine (gcloud's own file, or the instance's service account)",
+        ),
+    })
+}
+
+/// Names the right that an operation takes, as Google calls it.
+fn right(operation: Operation) -> &'static str {
+    match operation {
+        Operation::Get | Operation::GetRange | Operation::Size => "storage.objects.get",
+        Operation::Put => "storage.objects.create (and storage.objects.delete to replace)",
+        Operation::Create => "storage.objects.create",
+        Operation::Delete => "storage.objects.delete",
+        Operation::Open | Operation::List => "storage.objects.list",
+    }
+}
