@@ -14,6 +14,7 @@
 mod files;
 mod listing;
 mod session;
+mod transfer;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,8 +28,9 @@ use super::network::Network;
 use super::open::Mode;
 use super::pool::Pool;
 use super::{Capabilities, CreateExclusive, ObjectInfo, Storage, check_folder, check_name};
-use files::{After, Files, Found};
+use files::{Files, Found};
 use session::{Dial, Failure, Session, Tls, Trust};
+use transfer::After;
 
 /// The port on which TLS begins with the connection.
 const IMPLICIT_PORT: u16 = 990;
