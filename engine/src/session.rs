@@ -314,13 +314,14 @@ fn create_cell(repository: &Repository, id: &SessionId, object: &Bytes) -> Resul
         Err(error) if error.kind == ErrorKind::AlreadyExists => {}
         Err(error) => return Err(error.into()),
     }
-    let there = match repository.storage().size(&name) {
-        // A revocation that a floor has cleared since.
-        Err(error) if error.kind == ErrorKind::NotFound => return Ok(false),
-        _ => view::read_record::<Cell>(repository, &Name::Cell(*id))?,
-    };
-    if there.kind == CellKind::Revoked {
-        return Ok(false);
+    match view::read_record::<Cell>(repository, &Name::Cell(*id)) {
+        Ok(there) if there.kind == CellKind::Revoked => return Ok(false),
+        Ok(_) => {}
+        Err(error) => match repository.storage().size(&name) {
+            // A revocation that a floor has cleared since.
+            Err(gone) if gone.kind == ErrorKind::NotFound => return Ok(false),
+            _ => return Err(error),
+        },
     }
     Err(EngineError::Damaged {
         object: name,

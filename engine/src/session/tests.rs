@@ -295,6 +295,25 @@ fn a_commit_is_settled_by_what_is_there() {
 }
 
 #[test]
+fn a_revocation_that_is_cleared_while_a_commit_reads_it_is_one() {
+    let storage = storage();
+    let (mine, view) = (cell(1, 1), View::default());
+    let there = open_repository(&storage);
+    put(&there, &revoked(&there, mine.id, &author(), &view));
+    let meddled = Meddled::new(Arc::clone(&storage));
+    let name = names::cell(&mine.id);
+    // The first look tells that something else is there, the second what.
+    meddled.before(Operation::Get, "snapshots/", 2, move || {
+        storage.delete(&name).unwrap();
+    });
+    let here: Arc<dyn Storage> = meddled.clone();
+    let repository = open_repository(&here);
+    let outcome = commit(&repository, &mine, &Collection::default()).unwrap();
+    assert_eq!(outcome, Outcome::Revoked);
+    assert!(meddled.is_done());
+}
+
+#[test]
 fn an_ambiguous_commit_is_read_back() {
     let storage = storage();
     let seen = Collection::default();
