@@ -134,6 +134,30 @@ pub fn who_needs(
     })
 }
 
+/// Tells whether a snapshot needs a node or chunk that `is_it`; nodes that cannot be read are passed
+/// over.
+///
+/// # Errors
+/// What `is_it` answers.
+pub(crate) fn has(
+    repository: &Arc<Repository>,
+    cell: &Cell,
+    is_it: &dyn Fn(&ChunkPrefix) -> Result<bool>,
+) -> Result<bool> {
+    let failure = std::cell::Cell::new(None);
+    let found = trace::path(repository, cell, &|id| match is_it(&id.prefix()) {
+        Ok(is_it) => is_it,
+        Err(error) => {
+            failure.set(Some(error));
+            true
+        }
+    });
+    match failure.take() {
+        Some(error) => Err(error),
+        None => Ok(found.is_some()),
+    }
+}
+
 /// Gives the owner that a record names.
 #[must_use]
 pub fn owner(record: &[u8; OWNED]) -> u32 {

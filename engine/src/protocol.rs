@@ -182,6 +182,17 @@ impl<S: Copy + Ord, O: Copy + Ord> Collection<S, O> {
         self.state.suspects.iter().chain(round)
     }
 
+    /// Tells whether the newest state let a chunk go, which `packs` have, be they there or not.
+    ///
+    /// If a base that does not live has such a chunk, the state came from a reading without that base,
+    /// or without the sessions that have it. These registered when it lived no more, so they saw that
+    /// and trust it in nothing.
+    #[must_use]
+    pub fn let_go(&self, packs: &[O]) -> bool {
+        let deleted = &self.state.deleted;
+        !packs.is_empty() && packs.iter().all(|pack| deleted.contains(pack))
+    }
+
     fn is_suspect(&self, pack: &O) -> bool {
         let round = self.round.as_ref();
         self.state.suspects.contains(pack)

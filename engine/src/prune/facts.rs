@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use larder_format::cell::Cell;
-use larder_format::ids::{ObjectId, SessionId};
+use larder_format::ids::{ChunkPrefix, ObjectId, SessionId};
 use larder_format::names::{self, Name};
 use larder_format::session::Session;
 
 use crate::collection::Collection;
 use crate::error::{EngineError, Result};
+use crate::mark;
 use crate::protocol::{self, CellFacts, Newest, Rule, SessionFacts, keeps};
 use crate::repository::Repository;
 use crate::view::{self, View};
@@ -21,6 +22,8 @@ pub(super) struct Facts {
     pub sessions: Vec<SessionFacts<SessionId>>,
     /// Sessions that may still commit.
     pub open: Vec<Open>,
+    /// Bases of such sessions that lack what the newest state let go: nobody trusts them.
+    lacking: BTreeSet<SessionId>,
 }
 
 /// A session that may still commit.
@@ -71,12 +74,36 @@ impl Facts {
             .iter()
             .map(|id| facts_of(id, bases.get(id).copied().flatten()))
             .collect();
-        Ok(Self {
+        let mut facts = Self {
             view,
             cells,
             sessions,
             open,
-        })
+            lacking: BTreeSet::new(),
+        };
+        facts.lacking = facts.find_lacking(repository)?;
+        Ok(facts)
+    }
+
+    /// Finds the bases that lack what the newest state let go, among those that live no more.
+    fn find_lacking(&self, repository: &Arc<Repository>) -> Result<BTreeSet<SessionId>> {
+        let collection = self.collection();
+        let mut lacking = BTreeSet::new();
+        if collection.state.deleted.is_empty() {
+            return Ok(lacking);
+        }
+        let live = self.live();
+        let is_let_go = |prefix: &ChunkPrefix| -> Result<bool> {
+            let places = repository.index().lookup(prefix)?;
+            let packs: Vec<ObjectId> = places.iter().map(|place| place.pack).collect();
+            Ok(collection.let_go(&packs))
+        };
+        for cell in self.roots() {
+            if !live.contains(&cell.id) && mark::has(repository, cell, &is_let_go)? {
+                lacking.insert(cell.id);
+            }
+        }
+        Ok(lacking)
     }
 
     /// Takes snapshots to be forgotten that are not yet.
@@ -93,7 +120,8 @@ impl Facts {
     /// Gives the cells whose chunks must stay.
     pub(super) fn roots(&self) -> Vec<&Cell> {
         let roots = protocol::roots(&self.cells, &self.sessions, self.collection());
-        let cells = roots.iter().filter_map(|id| self.view.cells.get(id));
+        let roots = roots.difference(&self.lacking);
+        let cells = roots.filter_map(|id| self.view.cells.get(id));
         cells.collect()
     }
 

@@ -4,6 +4,7 @@ use larder_format::names::Name;
 
 use super::world::{World, dying, noise, objects, open, options, run};
 use super::*;
+use crate::collection::fixture;
 use crate::session;
 use crate::storage::faulty::When;
 
@@ -232,4 +233,31 @@ fn a_deleted_pack_that_became_the_only_place_stays_and_is_copied() {
         assert!(storage.size(&names::pack(id)).is_err());
     }
     world.verify_contents(&storage);
+}
+
+#[test]
+fn a_base_that_a_state_let_go_of_stops_no_prune() {
+    let mut world = World::new();
+    world.write("a", &noise(1, 9000));
+    let repository = world.open();
+    fixture::put(&repository, &fixture::round(1));
+    world.back_up();
+    let gone = packs(&world);
+    // A session compares with the snapshot, and registers too late to see it live.
+    world.back_up_and_die();
+    world.forget(0);
+    let ids = gone.iter().filter_map(|name| match names::parse(name) {
+        Some(Name::Pack(id)) => Some(id),
+        _ => None,
+    });
+    fixture::put(&repository, &fixture::state_of(&repository, ids.collect()));
+    for name in &gone {
+        world.storage.delete(name).unwrap();
+    }
+    let patient = PruneOptions {
+        patience: Duration::from_secs(3600),
+        ..options()
+    };
+    let report = run(&world.storage, &patient).unwrap();
+    assert_eq!(report.waiting.map(|waiting| waiting.round), Some(2));
 }
