@@ -1,7 +1,7 @@
 # The commands of this project; each is a script in scripts/ or one line of cargo.
 #
 #   make demo    a first look: builds larder, backs this source tree up, restores and checks it
-#   make test    everything that CI runs
+#   make test    everything that CI runs but test-storages
 #
 # Both install what is missing (Debian packages, RocksDB built once) and say so when it takes long.
 

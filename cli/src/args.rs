@@ -60,8 +60,8 @@ pub struct Globals {
     #[arg(long, global = true, value_name = "FILE", group = "secret")]
     pub recovery_key_file: Option<PathBuf>,
     /// Set one thing about how the repository's storage is reached; may be repeated
-    #[arg(long, global = true, value_name = "KEY=VALUE", value_parser = parse_setting)]
-    pub set: Vec<(String, String)>,
+    #[arg(short = 'o', long = "option", global = true, value_name = "KEY=VALUE", value_parser = parse_setting)]
+    pub options: Vec<(String, String)>,
     /// Write JSON: lists as one array, long jobs as one object a line, the last the summary
     #[arg(long, global = true)]
     pub json: bool,
@@ -99,7 +99,7 @@ impl Globals {
 }
 
 /// Parses `KEY=VALUE`.
-fn parse_setting(text: &str) -> Result<(String, String), String> {
+pub fn parse_setting(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err("it has to be KEY=VALUE, such as region=eu-central-1".to_owned()),

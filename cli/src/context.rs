@@ -107,7 +107,7 @@ impl Context {
         let env = text_env();
         let table = self.settings.locations.0.get(named);
         let layers = Layers {
-            flags: &self.globals.set,
+            flags: &self.globals.options,
             env: Some(&env),
             file: table.map(|table| &table.settings),
         };

@@ -5,7 +5,7 @@ use super::place::Scheme;
 /// One setting of a storage.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Key {
-    /// Its name in larder.toml and after `--set`; `LARDER_STORAGE_` and the name in capitals is
+    /// Its name in larder.toml and after `-o`; `LARDER_STORAGE_` and the name in capitals is
     /// its environment variable.
     pub name: &'static str,
     /// What its value has to be.

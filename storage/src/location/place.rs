@@ -73,11 +73,11 @@ const OTHER_SCHEMES: &[(&str, &str)] = &[
     ("azure", "az://container/prefix"),
     (
         "http",
-        "webdav://host/path, or s3://bucket with --set endpoint=http://host",
+        "webdav://host/path, or s3://bucket with -o endpoint=http://host",
     ),
     (
         "https",
-        "webdavs://host/path, or s3://bucket with --set endpoint=https://host",
+        "webdavs://host/path, or s3://bucket with -o endpoint=https://host",
     ),
     ("dav", "webdav://host/path"),
     ("davs", "webdavs://host/path"),

@@ -15,7 +15,7 @@ use crate::secret::{MASK, SecretSource};
 /// Where settings may stand, the first one winning; `env` holds the whole environment.
 #[derive(Clone, Debug, Default)]
 pub struct Layers<'a> {
-    /// `--set KEY=VALUE`.
+    /// `-o KEY=VALUE`.
     pub flags: &'a [(String, String)],
     /// The environment: variables of larder's own, and those of the storages' tools.
     pub env: Option<&'a BTreeMap<String, Zeroizing<String>>>,
@@ -85,7 +85,13 @@ impl Settings {
                     name.to_ascii_uppercase().replace('-', "_")
                 ));
             }
-            self.take(scheme, name, value, Origin::Flag, &format!("--set {name}"))?;
+            self.take(
+                scheme,
+                name,
+                value,
+                Origin::Flag,
+                &format!("the option {name}"),
+            )?;
         }
         Ok(())
     }
@@ -410,7 +416,7 @@ mod tests {
         );
         let error = gather(Scheme::Sftp, &[("region", "x")], &[], &[]).unwrap_err();
         assert!(
-            error.starts_with("--set region: sftp:// has no setting"),
+            error.starts_with("the option region: sftp:// has no setting"),
             "{error}"
         );
         let error = gather(Scheme::S3, &[], &[("LARDER_STORAGE_REGOIN", "x")], &[]).unwrap_err();

@@ -142,4 +142,17 @@ mod heavy {
             Some(None)
         );
     }
+
+    #[test]
+    fn a_repository_lives_in_a_container() {
+        let server = azurite(&[]);
+        prepare(&at(server.port));
+        let endpoint = format!("{}/{ACCOUNT}", at(server.port));
+        let settings = [
+            ("endpoint", endpoint.as_str()),
+            ("account", ACCOUNT),
+            ("access-key", KEY),
+        ];
+        crate::life::live("az://test/larder", &settings);
+    }
 }

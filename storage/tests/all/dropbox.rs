@@ -267,3 +267,19 @@ fn answers_that_make_no_sense_are_errors() {
         );
     }
 }
+
+#[test]
+fn a_repository_lives_in_a_folder() {
+    let fake = Fake::start(&[]);
+    let url = format!("https://localhost:{}", fake.server.port);
+    let ca = fake.made.path("ca.pem");
+    let settings = [
+        ("app-key", "CID"),
+        ("app-secret", "CS"),
+        ("refresh-token", "RT"),
+        ("ca-certificate", &ca),
+        ("api-endpoint", &url),
+        ("content-endpoint", &url),
+    ];
+    crate::life::live("dropbox:///Backups/larder", &settings);
+}

@@ -587,3 +587,18 @@ fn a_hundred_megabytes_come_back_as_they_were() {
         assert!(range == bytes.slice(12_345_678..42_345_679));
     }
 }
+
+#[test]
+fn a_repository_lives_on_a_server() {
+    for kind in [Kind::Vsftpd, Kind::Explicit] {
+        let Some(ftpd) = Ftpd::start(kind) else {
+            return;
+        };
+        let mut settings = vec![("password", PASSWORD)];
+        let ca = ftpd.certificates.as_ref().map(|made| made.path("ca.pem"));
+        if let Some(ca) = &ca {
+            settings.push(("ca-certificate", ca));
+        }
+        crate::life::live(&ftpd.url("backups/larder"), &settings);
+    }
+}

@@ -106,3 +106,15 @@ fn a_damaged_upload_is_refused_and_sent_again() {
     let classes = proxy.headers("PUT", "ab", "x-goog-storage-class");
     assert_eq!(classes, vec![Some("NEARLINE".to_owned()); 2]);
 }
+
+#[test]
+fn a_repository_lives_in_a_bucket() {
+    let server = fake();
+    let account = account(&server, "sa@x.iam.gserviceaccount.com");
+    let endpoint = format!("http://127.0.0.1:{}", server.port);
+    let settings = [
+        ("endpoint", endpoint.as_str()),
+        ("service-account-file", &account),
+    ];
+    crate::life::live("gs://test/larder", &settings);
+}

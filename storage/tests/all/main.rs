@@ -15,6 +15,7 @@ mod cloud;
 mod dropbox;
 mod ftp;
 mod google;
+mod life;
 mod s3;
 mod servers;
 mod sftp;

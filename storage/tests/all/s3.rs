@@ -513,3 +513,11 @@ mod heavy {
         survives_faults(&proxy, &*storage);
     }
 }
+
+#[test]
+fn a_repository_lives_in_a_bucket() {
+    let server = moto();
+    let endpoint = format!("http://127.0.0.1:{}", server.port);
+    let settings = [&KEYS[..], &[("endpoint", endpoint.as_str())]].concat();
+    crate::life::live("s3://test/larder", &settings);
+}

@@ -678,3 +678,15 @@ fn a_server_is_tried_out_and_left_as_it_was() {
         (false, vec![(StepName::HostKey, "host-key-unknown")])
     );
 }
+
+#[test]
+fn a_repository_lives_on_a_server() {
+    let Some(sshd) = Sshd::start() else { return };
+    let known_hosts = sshd.file("known_hosts");
+    let settings = [
+        ("agent", "false"),
+        ("known-hosts", &known_hosts),
+        ("password", PASSWORD),
+    ];
+    crate::life::live(&sshd.url("backups/larder"), &settings);
+}

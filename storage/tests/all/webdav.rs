@@ -571,3 +571,11 @@ fn a_quota_that_is_full_is_told() {
     let error = storage.put("a", "x".into()).unwrap_err();
     assert_eq!(error.kind, ErrorKind::Full, "{error}");
 }
+
+#[test]
+fn a_repository_lives_on_a_server() {
+    for server in [apache(None), wsgidav()] {
+        let url = format!("webdav://127.0.0.1:{}/backups/larder", server.port);
+        crate::life::live(&url, &LOGIN);
+    }
+}

@@ -16,6 +16,8 @@ const KEY: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccdde
 /// A folder with a home, a repository and a source, which vanishes with the value.
 pub struct World {
     folder: tempfile::TempDir,
+    /// Where the repository is if not in the folder, and with what settings.
+    environment: Vec<(String, String)>,
 }
 
 /// How a run ended, and what it said.
@@ -42,13 +44,31 @@ impl World {
             fs::create_dir(folder.path().join(name)).unwrap();
         }
         fs::write(folder.path().join("key"), KEY).unwrap();
-        Self { folder }
+        Self {
+            folder,
+            environment: Vec::new(),
+        }
     }
 
     /// Makes an empty source, and a repository that the key file opens.
     pub fn new() -> Self {
         let world = Self::bare();
         world.ok(["init"]);
+        world
+    }
+
+    /// Makes an empty source and no repository, which is to be at a URL, with these settings.
+    pub fn elsewhere(url: &str, settings: &[(&str, &str)]) -> Self {
+        let mut world = Self::bare();
+        world.environment = settings
+            .iter()
+            .map(|(name, value)| {
+                let name = name.to_ascii_uppercase().replace('-', "_");
+                (format!("LARDER_STORAGE_{name}"), (*value).to_owned())
+            })
+            .collect();
+        let repository = ("LARDER_REPO".to_owned(), url.to_owned());
+        world.environment.push(repository);
         world
     }
 
@@ -83,6 +103,7 @@ impl World {
             .env("TZ", "UTC")
             .env("LARDER_REPO", self.path("repo"))
             .env("LARDER_HOST", "desk")
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null());
         command
     }
@@ -287,7 +308,7 @@ pub fn noise(seed: u64, length: usize) -> Vec<u8> {
 
 /// Runs one of the Python tools of tests/tools.
 pub fn tool(name: &str, arguments: &[&OsStr]) -> Run {
-    let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("tools");
+    let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/tools");
     run(Command::new("python3")
         .arg("-B")
         .arg(tools.join(name))

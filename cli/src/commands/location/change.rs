@@ -30,6 +30,7 @@ pub fn add(
     context: &Context,
     name: &str,
     url: &str,
+    set: &[(String, String)],
     secrets: &[String],
 ) -> anyhow::Result<Location> {
     if let Some(why) = locations::refuse_name(name) {
@@ -37,7 +38,7 @@ pub fn add(
     }
     let url = placed_url(url)?;
     let scheme = place::parse(&url).map_err(anyhow::Error::msg)?.scheme;
-    let settings = checked(&url, &context.globals.set)?;
+    let settings = checked(&url, set)?;
     if context.settings.locations.0.contains_key(name) {
         bail!(
             "there is a location {name} already; change it with `larder location edit`, or choose \
@@ -69,11 +70,11 @@ pub fn edit(
     context: &Context,
     name: &str,
     url: Option<&str>,
+    set: &[(String, String)],
     unset: &[String],
     secrets: &[String],
 ) -> anyhow::Result<()> {
     let table = super::table(context, name)?;
-    let set = &context.globals.set;
     if url.is_none() && unset.is_empty() && set.is_empty() && secrets.is_empty() {
         bail!("nothing is to be changed; give --set, --unset, --secret or --url");
     }

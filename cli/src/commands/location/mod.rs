@@ -12,6 +12,7 @@ use clap::{Args, Subcommand};
 use larder_engine::storage::location::shown;
 use serde::Serialize;
 
+use crate::args::parse_setting;
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::locations::Table;
@@ -44,6 +45,9 @@ enum What {
         name: String,
         /// Where it is: a URL or a path
         url: String,
+        /// Say how it is reached; may be repeated
+        #[arg(long, value_name = "KEY=VALUE", value_parser = parse_setting)]
+        set: Vec<(String, String)>,
         /// Ask for this secret, or read it from standard input, one a line; may be repeated
         #[arg(long, value_name = "KEY")]
         secret: Vec<String>,
@@ -68,6 +72,9 @@ enum What {
         /// Where it is from now on
         #[arg(long)]
         url: Option<String>,
+        /// Say what is new about how it is reached; may be repeated
+        #[arg(long, value_name = "KEY=VALUE", value_parser = parse_setting)]
+        set: Vec<(String, String)>,
         /// Say nothing more about this setting; may be repeated
         #[arg(long, value_name = "KEY")]
         unset: Vec<String>,
@@ -120,11 +127,12 @@ pub fn run(context: &Context, args: &LocationArgs) -> anyhow::Result<Exit> {
         What::Add {
             name,
             url,
+            set,
             secret,
             validate,
             create,
         } => {
-            let place = change::add(context, name, url, secret)?;
+            let place = change::add(context, name, url, set, secret)?;
             if *validate {
                 return validate::run(context, &place, *create);
             }
@@ -134,9 +142,10 @@ pub fn run(context: &Context, args: &LocationArgs) -> anyhow::Result<Exit> {
         What::Edit {
             name,
             url,
+            set,
             unset,
             secret,
-        } => change::edit(context, name, url.as_deref(), unset, secret)?,
+        } => change::edit(context, name, url.as_deref(), set, unset, secret)?,
         What::Remove { name } => change::remove(context, name)?,
         What::Rename { old, new } => change::rename(context, old, new)?,
         What::Validate { location, create } => {
