@@ -56,10 +56,17 @@ impl Server {
 
     /// Ends it, and starts what `make` gives on the same port and in the same folder.
     pub fn restart(&mut self, make: impl Fn(&Path, u16) -> Command) {
+        const ATTEMPTS: usize = 100;
         self.kill();
-        self.child = spawn(make(self.folder.path(), self.port), self.folder.path());
-        let is_back = listens(&mut self.child, self.port);
-        assert!(is_back, "the server did not start again:\n{}", self.log());
+        // Children of a killed server may hold its port a moment longer than it does itself.
+        for _ in 0..ATTEMPTS {
+            self.child = spawn(make(self.folder.path(), self.port), self.folder.path());
+            if listens(&mut self.child, self.port) {
+                return;
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+        panic!("the server did not start again:\n{}", self.log());
     }
 
     /// What it has printed.

@@ -341,7 +341,12 @@ fn a_repository_that_is_gone_is_not_an_empty_one() {
 fn a_server_that_is_killed_and_started_again_is_survived() {
     let mut server = apache(None);
     let url = format!("webdav://127.0.0.1:{}/r", server.port);
-    let storage = open(&url, &LOGIN, Mode::Create).unwrap();
+    let storage = open(
+        &url,
+        &[&LOGIN[..], &[("retry-for", "60s")]].concat(),
+        Mode::Create,
+    )
+    .unwrap();
     storage.put("packs/ab", "before".into()).unwrap();
     server.kill();
     std::thread::scope(|scope| {
