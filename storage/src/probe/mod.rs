@@ -210,12 +210,8 @@ impl Run<'_> {
         }
         let start = Instant::now();
         let connected = reach::connect(&address, &found.unwrap_or_default(), location);
-        let connected = connected.map(|to| Some(to.to_string()));
-        self.tell_outcome(
-            StepName::Connect,
-            connected.as_ref().map(Clone::clone),
-            start,
-        )
+        let told = connected.as_ref().map(|to| Some(to.to_string()));
+        self.tell_outcome(StepName::Connect, told, start)
     }
 
     fn tell_outcome(

@@ -5,9 +5,10 @@
 //!
 //! - A move that must not overwrite looks first and moves then: on Apache two at once both succeed, and so do
 //!   two that ask for the same lock. What has one winner everywhere is the making of a folder. So a create
-//!   claims a folder beside the object, moves while nobody else may, and removes the folder. One whose owner
-//!   died is taken away when it is old by the server's own clock; an owner who took too long gives up. This
-//!   relies on no request being on its way for longer than what is left of that time.
+//!   claims a folder beside the object, looks whether the name is free, moves the upload into the folder and
+//!   from there to the name, and removes the folder. A claim that is old is moved away with all that is in
+//!   it, so that the one who held it can bring nothing to the name any more, however late a request of his
+//!   arrives: no clock decides who wins.
 //! - Who reads an object that is just replaced may get its new bytes cut to the old length (Apache), or
 //!   nothing (WsgiDAV deletes before it moves). So a put is not atomic for readers; the engine replaces
 //!   objects only by the same bytes.
@@ -21,7 +22,7 @@ mod xml;
 use std::collections::HashSet;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
@@ -45,10 +46,8 @@ const UNFINISHED_DIGITS: usize = 16;
 const UNFINISHED: &str = ".part";
 /// How the name of the folder ends that a create claims.
 const CLAIM: &str = "-lock";
-/// How old a claim is whose owner is taken for dead.
+/// How old a claim is before it is taken away: patience alone, no safety hangs on it.
 const CLAIM_MAX: Duration = Duration::from_secs(60);
-/// How long after it asked for its claim an owner may rely on it.
-const CLAIM_RELIED_ON: Duration = Duration::from_secs(20);
 /// The task of reaching the storage itself.
 const OPENING: Task<'static> = Task {
     operation: Operation::Open,
@@ -210,7 +209,6 @@ impl WebDav {
     async fn move_alone(&self, task: Task<'_>, unfinished: &str) -> Result<()> {
         let claim = format!("{}{CLAIM}", task.name);
         let server = &self.server;
-        let asked = Instant::now();
         let claimed = server.claim_folder(task, &claim).await;
         if !matches!(claimed, Ok(true)) {
             self.check_free(task).await?;
@@ -219,28 +217,42 @@ impl WebDav {
             let cause = "somebody else creates it at this moment";
             return Err(self.error(task, ErrorKind::Transient, cause));
         }
-        let moved = if asked.elapsed() < CLAIM_RELIED_ON {
-            // Where nobody knows whether the move goes on, the claim is left to grow old.
-            server
-                .rename(task, unfinished, task.name, Overwrite::No)
-                .await?
-        } else {
-            let cause = "the server took too long";
-            Err(self.error(task, ErrorKind::Transient, cause))
-        };
-        if asked.elapsed() < CLAIM_RELIED_ON
-            && let Err(error) = server.delete_folder(task, &claim).await
-        {
+        // Where nobody knows whether a move goes on, the claim is left to grow old.
+        let moved = self.move_through(task, unfinished, &claim).await?;
+        if let Err(error) = server.delete_folder(task, &claim).await {
             tracing::debug!("{error}; the claim is left to grow old");
         }
         moved
     }
 
-    /// Takes a claim away whose owner died. It is moved first, which only one can do.
+    /// Moves an upload into a claim, and from there to its name: a move that comes late, after the claim
+    /// was taken away, finds nothing to move.
+    async fn move_through(
+        &self,
+        task: Task<'_>,
+        unfinished: &str,
+        claim: &str,
+    ) -> Result<Result<()>> {
+        if let Err(error) = self.check_free(task).await {
+            return Ok(Err(error));
+        }
+        let own = unfinished.rsplit('/').next().unwrap_or(unfinished);
+        let inside = format!("{claim}/{own}");
+        let server = &self.server;
+        match server
+            .rename(task, unfinished, &inside, Overwrite::No)
+            .await?
+        {
+            Ok(()) => server.rename(task, &inside, task.name, Overwrite::No).await,
+            refused => Ok(refused),
+        }
+    }
+
+    /// Takes a claim away that is old. It is moved first, which only one can do, and with it goes what
+    /// its owner may still mean to move to the name.
     async fn drop_dead_claim(&self, task: Task<'_>, claim: &str) -> Result<()> {
-        let asked = Instant::now();
         let age = self.server.age(task, claim).await?;
-        if age.is_none_or(|age| age < CLAIM_MAX) || asked.elapsed() > CLAIM_RELIED_ON {
+        if age.is_none_or(|age| age < CLAIM_MAX) {
             return Ok(());
         }
         let aside =

@@ -11,7 +11,14 @@ use program::{World, assert_same, noise, run};
 
 /// Makes a repository, backs up twice, restores, forgets, prunes and checks.
 pub fn live(url: &str, settings: &[(&str, &str)]) {
-    let world = World::elsewhere(url, settings);
+    let mut world = World::bare();
+    let named = |(name, value): &(&str, &str)| {
+        let name = name.to_ascii_uppercase().replace('-', "_");
+        (format!("LARDER_STORAGE_{name}"), (*value).to_owned())
+    };
+    world.environment = settings.iter().map(named).collect();
+    let repository = ("LARDER_REPO".to_owned(), url.to_owned());
+    world.environment.push(repository);
     world.run(["snapshots"]).expect(10);
     world.ok(["init"]);
     world.run(["init"]).expect(1).says("already");
@@ -32,7 +39,8 @@ pub fn live(url: &str, settings: &[(&str, &str)]) {
     world.write("large/1", noise(99, 9_000_000));
     fs::remove_file(world.source().join("small/3/3")).unwrap();
     let second = world.backup(&[]);
-    let added = |summary: &serde_json::Value| summary["bytes_stored"].as_u64().unwrap();
+    let added =
+        |summary: &serde_json::Value| summary["statistics"]["bytes_stored"].as_u64().unwrap();
     assert!(added(&second) < added(&first) / 2, "{second}");
     let unchanged = world.backup(&[]);
     assert!(added(&unchanged) < 100_000, "{unchanged}");

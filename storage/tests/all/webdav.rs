@@ -3,6 +3,7 @@
 
 use std::io::Write as _;
 use std::net::TcpStream;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -313,6 +314,52 @@ fn remains_of_dead_writers_are_not_listed_and_swept_when_old() {
     assert_eq!(storage.sweep(age(0)).unwrap(), 4);
     let left = std::fs::read_dir(&folder).unwrap();
     assert_eq!(left.count(), 3);
+}
+
+#[test]
+fn an_old_claim_is_taken_away_with_all_that_its_owner_left_in_it() {
+    let server = apache(None);
+    let url = format!("webdav://127.0.0.1:{}/r", server.port);
+    let storage = open(&url, &LOGIN, Mode::Create).unwrap();
+    storage.put("gc/0", "x".into()).unwrap();
+    let folder = server.folder.path().join("data/r/gc");
+    let claim = folder.join("1-lock");
+    std::fs::create_dir(&claim).unwrap();
+    let left = claim.join("1-0123456789abcdef.part");
+    std::fs::write(&left, "his").unwrap();
+    // The server may run as somebody else than the tests.
+    let owner = std::fs::metadata(&folder).unwrap();
+    for path in [&claim, &left] {
+        std::os::unix::fs::chown(path, Some(owner.uid()), Some(owner.gid())).unwrap();
+    }
+    // One that is young is waited for.
+    let error = open(
+        &url,
+        &[&LOGIN[..], &[("retry-for", "1s")]].concat(),
+        Mode::Open,
+    )
+    .unwrap()
+    .create("gc/1", "mine".into())
+    .unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Transient);
+    let two_minutes_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(120);
+    std::fs::File::open(&claim)
+        .unwrap()
+        .set_modified(two_minutes_ago)
+        .unwrap();
+    storage.create("gc/1", "mine".into()).unwrap();
+    assert_eq!(storage.get("gc/1", 9).unwrap(), "mine");
+    // What a late request of its owner would move is no more, and nothing else is left behind.
+    assert!(!left.exists() && !claim.exists());
+    let names: std::collections::BTreeSet<_> = std::fs::read_dir(&folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| !name.starts_with('.'))
+        .collect();
+    assert_eq!(names, ["0", "1"].map(str::to_owned).into());
+    // One who looked before it was made finds it made.
+    let error = storage.create("gc/1", "other".into()).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::AlreadyExists);
 }
 
 #[test]

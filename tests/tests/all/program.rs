@@ -16,8 +16,8 @@ const KEY: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccdde
 /// A folder with a home, a repository and a source, which vanishes with the value.
 pub struct World {
     folder: tempfile::TempDir,
-    /// Where the repository is if not in the folder, and with what settings.
-    environment: Vec<(String, String)>,
+    /// Variables for every run, over the usual ones.
+    pub environment: Vec<(String, String)>,
 }
 
 /// How a run ended, and what it said.
@@ -54,21 +54,6 @@ impl World {
     pub fn new() -> Self {
         let world = Self::bare();
         world.ok(["init"]);
-        world
-    }
-
-    /// Makes an empty source and no repository, which is to be at a URL, with these settings.
-    pub fn elsewhere(url: &str, settings: &[(&str, &str)]) -> Self {
-        let mut world = Self::bare();
-        world.environment = settings
-            .iter()
-            .map(|(name, value)| {
-                let name = name.to_ascii_uppercase().replace('-', "_");
-                (format!("LARDER_STORAGE_{name}"), (*value).to_owned())
-            })
-            .collect();
-        let repository = ("LARDER_REPO".to_owned(), url.to_owned());
-        world.environment.push(repository);
         world
     }
 
