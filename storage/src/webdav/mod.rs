@@ -13,6 +13,9 @@
 //!   nothing (WsgiDAV deletes before it moves). So a put is not atomic for readers; the engine replaces
 //!   objects only by the same bytes.
 //!
+//! - A few servers (rclone) make a folder that is there already, and say so to each who asks. They decide
+//!   nothing: the capabilities say it, once the root was asked for again.
+//!
 //! Folders are listed one by one, since many servers refuse more.
 
 mod place;
@@ -65,20 +68,26 @@ pub(crate) fn open(location: &Location, network: &Network, mode: Mode) -> Result
     let root = root_of(location).map_err(refuse)?;
     let login = login_of(location).map_err(refuse)?;
     let http = Http::new(network, description.clone()).map_err(refuse)?;
-    let storage = WebDav {
+    let mut storage = WebDav {
         server: Server::new(http, root, login),
+        decides: true,
         retry: network.retry.clone(),
         folders: Mutex::default(),
         description,
     };
     let find_root = || storage.run(OPENING, storage.find_root(mode));
     network.retry.run(find_root)?;
+    // The root is there: a server that makes it again lets everybody claim what others have claimed.
+    let claim_root = || storage.run(OPENING, storage.server.makes_what_is_there(OPENING));
+    storage.decides = !network.retry.run(claim_root)?;
     Ok(Arc::new(storage))
 }
 
 /// A storage in a folder of a WebDAV server.
 struct WebDav {
     server: Server,
+    /// Whether a folder has one maker.
+    decides: bool,
     retry: Retry,
     /// Folders that are known to be there, by name below the root.
     folders: Mutex<HashSet<String>>,
@@ -221,6 +230,10 @@ impl WebDav {
         let moved = self.move_through(task, unfinished, &claim).await?;
         if let Err(error) = server.delete_folder(task, &claim).await {
             tracing::debug!("{error}; the claim is left to grow old");
+        }
+        // Some servers speak of rights (403) where the name is taken by now.
+        if moved.is_err() {
+            self.check_free(task).await?;
         }
         moved
     }
@@ -498,7 +511,10 @@ impl Storage for WebDav {
 
     fn capabilities(&self) -> Capabilities {
         Capabilities {
-            create_exclusive: CreateExclusive::Folder,
+            create_exclusive: match self.decides {
+                true => CreateExclusive::Folder,
+                false => CreateExclusive::None,
+            },
             sorted_listing: false,
             atomic_put: false,
             object_bytes_max: None,

@@ -276,6 +276,13 @@ impl Server {
         Err(last.unwrap_or_else(|| self.protocol(task, "it makes no folder")))
     }
 
+    /// Tells whether the server makes the root again, which is there, as if it were not.
+    pub(super) async fn makes_what_is_there(&self, task: Task<'_>) -> Result<bool> {
+        let request = self.request("MKCOL", self.url("", true));
+        let answer = self.http.send(task, request).await?;
+        Ok(answer.status().as_u16() == 201)
+    }
+
     /// Gives how long ago a folder was made, by the server's own clock; `None` if it is not there or the
     /// server does not say.
     pub(super) async fn age(&self, task: Task<'_>, folder: &str) -> Result<Option<Duration>> {

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use larder_storage::error::{ErrorKind, Reason, StorageError};
-use larder_storage::{Mode, ObjectInfo, Storage, contract, create_or_confirm};
+use larder_storage::{CreateExclusive, Mode, ObjectInfo, Storage, contract, create_or_confirm};
 
 use crate::answers::{Request, reply, serve};
 use crate::servers::{Certificates, Server, free_port, open, python, recipes};
@@ -156,7 +156,11 @@ fn refused(outcome: larder_storage::error::Result<Arc<dyn Storage>>) -> StorageE
 #[test]
 fn apache_keeps_the_contract() {
     let server = apache(None);
-    keeps_the_contract(&format!("webdav://127.0.0.1:{}", server.port), &LOGIN);
+    let url = format!("webdav://127.0.0.1:{}", server.port);
+    keeps_the_contract(&url, &LOGIN);
+    let storage = open(&format!("{url}/r"), &LOGIN, Mode::Create).unwrap();
+    let decides = storage.capabilities().create_exclusive;
+    assert_eq!(decides, CreateExclusive::Folder);
 }
 
 #[test]
@@ -180,10 +184,21 @@ fn wsgidav_keeps_the_contract() {
     keeps_the_contract(&format!("webdav://127.0.0.1:{}", server.port), &LOGIN);
 }
 
-#[test]
-fn rclone_keeps_the_contract() {
-    let server = rclone();
-    keeps_the_contract(&format!("webdav://127.0.0.1:{}", server.port), &LOGIN);
+/// Against a server that takes long to install.
+mod heavy {
+    use larder_storage::{CreateExclusive, Mode};
+
+    use super::{LOGIN, keeps_the_contract, open, rclone};
+
+    #[test]
+    fn rclone_keeps_the_contract_but_decides_no_races() {
+        let server = rclone();
+        let url = format!("webdav://127.0.0.1:{}", server.port);
+        keeps_the_contract(&url, &LOGIN);
+        let storage = open(&format!("{url}/r"), &LOGIN, Mode::Create).unwrap();
+        let decides = storage.capabilities().create_exclusive;
+        assert_eq!(decides, CreateExclusive::None);
+    }
 }
 
 fn kind_and_reason(error: &StorageError) -> (ErrorKind, Reason) {
