@@ -20,6 +20,7 @@ use crate::chunks::ChunkReader;
 use crate::error::{EngineError, Result};
 use crate::index::{Index, Place};
 use crate::progress::Progress;
+use crate::protocol::{Rule, keeps};
 use crate::repository::Repository;
 use crate::scratch::ScratchMap;
 use crate::scratch::runs::{Records, Sorted, Sorter};
@@ -78,8 +79,10 @@ pub fn mark<const N: usize>(
     for (number, cell) in (0_u32..).zip(cells) {
         // Without owners nothing depends on who saw a node first.
         walk.marker.number = if N > NEEDED { number } else { 0 };
-        walk.cell(cell)
-            .map_err(|error| explain(repository, cell, walk.reader.last, error))?;
+        match walk.cell(cell) {
+            Err(EngineError::Damaged { .. }) if !keeps(Rule::StopAtUnresolved) => {}
+            walked => walked.map_err(|error| explain(repository, cell, walk.reader.last, error))?,
+        }
         progress.advance(1, 0);
     }
     Ok(Marks {

@@ -233,13 +233,12 @@ pub fn is_committed(kind: CellKind) -> bool {
     matches!(kind, CellKind::Complete | CellKind::Partial)
 }
 
-/// Gives the live cells: committed, neither dead nor forgotten, and no checkpoint that a committed
-/// cell goes on from.
+/// Gives the cells that a committed one goes on from.
 ///
 /// A dead cell supersedes nothing: its commit may have been void. Where it was not, its predecessor,
 /// which is not numbered above it, is dead with it.
 #[must_use]
-pub fn live_cells<S: Copy + Ord, O: Copy + Ord>(
+pub fn superseded<S: Copy + Ord, O: Copy + Ord>(
     cells: &[CellFacts<S, O>],
     collection: &Collection<S, O>,
 ) -> BTreeSet<S> {
@@ -247,12 +246,22 @@ pub fn live_cells<S: Copy + Ord, O: Copy + Ord>(
         is_committed(cell.kind)
             || (cell.kind == CellKind::Revoked && !keeps(Rule::CommitSupersedes))
     };
-    let superseded: BTreeSet<S> = cells
+    cells
         .iter()
         .filter(supersedes)
         .filter(|cell| !keeps(Rule::DeadSupersedeNot) || !collection.is_dead(&cell.id, cell.number))
         .filter_map(|cell| cell.predecessor)
-        .collect();
+        .collect()
+}
+
+/// Gives the live cells: committed, neither dead nor forgotten, and no checkpoint that a committed
+/// cell goes on from.
+#[must_use]
+pub fn live_cells<S: Copy + Ord, O: Copy + Ord>(
+    cells: &[CellFacts<S, O>],
+    collection: &Collection<S, O>,
+) -> BTreeSet<S> {
+    let superseded = superseded(cells, collection);
     cells
         .iter()
         .filter(|cell| is_committed(cell.kind) && !cell.is_forgotten)
@@ -549,7 +558,7 @@ pub enum Rule {
     KeepBases,
     /// A condemned pack with the only place of a needed chunk stays.
     Rescue,
-    /// A needed chunk without a place ends the collection.
+    /// A needed chunk without a place, or a node that cannot be read, ends the collection.
     StopAtUnresolved,
     /// A deleted pack stays listed while a counting segment names it.
     CarryDeleted,

@@ -77,8 +77,8 @@ impl Reading {
 
 impl Drop for Reading {
     fn drop(&mut self) {
-        let Opened { id, view, .. } = &self.opened;
-        if let Err(error) = end(&self.repository, id, &self.author, view) {
+        let Opened { id, base, view, .. } = &self.opened;
+        if let Err(error) = end(&self.repository, id, *base, &self.author, view) {
             tracing::debug!("a reader's session was not ended, a prune will do it: {error}");
         }
     }
@@ -169,7 +169,7 @@ fn open_any(
                 _writing: writing,
             });
         }
-        end(repository, &id, author, &view)?;
+        end(repository, &id, base, author, &view)?;
     }
     Err(EngineError::Request(format!(
         "a prune elsewhere began anew {REGISTRATIONS_MAX} times while this writer registered; run it again when that has ended"
@@ -222,10 +222,11 @@ fn register(
 pub(crate) fn end(
     repository: &Repository,
     id: &SessionId,
+    base: Base,
     author: &Author,
     view: &View,
 ) -> Result<()> {
-    let cell = revoked(repository, *id, author, view);
+    let cell = revoked(repository, *id, base, author, view);
     let object = seal(repository, &cell)?;
     match create_or_confirm(repository.storage(), &names::cell(id), &object) {
         // A collector was faster, with the same outcome.
@@ -238,14 +239,20 @@ pub(crate) fn end(
 pub(crate) fn revoked(
     repository: &Repository,
     id: SessionId,
+    base: Base,
     author: &Author,
     view: &View,
 ) -> Cell {
     let now = now_ns();
+    let predecessor = match base {
+        // It supersedes nothing, so it does not name what it was to go on from.
+        Base::Predecessor(id) if !keeps(Rule::CommitSupersedes) => Some(id),
+        _ => None,
+    };
     Cell {
         kind: CellKind::Revoked,
         id,
-        predecessor: None,
+        predecessor,
         parent: None,
         started: now,
         ended: now,

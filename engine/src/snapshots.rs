@@ -5,8 +5,6 @@
 pub(crate) mod fixture;
 mod spec;
 
-use std::collections::BTreeSet;
-
 use jiff::Timestamp;
 use larder_format::cell::{Cell, CellKind};
 use larder_format::ids::SessionId;
@@ -280,19 +278,11 @@ pub(crate) fn of_view(view: &View, filter: &Filter, partial: bool) -> Vec<Snapsh
     cells.into_iter().map(|cell| info(view, cell)).collect()
 }
 
-/// Gives what can be listed: nothing that was revoked or forgotten, and no checkpoint that a
-/// later one goes on from.
+/// Gives what can be listed: what lives.
 fn shown(view: &View, partial: bool) -> impl Iterator<Item = &Cell> {
-    let went_on: BTreeSet<SessionId> = view
-        .cells
-        .values()
-        .filter(|cell| cell.kind != CellKind::Revoked)
-        .filter_map(|cell| cell.predecessor)
-        .collect();
-    view.cells.values().filter(move |cell| {
-        let is_superseded = cell.kind == CellKind::Partial && went_on.contains(&cell.id);
-        is_wanted(cell.kind, partial) && !is_superseded && !view.is_forgotten(&cell.id)
-    })
+    let live = view.live();
+    let cells = view.cells.values();
+    cells.filter(move |cell| is_wanted(cell.kind, partial) && live.contains(&cell.id))
 }
 
 fn is_wanted(kind: CellKind, partial: bool) -> bool {

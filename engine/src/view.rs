@@ -101,12 +101,10 @@ impl View {
         })
     }
 
-    /// Tells whether a committed cell goes on from this partial one.
+    /// Gives the checkpoints that a committed cell goes on from.
     #[must_use]
-    pub fn is_superseded(&self, id: &SessionId) -> bool {
-        self.cells
-            .values()
-            .any(|cell| cell.predecessor == Some(*id) && cell.kind != CellKind::Revoked)
+    pub fn superseded(&self) -> BTreeSet<SessionId> {
+        protocol::superseded(&self.facts(), &self.collection)
     }
 
     /// Gives the cells that a person calls snapshots: complete, and not forgotten.
@@ -309,21 +307,37 @@ fn unusable_collection(view: View) -> EngineError {
 /// # Errors
 /// What the storage answers.
 pub fn read_cells(repository: &Repository, before: Option<&View>) -> Result<View> {
-    let mut listed = list_cells(repository)?;
-    let (mut view, mut is_whole) = read_listed(repository, &listed, before)?;
+    let mut reading = read_once(repository, before)?;
     for _ in 1..READINGS_MAX {
-        if is_whole {
+        if reading.is_whole {
             break;
         }
         // What is missing may have died under a new floor; if nothing moved, it is damaged.
-        let (listed_before, view_before) = (listed, view);
-        listed = list_cells(repository)?;
-        (view, is_whole) = read_listed(repository, &listed, Some(&view_before))?;
-        if listed == listed_before && view.collection == view_before.collection {
+        let before = reading;
+        reading = read_once(repository, Some(&before.view))?;
+        let is_same_collection = reading.view.collection == before.view.collection;
+        if reading.listed == before.listed && is_same_collection {
             break;
         }
     }
-    Ok(view)
+    Ok(reading.view)
+}
+
+/// What one reading of the cells found.
+struct Reading {
+    listed: BTreeSet<Name>,
+    view: View,
+    /// Whether all was there that must be.
+    is_whole: bool,
+}
+
+/// Lists the cells, then reads what collectors wrote, and then the cells.
+fn read_once(repository: &Repository, before: Option<&View>) -> Result<Reading> {
+    let collection = || collection::read(repository, before.map(|before| &before.collection));
+    let early = (!keeps(Rule::ReadCellsFirst)).then(collection);
+    let listed = list_cells(repository)?;
+    let collection = early.unwrap_or_else(collection);
+    read_listed(repository, listed, collection, before)
 }
 
 fn list_cells(repository: &Repository) -> Result<BTreeSet<Name>> {
@@ -356,15 +370,15 @@ pub(crate) fn read_later(repository: &Repository, view: &mut View) -> Result<()>
     Ok(())
 }
 
-/// Reads what collectors wrote, and then what a listing from before that names; tells whether
-/// all that must be there was.
+/// Reads what a listing names, but for what collectors' records say is dead.
 fn read_listed(
     repository: &Repository,
-    listed: &BTreeSet<Name>,
+    listed: BTreeSet<Name>,
+    collection: Result<Collection>,
     before: Option<&View>,
-) -> Result<(View, bool)> {
+) -> Result<Reading> {
     let mut view = View::default();
-    match collection::read(repository, before.map(|before| &before.collection)) {
+    match collection {
         Ok(collection) => view.collection = collection,
         Err(EngineError::Damaged { object, why }) => {
             view.unusable.push(Unusable { object, why });
@@ -386,9 +400,11 @@ fn read_listed(
         }
     }
     let mut wanted = Vec::new();
-    for name in listed {
+    for name in &listed {
         match *name {
-            Name::Cell(id) if view.is_dead(&id) => drop(view.dead.insert(id)),
+            Name::Cell(id) if view.is_dead(&id) && keeps(Rule::DeadSupersedeNot) => {
+                view.dead.insert(id);
+            }
             Name::Amendment(id, _) if view.is_dead(&id) => {}
             Name::Cell(_) | Name::Amendment(..) => wanted.push(*name),
             _ => {}
@@ -415,7 +431,11 @@ fn read_listed(
     for list in view.amendments.values_mut() {
         list.sort_by_key(|amendment| amendment.number);
     }
-    Ok((view, is_whole))
+    Ok(Reading {
+        listed,
+        view,
+        is_whole,
+    })
 }
 
 /// What one name below `snapshots/` stands for.

@@ -351,11 +351,11 @@ impl Previous {
                 .max_by_key(|cell| cell.started)
                 .cloned(),
         };
+        let live = view.live();
         let checkpoint = view
             .cells
             .values()
-            .filter(|cell| cell.kind == CellKind::Partial && !view.is_forgotten(&cell.id))
-            .filter(|cell| !view.is_superseded(&cell.id))
+            .filter(|cell| cell.kind == CellKind::Partial && live.contains(&cell.id))
             .filter(same)
             .filter(|cell| {
                 parent

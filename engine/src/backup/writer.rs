@@ -184,8 +184,8 @@ impl<'a> Writer<'a> {
         if self.options.dry_run {
             return Ok(());
         }
-        let Opened { id, view, .. } = &self.opened;
-        session::end(self.repository, id, &self.author, view)
+        let Opened { id, base, view, .. } = &self.opened;
+        session::end(self.repository, id, *base, &self.author, view)
     }
 
     /// Commits trees; where a collector ended the session they are carried under a new one.

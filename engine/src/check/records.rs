@@ -420,7 +420,7 @@ impl Cells {
     /// Tells whether a session that went on from a checkpoint committed, its cell lost or not.
     fn is_superseded(&self, id: &SessionId) -> bool {
         let mut successors = self.successors.get(id).into_iter().flatten();
-        self.view.is_superseded(id)
+        self.view.superseded().contains(id)
             || successors.any(|successor| self.named.contains_key(successor))
     }
 

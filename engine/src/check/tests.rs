@@ -608,14 +608,10 @@ fn a_checkpoint_that_a_snapshot_replaced_costs_nothing() {
     assert!(report.findings.is_empty(), "{:#?}", report.findings);
     assert_eq!(report.snapshots, 4);
     let view = view::read_cells(&repository, None).unwrap();
-    let partial: Vec<_> = view
-        .cells
-        .keys()
-        .filter(|id| view.is_superseded(id))
-        .collect();
+    let partial = view.superseded();
     assert!(!partial.is_empty());
     for id in partial {
-        fixture.storage.delete(&names::cell(id)).unwrap();
+        fixture.storage.delete(&names::cell(&id)).unwrap();
     }
     let findings = fixture.check(ReadData::All).unwrap().findings;
     assert!(!findings.is_empty());

@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 
 use larder_format::attributes;
-use larder_format::cell::{Cell, CellKind, Source};
+use larder_format::cell::{Cell, Source};
 use larder_format::entry::{Attributes, Content, Entry, Extent};
 use larder_format::error::FormatError;
 use larder_format::ids::{ChunkId, ChunkType};
@@ -37,12 +37,11 @@ pub(super) struct Walked {
 
 /// Walks every snapshot that is not forgotten, and the checkpoints that no later one replaces.
 pub(super) fn check(context: &Context<'_>, view: &View, damage: &mut Damage) -> Result<Walked> {
-    let is_live = |cell: &&Cell| match cell.kind {
-        CellKind::Revoked => false,
-        CellKind::Partial => !view.is_forgotten(&cell.id) && !view.is_superseded(&cell.id),
-        CellKind::Complete | CellKind::Shard => !view.is_forgotten(&cell.id),
-    };
-    let live: Vec<&Cell> = view.cells.values().filter(is_live).collect();
+    let live: Vec<&Cell> = view
+        .live()
+        .iter()
+        .filter_map(|id| view.cells.get(id))
+        .collect();
     let progress = context.progress;
     progress.phase("checking snapshots", Some(live.len() as u64), None);
     let scratch = context.repository.cache_dir();

@@ -8,6 +8,7 @@ use larder_format::collector::{Round, State};
 use larder_format::ids::{ObjectId, SessionId};
 use larder_format::names::{self, Name};
 use larder_format::record::{Record, seal_record};
+use larder_format::session::Base;
 
 use crate::random;
 use crate::repository::Repository;
@@ -76,7 +77,10 @@ pub(crate) fn revoke_all(repository: &Repository, view: &View) {
     };
     for id in sessions(repository) {
         if !view.cells.contains_key(&id) && !view.dead.contains(&id) {
-            put(repository, &session::revoked(repository, id, &author, view));
+            put(
+                repository,
+                &session::revoked(repository, id, Base::None, &author, view),
+            );
         }
     }
 }

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use larder_format::cell::{Cell, CellKind, Statistics};
 use larder_format::collector::{Round, State};
-use larder_format::ids::{ObjectId, SessionId};
+use larder_format::ids::ObjectId;
 use larder_format::names;
 use larder_format::segment::{Owner, Segment, SegmentPack};
+use larder_format::session::Base;
 
 use super::facts::{Facts, Open};
 use super::plan::{Plan, PlannedPack};
@@ -277,7 +277,7 @@ fn wait(
         for one in open {
             // What was open for so long while this run looked has had its time, whatever clocks say.
             if is_due(run, &one) || clock::uptime().saturating_sub(begun) >= run.options.patience {
-                revoke(run, facts, one.id)?;
+                revoke(run, facts, &one)?;
                 run.report.sessions_revoked += 1;
             } else {
                 left.push(one);
@@ -323,26 +323,9 @@ fn waiting(round: u64, open: &[Open]) -> Waiting {
 }
 
 /// Ends a session that has no cell: it can commit no more, unless it just did.
-fn revoke(run: &Run<'_>, facts: &Facts, id: SessionId) -> Result<Created> {
-    let now = session::now_ns();
-    let cell = Cell {
-        kind: CellKind::Revoked,
-        id,
-        predecessor: None,
-        parent: None,
-        started: now,
-        ended: now,
-        host: run.options.author.host.clone(),
-        user: run.options.author.user.clone(),
-        tags: Vec::new(),
-        sources: Vec::new(),
-        segments: Vec::new(),
-        statistics: Statistics::default(),
-        options: std::collections::BTreeMap::new(),
-        program: session::PROGRAM.to_owned(),
-        config: run.repository.config().number,
-        seen_cells: session::seen_cells(&facts.view),
-        seen_round: facts.collection().newest(),
-    };
+fn revoke(run: &Run<'_>, facts: &Facts, open: &Open) -> Result<Created> {
+    let base = open.session.as_ref().map_or(Base::None, |one| one.base);
+    let author = &run.options.author;
+    let cell = session::revoked(run.repository, open.id, base, author, &facts.view);
     run.room.create(run.repository, &cell, Rule::CreateCell)
 }

@@ -16,7 +16,7 @@ use super::plan::{PlannedPack, SegmentUse, Standing, Survey};
 use crate::error::{EngineError, Result};
 use crate::index::Place;
 use crate::mark::{NEEDED, Needed, who_needs};
-use crate::protocol::{Doubt, Kept, is_committed};
+use crate::protocol::{Doubt, Kept, Rule, is_committed, keeps};
 use crate::repository::Repository;
 use crate::scratch::runs::{Sorted, Sorter};
 
@@ -100,7 +100,7 @@ pub(super) fn survey(
         }
         Ok(())
     })?;
-    if let Some(prefix) = missing {
+    if let Some(prefix) = missing.filter(|_| keeps(Rule::StopAtUnresolved)) {
         return Err(nowhere(repository, facts, &prefix));
     }
     if has_choices {

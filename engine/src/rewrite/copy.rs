@@ -182,7 +182,13 @@ impl<'a> Copy<'a> {
     /// Ends a session that committed nothing.
     pub(super) fn finish(&mut self, made: Result<Option<String>>) -> Result<Option<String>> {
         if let (Some(opened), false) = (self.opened.take(), self.dry_run) {
-            let ended = session::end(self.repository, &opened.id, self.author, &opened.view);
+            let ended = session::end(
+                self.repository,
+                &opened.id,
+                opened.base,
+                self.author,
+                &opened.view,
+            );
             if made.is_ok() {
                 ended?;
             }

@@ -282,7 +282,7 @@ fn a_commit_is_settled_by_what_is_there() {
     let view = View::default();
     put(
         &repository,
-        &revoked(&repository, ended.id, &author(), &view),
+        &revoked(&repository, ended.id, Base::None, &author(), &view),
     );
     assert_eq!(
         commit(&repository, &ended, &seen).unwrap(),
@@ -299,7 +299,10 @@ fn a_revocation_that_is_cleared_while_a_commit_reads_it_is_one() {
     let storage = storage();
     let (mine, view) = (cell(1, 1), View::default());
     let there = open_repository(&storage);
-    put(&there, &revoked(&there, mine.id, &author(), &view));
+    put(
+        &there,
+        &revoked(&there, mine.id, Base::None, &author(), &view),
+    );
     let meddled = Meddled::new(Arc::clone(&storage));
     let name = names::cell(&mine.id);
     // The first look tells that something else is there, the second what.
@@ -363,5 +366,5 @@ fn a_void_commit_supersedes_nothing() {
     put(&repository, &late);
     let view = view::read(&repository, false, None).unwrap();
     assert_eq!(view.live(), [checkpoint.id].into());
-    assert!(!view.is_superseded(&checkpoint.id));
+    assert!(view.superseded().is_empty());
 }

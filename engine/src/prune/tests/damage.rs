@@ -113,7 +113,7 @@ fn damage_is_recorded_without_ending_anybodys_session() {
     assert_eq!(record(packs[0]).unwrap() + record(packs[1]).unwrap(), 0);
     let error = record(packs[2]).unwrap_err().to_string();
     assert!(error.contains("backups are running"), "{error}");
-    session::end(&repository, &writer.id, &author, &writer.view).unwrap();
+    session::end(&repository, &writer.id, base, &author, &writer.view).unwrap();
     assert_eq!(record(packs[2]).unwrap(), 1);
     assert_eq!(collection().state.suspects.len(), 3);
     // None of them is damaged, which a prune finds out.

@@ -99,15 +99,29 @@ impl Person {
         Some((repository, snapshot))
     }
 
+    /// Lists the snapshots that are there.
+    pub fn look(&mut self) {
+        let listed = self.attempt("list", |me| {
+            list(&*me.repository()?, &Filter::default(), true)
+        });
+        let outcome = self.truth().verify_listing(&listed.unwrap_or_default());
+        if let Err(why) = outcome {
+            self.fail(&format!("list: {why}"));
+        }
+    }
+
     /// Forgets a snapshot.
     pub fn forget(&mut self) {
-        let Some((repository, snapshot)) = self.some_snapshot() else {
-            return;
-        };
-        let id = snapshot.id;
-        self.truth().forgetting(&id);
+        if let Some((repository, snapshot)) = self.some_snapshot() {
+            self.forget_one(&repository, &snapshot.id);
+        }
+    }
+
+    /// Forgets the snapshot of an id.
+    pub fn forget_one(&mut self, repository: &Arc<Repository>, id: &str) {
+        self.truth().forgetting(id);
         let options = ForgetOptions {
-            choice: Choice::Named(vec![Which::Prefix(id.clone())]),
+            choice: Choice::Named(vec![Which::Prefix(id.to_owned())]),
             filter: Filter::default(),
             group_by: GroupBy::default(),
         };
@@ -115,16 +129,16 @@ impl Person {
         let author = self.author();
         let report = self.attempt("forget", |_| {
             // Somebody else may have forgotten it meanwhile.
-            let plan = match forget::plan(&repository, &options, &now) {
+            let plan = match forget::plan(repository, &options, &now) {
                 Err(EngineError::NotFound(_)) => return Ok(None),
                 other => other?,
             };
-            forget::apply(&repository, &plan, &author, &Silent, &Cancel::default()).map(Some)
+            forget::apply(repository, &plan, &author, &Silent, &Cancel::default()).map(Some)
         });
         if let Some(Some(report)) = report
-            && report.forgotten.contains(&id)
+            && report.forgotten.iter().any(|one| one == id)
         {
-            self.truth().forgot(&id);
+            self.truth().forgot(id);
         }
     }
 
@@ -261,6 +275,21 @@ impl Person {
         patience: Duration,
         wait: bool,
     ) -> Option<PruneReport> {
+        self.attempt("prune", |me| me.try_prune(max_unused, patience, wait))
+    }
+
+    /// Frees all that can be freed now.
+    pub fn free(&mut self) -> Option<PruneReport> {
+        self.prune_with(MaxUnused::Bytes(0), Duration::ZERO, false)
+    }
+
+    /// Prunes; what goes wrong is for the caller to judge.
+    pub fn try_prune(
+        &mut self,
+        max_unused: MaxUnused,
+        patience: Duration,
+        wait: bool,
+    ) -> Result<PruneReport> {
         let options = PruneOptions {
             limits: Limits {
                 max_unused,
@@ -275,9 +304,8 @@ impl Person {
             accept_racy_creates: false,
             author: self.author(),
         };
-        self.attempt("prune", |me| {
-            prune(&me.repository()?, &options, &Silent, &Cancel::default())
-        })
+        let repository = self.repository()?;
+        prune(&repository, &options, &Silent, &Cancel::default())
     }
 
     /// Checks the repository.

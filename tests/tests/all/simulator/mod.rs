@@ -8,6 +8,8 @@
 mod acts;
 mod chance;
 mod people;
+mod scene;
+mod scripts;
 mod seat;
 mod stage;
 mod truth;

@@ -154,26 +154,32 @@ impl Person {
     /// Edits the source and backs it up.
     pub fn back_up(&mut self) {
         self.edit();
-        let tag = self.truth().begin(&self.source, &self.files);
-        let options = self.backup_options(&tag);
+        let options = self.backup_options();
         let stop = StopAfter::new(&mut self.chance);
-        let report = self.attempt("backup", |me| {
-            let repository = me.repository()?;
-            backup(&repository, &options, &stop, &stop.cancel)
-        });
-        if let Some(snapshot) = report.and_then(|report| report.snapshot) {
-            self.truth().committed(snapshot.clone(), Some(0));
-            self.verify("backup", Some(&snapshot));
-        }
+        self.save(options, &stop);
     }
 
-    fn backup_options(&mut self, tag: &str) -> BackupOptions {
+    /// Backs the source up as it is; gives the snapshot.
+    pub fn save(&mut self, mut options: BackupOptions, stop: &StopAfter) -> Option<String> {
+        options.tags = vec![self.truth().begin(&self.source, &self.files)];
+        let report = self.attempt("backup", |me| {
+            let repository = me.repository()?;
+            backup(&repository, &options, stop, &stop.cancel)
+        });
+        let snapshot = report?.snapshot?;
+        self.truth().committed(snapshot.clone(), Some(0));
+        self.verify("backup", Some(&snapshot));
+        Some(snapshot)
+    }
+
+    /// Gives options, some of which chance decides.
+    pub fn backup_options(&mut self) -> BackupOptions {
         BackupOptions {
             sources: vec![self.source.clone()],
             selection: Selection::default(),
             host: format!("host-{:02}", self.who % 100),
             user: "me".to_owned(),
-            tags: vec![tag.to_owned()],
+            tags: Vec::new(),
             time: None,
             parent: None,
             force: self.chance.hits(500),
@@ -200,19 +206,15 @@ impl Person {
         };
         for _ in 0..changes {
             let name = *self.chance.pick(&NAMES);
-            let path = self.source.join(name);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
             self.edits += 1;
             if self.edits > 5 && self.chance.hits(2500) {
-                if self.files.remove(name).is_some() {
-                    fs::remove_file(&path).unwrap();
+                if self.files.contains_key(name) {
+                    self.remove(name);
                 }
                 continue;
             }
             let bytes = self.content(name);
-            fs::write(&path, &bytes).unwrap();
-            self.files.insert(name.to_owned(), bytes);
-            date(&path, self.edits);
+            self.write(name, bytes);
         }
         for folder in ["d", "g", "."] {
             let path = self.source.join(folder);
@@ -220,6 +222,21 @@ impl Person {
                 date(&path, self.edits);
             }
         }
+    }
+
+    /// Makes a file of the source hold something.
+    pub fn write(&mut self, name: &str, bytes: Vec<u8>) {
+        let path = self.source.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, &bytes).unwrap();
+        date(&path, self.edits);
+        self.files.insert(name.to_owned(), bytes);
+    }
+
+    /// Takes a file out of the source.
+    pub fn remove(&mut self, name: &str) {
+        fs::remove_file(self.source.join(name)).unwrap();
+        self.files.remove(name);
     }
 
     fn content(&mut self, name: &str) -> Vec<u8> {
@@ -235,7 +252,8 @@ fn date(path: &Path, number: u64) {
 }
 
 /// Asks for a stop after some entries, at times.
-struct StopAfter {
+#[derive(Default)]
+pub struct StopAfter {
     entries: Mutex<u64>,
     cancel: Cancel,
 }

@@ -2,7 +2,8 @@
 //! and what goes wrong.
 //!
 //! Each process is a thread, and one of them runs at a time. What a call does happens at once;
-//! between two calls, and between two parts of a listing, others may do anything.
+//! between two calls, and between two parts of a listing, others may do anything. Where a script is
+//! played (`scene.rs`), it decides instead of the seed.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -26,7 +27,23 @@ pub struct Stage {
     state: Mutex<State>,
     /// One for each process.
     turns: Vec<Condvar>,
+    /// Whoever plays a script.
+    script: Condvar,
 }
+
+/// What a script says of a call that a process is about to make.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Cue {
+    /// Go on.
+    Go,
+    /// Wait until told to go on.
+    Wait,
+    /// Go on, and meet this fate.
+    Meet(Fate),
+}
+
+/// A script's word on every call of the process that runs.
+pub type Cues = Box<dyn FnMut(Operation, &str) -> Cue + Send>;
 
 /// What the stage keeps under its lock.
 pub struct State {
@@ -42,6 +59,8 @@ pub struct State {
     late: Vec<Late>,
     calls: Vec<Call>,
     failure: Option<String>,
+    /// Set while a script is played.
+    cues: Option<Cues>,
 }
 
 #[derive(Clone, Default)]
@@ -196,8 +215,10 @@ impl Stage {
                 late: Vec::new(),
                 calls: Vec::new(),
                 failure: None,
+                cues: None,
             }),
             turns: (0..processes).map(|_| Condvar::new()).collect(),
+            script: Condvar::new(),
         })
     }
 
@@ -205,6 +226,26 @@ impl Stage {
     pub fn begin(&self) {
         let mut state = self.lock();
         self.pass_on(&mut state, None);
+    }
+
+    /// Lets one process go on until a cue makes it wait, or it ends; tells whether it waits.
+    pub fn play(&self, who: usize, cues: Cues) -> bool {
+        let mut state = self.lock();
+        state.cues = Some(cues);
+        state.running = Some(who);
+        self.turns[who].notify_one();
+        while state.running.is_some() {
+            state = self
+                .script
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        !std::mem::take(&mut state.processes[who].has_ended)
+    }
+
+    /// Changes what the storage holds, as nobody who works on it does.
+    pub fn meddle<T>(&self, change: impl FnOnce(&mut Objects) -> T) -> T {
+        change(&mut self.lock().objects)
     }
 
     /// Waits for the first turn of a process.
@@ -216,7 +257,16 @@ impl Stage {
     pub fn leave(&self, who: usize) {
         let mut state = self.lock();
         state.processes[who].has_ended = true;
-        self.pass_on(&mut state, None);
+        if state.cues.is_some() {
+            self.wait_for_script(&mut state);
+        } else {
+            self.pass_on(&mut state, None);
+        }
+    }
+
+    fn wait_for_script(&self, state: &mut State) {
+        state.running = None;
+        self.script.notify_one();
     }
 
     /// Lets others go on for so many turns.
@@ -311,6 +361,9 @@ impl Stage {
         if state.processes[who].is_dead || state.failure.is_some() {
             return (state, Fate::Dead);
         }
+        if state.cues.is_some() {
+            return self.call_on_cue(state, who, operation, name);
+        }
         state.turn += 1;
         if state.turn > TURNS_MAX {
             state.failure = Some(format!("no end after {TURNS_MAX} calls"));
@@ -321,20 +374,44 @@ impl Stage {
         let mut state = self.wait(state, who);
         state.land(false);
         let fate = state.fate(operation);
-        let process = &mut state.processes[who];
-        process.is_dead = matches!(fate, Fate::Dead | Fate::DeadAfter);
-        process.faults += u64::from(!matches!(fate, Fate::Done | Fate::Again));
-        state.calls.push(Call {
-            who,
-            operation,
-            name: name.to_owned(),
-            fate: fate.word(),
-        });
+        state.note(who, operation, name, fate);
+        (state, fate)
+    }
+
+    fn call_on_cue<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        who: usize,
+        operation: Operation,
+        name: &str,
+    ) -> (MutexGuard<'a, State>, Fate) {
+        let fate = loop {
+            match state.cues.as_mut().map(|cues| cues(operation, name)) {
+                Some(Cue::Meet(fate)) => break fate,
+                Some(Cue::Go) | None => break Fate::Done,
+                Some(Cue::Wait) => {}
+            }
+            self.wait_for_script(&mut state);
+            state = self.wait(state, who);
+        };
+        state.note(who, operation, name, fate);
         (state, fate)
     }
 }
 
 impl State {
+    fn note(&mut self, who: usize, operation: Operation, name: &str, fate: Fate) {
+        let process = &mut self.processes[who];
+        process.is_dead = matches!(fate, Fate::Dead | Fate::DeadAfter);
+        process.faults += u64::from(!matches!(fate, Fate::Done | Fate::Again));
+        self.calls.push(Call {
+            who,
+            operation,
+            name: name.to_owned(),
+            fate: fate.word(),
+        });
+    }
+
     fn choose(&mut self, from: Option<usize>) -> Option<usize> {
         let awake = |state: &Self| -> Vec<usize> {
             let is_awake = |(who, process): (usize, &Process)| {

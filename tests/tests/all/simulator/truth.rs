@@ -134,17 +134,7 @@ impl Truth {
         let repository = open(stage, NOBODY).map_err(|error| format!("open: {error}"))?;
         let listed = list(&repository, &Filter::default(), true);
         let listed = listed.map_err(|error| format!("snapshots: {error}"))?;
-        let ids: BTreeSet<&str> = listed.iter().map(|one| one.id.as_str()).collect();
-        for id in self.reported.keys() {
-            if self.must_be_there(id) && !ids.contains(id.as_str()) {
-                return Err(format!("{id} was reported, and is not listed"));
-            }
-        }
-        for (id, forgotten) in &self.forgotten {
-            if *forgotten == Forgotten::Yes && ids.contains(id.as_str()) {
-                return Err(format!("{id} was forgotten, and is listed"));
-            }
-        }
+        self.verify_listing(&listed)?;
         for snapshot in &listed {
             if let Some(reported) = self.reported.get(&snapshot.id)
                 && let Some(tag) = reported
@@ -156,6 +146,22 @@ impl Truth {
             }
             if only.is_none_or(|only| snapshot.id == only) {
                 self.expected(snapshot).compare(&repository, snapshot)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks at which snapshots somebody found listed; says what is wrong.
+    pub fn verify_listing(&self, listed: &[SnapshotInfo]) -> Result<(), String> {
+        let ids: BTreeSet<&str> = listed.iter().map(|one| one.id.as_str()).collect();
+        for id in self.reported.keys() {
+            if self.must_be_there(id) && !ids.contains(id.as_str()) {
+                return Err(format!("{id} was reported, and is not listed"));
+            }
+        }
+        for (id, forgotten) in &self.forgotten {
+            if *forgotten == Forgotten::Yes && ids.contains(id.as_str()) {
+                return Err(format!("{id} was forgotten, and is listed"));
             }
         }
         Ok(())
