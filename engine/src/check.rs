@@ -122,8 +122,9 @@ pub struct CheckReport {
 /// where that is asked for; a repository that cannot be written to is checked all the same.
 ///
 /// # Errors
-/// `Request` for an impossible share of data, `Interrupted`, and what else keeps the check itself
-/// from being made, e.g. a storage that does not answer; damage is in the report.
+/// `Request` for an impossible share of data, or if prunes took things away however often it looked;
+/// `Interrupted`, and what else keeps the check itself from being made, e.g. a storage that does not
+/// answer; damage is in the report.
 pub fn check(
     repository: &Arc<Repository>,
     options: &CheckOptions,
@@ -141,11 +142,7 @@ pub fn check(
             .all(|one| one.severity == Severity::Note);
         // A prune takes away what was listed; what is missing then is looked for anew.
         let listed = || collection::list(repository).or_else(|_| collection::list(repository));
-        if is_sound
-            || checks == CHECKS_MAX
-            || seen.is_none()
-            || collection::newest(&listed()?) == seen
-        {
+        if is_sound || seen.is_none() || collection::newest(&listed()?) == seen {
             if options.records_suspects && !damaged.is_empty() {
                 match record_suspects(repository, &damaged, progress, cancel) {
                     Ok(new) => report.new_suspects = new,
@@ -155,6 +152,11 @@ pub fn check(
             }
             report.seconds = clock.elapsed().as_secs_f64();
             return Ok(report);
+        }
+        if checks == CHECKS_MAX {
+            return Err(EngineError::Request(format!(
+                "prunes elsewhere took away what this check was looking at, {CHECKS_MAX} times, so it cannot tell what is missing; run it again when they have ended"
+            )));
         }
         checks += 1;
     }

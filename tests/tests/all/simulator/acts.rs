@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use larder_engine::amend::{Wish, amend_all};
 use larder_engine::cancel::Cancel;
-use larder_engine::check::{CheckOptions, ReadData, Severity, check};
+use larder_engine::check::{CheckOptions, CheckReport, ReadData, Severity, check};
 use larder_engine::error::{EngineError, Result};
 use larder_engine::forget::{self, Choice, ForgetOptions};
 use larder_engine::progress::Silent;
@@ -314,14 +314,8 @@ impl Person {
     }
 
     fn check_with(&mut self, read_data: ReadData) {
-        let options = CheckOptions {
-            read_data,
-            records_suspects: false,
-        };
         let before = self.stage.faults(self.who);
-        let report = self.attempt("check", |me| {
-            check(&me.repository()?, &options, &Silent, &Cancel::default())
-        });
+        let report = self.attempt("check", |me| me.try_check(read_data));
         if self.stage.faults(self.who) != before {
             // What it could not read is a loss as far as it knows.
             return;
@@ -330,6 +324,16 @@ impl Person {
         if let Some(loss) = findings.iter().find(|one| one.severity == Severity::Loss) {
             self.fail(&format!("check: {loss:?}"));
         }
+    }
+
+    /// Checks the repository; what is found is for the caller to judge.
+    pub fn try_check(&mut self, read_data: ReadData) -> Result<CheckReport> {
+        let repository = self.repository()?;
+        let options = CheckOptions {
+            read_data,
+            records_suspects: false,
+        };
+        check(&repository, &options, &Silent, &Cancel::default())
     }
 
     /// Becomes somebody for whom nothing goes wrong, after everybody has ended.
