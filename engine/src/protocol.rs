@@ -583,12 +583,14 @@ pub enum Rule {
     AvoidMissing,
     /// A reader lists cells before the collector records.
     ReadCellsFirst,
+    /// A reader takes places from what was committed while it listed cells.
+    ReadLater,
 }
 
 #[cfg(feature = "testing")]
 impl Rule {
     /// All rules, in order.
-    pub const ALL: [Self; Self::ReadCellsFirst as usize] = [
+    pub const ALL: [Self; Self::ReadLater as usize] = [
         Self::RegisterAnew,
         Self::LookAfterCommit,
         Self::RegisterFirst,
@@ -619,6 +621,7 @@ impl Rule {
         Self::SoundFirst,
         Self::AvoidMissing,
         Self::ReadCellsFirst,
+        Self::ReadLater,
     ];
 }
 

@@ -355,6 +355,9 @@ fn list_cells(repository: &Repository) -> Result<BTreeSet<Name>> {
 /// needs. Whatever a listed cell was built on is there once the listing has ended.
 pub(crate) fn read_later(repository: &Repository, view: &mut View) -> Result<()> {
     view.later.clear();
+    if !keeps(Rule::ReadLater) {
+        return Ok(());
+    }
     for name in list_cells(repository)? {
         let Name::Cell(id) = name else { continue };
         if view.cells.contains_key(&id) || view.is_dead(&id) {

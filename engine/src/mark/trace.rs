@@ -1,4 +1,4 @@
-//! Finding the path that needs a chunk, for a message: slow, and only after something went wrong.
+//! Finding the path that needs a chunk: slow, for messages and for what hardly ever happens.
 
 use std::sync::Arc;
 

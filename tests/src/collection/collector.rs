@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 
 use larder_engine::protocol::{
-    Collection, Doubt, Rule, condemned, keep_places, keeps, live_cells, must_mark_again,
-    open_sessions, resolve, roots,
+    CellFacts, Collection, Doubt, Rule, SessionFacts, condemned, keep_places, keeps, live_cells,
+    must_mark_again, open_sessions, resolve, roots,
 };
 
 use super::state::{
     At, Cell, Collector, Gone, NONE, Now, ROUNDS, Round, Set, State, Writer, has, items, set_of,
 };
-use super::{Listing, Setting, Steps};
+use super::{Setting, Steps};
 
 pub fn steps(setting: &Setting, now: &Now, index: usize, steps: &mut Steps) {
     let me = steps.from().collectors[index];
@@ -167,15 +167,18 @@ impl Reading<'_> {
     fn plans(&self) -> Vec<Plan> {
         let deleted = set_of(&self.collection.state.deleted);
         let places = self.named & self.from.packs & !deleted;
-        let absent = self.named & self.setting.missing & !self.from.packs & !deleted;
+        let absent = self.named & self.from.away & !deleted;
         let suspects = self.setting.suspects | set_of(self.collection.suspects()) | absent;
         let sound = places & !suspects;
         let needed = self.from.content(self.live);
-        let lost = needed & !self.from.held(places);
-        if lost & !self.from.held(absent) != 0 {
+        let readable = self.from.held(self.named & self.from.packs);
+        let known = self.from.known(needed, readable, self.setting.has_nodes);
+        let lost = known & !self.from.held(places);
+        let is_unresolved = known != needed || lost & !self.from.held(absent) != 0;
+        if is_unresolved && keeps(Rule::StopAtUnresolved) {
             return Vec::new();
         }
-        let needed = needed & !lost;
+        let needed = known & !lost;
         // A suspect pack is all that there is of some chunks.
         let forced = suspects & places & self.holding(needed & !self.from.held(sound))
             | absent & self.holding(lost);
@@ -208,7 +211,7 @@ impl Reading<'_> {
 
     fn add(&self, keep: Set, repacked: Set, suspects: Set, plans: &mut Vec<Plan>) {
         let numbers = |set: Set| -> BTreeSet<u8> { items(set).map(|item| item as u8).collect() };
-        let exists = numbers(self.from.packs | self.named & self.setting.missing);
+        let exists = numbers(self.from.packs | self.named & self.from.away);
         let all = set_of(&condemned(&exists, &numbers(keep), self.collection));
         let orphans = all & !self.named;
         let mut choices = vec![if keeps(Rule::CondemnOrphans) {
@@ -351,25 +354,8 @@ fn wait(now: &Now, index: usize, steps: &mut Steps) {
 
 fn list_cells(setting: &Setting, now: &Now, index: usize, steps: &mut Steps) {
     let told = steps.from().collectors[index].told;
-    let last = setting.sessions as u8 - 1;
-    let (seen, is_over) = match setting.listing {
-        Listing::Whole => (now.seen, true),
-        Listing::Ascending | Listing::Descending => {
-            let next = if setting.listing == Listing::Ascending {
-                told
-            } else {
-                last - told
-            };
-            let mut seen = steps.from().collectors[index].seen;
-            let cell = now.seen.cell(next.into());
-            seen.set(
-                next.into(),
-                cell,
-                steps.from().sessions[usize::from(next)].is_forgotten,
-            );
-            (seen, told == last)
-        }
-    };
+    let before = steps.from().collectors[index].seen;
+    let (seen, is_over) = super::tell(setting, now, before, told);
     let next = match (is_over, keeps(Rule::CellsFirst)) {
         (false, _) => At::ListingCells,
         (true, true) => At::ListingSessions,
@@ -415,24 +401,25 @@ fn decide(setting: &Setting, now: &Now, index: usize, steps: &mut Steps) {
     let Some(named) = from.named(from.counting(&cells, collection)) else {
         return rest(index, "misses a segment", steps);
     };
-    let mut marked = from.content(set_of(&roots(&cells, &sessions, collection)));
+    // The engine lists these before the sessions: it knows of fewer places, and keeps more.
+    let later = match keeps(Rule::ReadLater) {
+        true => from.later(me.seen, collection.floor()),
+        false => Vec::new(),
+    };
+    let named = named | from.named_at_least(from.counting(&later, collection));
+    let mut marked = from.content(trusted_roots(&from, named, &cells, &sessions, collection));
     let round = collection.round.as_ref();
     if !keeps(Rule::MarkAgain) || !round.is_some_and(must_mark_again) {
         marked = 0;
     }
-    let absent = setting.missing & !from.packs;
-    let places = |chunk: usize| -> Vec<(u8, Doubt)> {
-        let holds = |pack: &usize| has(from.holds[*pack], chunk);
-        let doubt = |pack: usize| match has(absent, pack) {
-            true => Doubt::Missing,
-            false => Doubt::None,
-        };
-        items(named & (from.packs | absent))
-            .filter(holds)
-            .map(|pack| (pack as u8, doubt(pack)))
-            .collect()
-    };
-    let needed: Vec<Vec<(u8, Doubt)>> = items(marked).map(places).collect();
+    let readable = from.held(named & from.packs);
+    let known = from.known(marked, readable, setting.has_nodes);
+    if known != marked && keeps(Rule::StopAtUnresolved) {
+        return rest(index, "cannot read a node and stops", steps);
+    }
+    let needed: Vec<_> = items(known)
+        .map(|chunk| places(&from, named, chunk))
+        .collect();
     let reversed = needed
         .iter()
         .map(|packs| packs.iter().rev().copied().collect::<Vec<_>>());
@@ -466,6 +453,38 @@ fn decide(setting: &Setting, now: &Now, index: usize, steps: &mut Steps) {
             };
         });
     }
+}
+
+/// Gives the packs that should have a chunk, by what segments say, and whether they are there.
+fn places(from: &State, named: Set, chunk: usize) -> Vec<(u8, Doubt)> {
+    let holding =
+        items(named & (from.packs | from.away)).filter(|pack| has(from.holds[*pack], chunk));
+    let doubted = holding.map(|pack| match has(from.away, pack) {
+        true => (pack as u8, Doubt::Missing),
+        false => (pack as u8, Doubt::None),
+    });
+    doubted.collect()
+}
+
+/// Gives the roots, without the bases that lack what the newest state let go.
+fn trusted_roots(
+    from: &State,
+    named: Set,
+    cells: &[CellFacts<u8, u8>],
+    sessions: &[SessionFacts<u8>],
+    collection: &Collection<u8, u8>,
+) -> Set {
+    // Packs are known that are there no more, by the segments that name them.
+    let is_let_go = |chunk: usize| {
+        let holds = |pack: &usize| has(from.holds[*pack], chunk);
+        let packs: Vec<u8> = items(named).filter(holds).map(|pack| pack as u8).collect();
+        collection.let_go(&packs)
+    };
+    let live = set_of(&live_cells(cells, collection));
+    let lacks = |base: &usize| items(from.content(1 << *base)).any(is_let_go);
+    let roots = set_of(&roots(cells, sessions, collection));
+    let lacking = items(roots & !live).filter(lacks);
+    lacking.fold(roots, |roots, base| roots & !(1 << base))
 }
 
 fn state(setting: &Setting, index: usize, steps: &mut Steps) {

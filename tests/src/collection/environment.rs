@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use larder_engine::protocol::{Clearable, Rule, clearable, keeps, live_cells, may_delete_segment};
 
 use super::state::{
-    Cell, Gone, Now, ROUNDS, Reader, Round, SESSIONS, Set, State, Writer, has, items, set_of,
+    Cell, Gone, Now, ROUNDS, Reader, Reading, Round, SESSIONS, Seen, Set, State, Writer, has,
+    items, set_of,
 };
 use super::{Clears, Setting, Steps, writer};
 
@@ -27,6 +28,23 @@ pub fn steps(setting: &Setting, now: &Now, steps: &mut Steps) {
     if setting.reads {
         read(setting, now, steps);
     }
+    if setting.flickers {
+        flicker(setting, steps);
+    }
+}
+
+/// Packs go away and come back, whoever looks.
+fn flicker(setting: &Setting, steps: &mut Steps) {
+    let from = *steps.from();
+    for pack in items(setting.missing & from.packs) {
+        steps.other("pack goes away", pack as u8, |t| {
+            t.packs &= !(1 << pack);
+            t.away |= 1 << pack;
+        });
+    }
+    for pack in items(from.away) {
+        steps.other("pack comes back", pack as u8, |t| t.put_back(pack));
+    }
 }
 
 fn forget(setting: &Setting, now: &Now, steps: &mut Steps) {
@@ -46,7 +64,7 @@ fn forget(setting: &Setting, now: &Now, steps: &mut Steps) {
 fn arrive_late(setting: &Setting, steps: &mut Steps) {
     let from = *steps.from();
     for pack in items(from.packs_sent & !from.packs) {
-        steps.other("pack arrives", pack as u8, |t| t.packs |= 1 << pack);
+        steps.other("pack arrives", pack as u8, |t| t.put_back(pack));
     }
     for segment in items(from.segments_sent & !from.segments) {
         steps.other("segment arrives", segment as u8, |t| {
@@ -145,37 +163,77 @@ fn delete_orphans(now: &Now, steps: &mut Steps) {
 
 fn read(setting: &Setting, now: &Now, steps: &mut Steps) {
     let from = *steps.from();
-    let gone = |session: usize| from.sessions[session].gone == Gone::Wanted;
-    let gone = (0..setting.sessions)
-        .filter(|index| gone(*index))
-        .fold(0, |set, i| set | 1 << i);
     let next = match from.reader {
-        Reader::Idle if keeps(Rule::ReadCellsFirst) => Reader::ListedCells(now.seen, gone),
         Reader::Idle => {
-            let floor = now.collection.floor() as u8;
-            Reader::ListedCollection(floor, set_of(&now.collection.state.live), gone)
+            let is_gone = |index: &usize| from.sessions[*index].gone == Gone::Wanted;
+            let gone = (0..setting.sessions).filter(is_gone);
+            let gone = gone.fold(0, |set, i| set | 1 << i);
+            if keeps(Rule::ReadCellsFirst) {
+                list(setting, now, Seen::default(), 0, gone)
+            } else {
+                let floor = now.collection.floor() as u8;
+                Reader::ListedCollection(floor, set_of(&now.collection.state.live), gone)
+            }
         }
+        Reader::Listing(seen, told, gone) => list(setting, now, seen, told, gone),
         Reader::ListedCells(seen, gone) => {
-            let live = set_of(&live_cells(&from.cells(seen), &now.collection));
-            saw(live, gone)
+            let cells = from.cells(seen);
+            let live = set_of(&live_cells(&cells, &now.collection));
+            let reading = Reading {
+                live,
+                counting: from.counting(&cells, &now.collection),
+                floor: now.collection.floor() as u8,
+                newest: now.collection.newest() as u8,
+            };
+            if live & gone == 0 {
+                Reader::ReadCollection(seen, reading)
+            } else {
+                Reader::SawGone
+            }
         }
         Reader::ListedCollection(floor, listed, gone) => {
             let mut collection = now.collection.clone();
             collection.state.number = floor.into();
             collection.state.live = items(listed).map(|item| item as u8).collect();
-            saw(set_of(&live_cells(&now.cells, &collection)), gone)
+            if set_of(&live_cells(&now.cells, &collection)) & gone == 0 {
+                Reader::Idle
+            } else {
+                Reader::SawGone
+            }
         }
-        Reader::SawGone => return,
+        Reader::ReadCollection(seen, reading) => read_segments(&from, seen, reading),
+        Reader::ReadSegments(named, reading) => {
+            let found = from.held(named & (from.packs | from.away));
+            let newest = (now.collection.floor(), now.collection.newest());
+            let has_moved = newest != (reading.floor.into(), reading.newest.into());
+            if from.content(reading.live) & !found == 0 || has_moved {
+                Reader::Idle
+            } else {
+                Reader::SawDamage
+            }
+        }
+        Reader::SawGone | Reader::SawDamage => return,
     };
     steps.other("reader reads", 0, |t| t.reader = next);
 }
 
-fn saw(live: Set, gone: Set) -> Reader {
-    if live & gone == 0 {
-        Reader::Idle
-    } else {
-        Reader::SawGone
+fn list(setting: &Setting, now: &Now, seen: Seen, told: u8, gone: Set) -> Reader {
+    match super::tell(setting, now, seen, told) {
+        (seen, true) => Reader::ListedCells(seen, gone),
+        (seen, false) => Reader::Listing(seen, told + 1, gone),
     }
+}
+
+/// Reads the segments that count, and those of cells that the listing missed; starts over if one of
+/// the first is missing.
+fn read_segments(from: &State, seen: Seen, reading: Reading) -> Reader {
+    let Some(named) = from.named(reading.counting) else {
+        return Reader::Idle;
+    };
+    let later = from.later(seen, reading.floor.into());
+    let later = later.iter().filter(|_| keeps(Rule::ReadLater));
+    let later = later.flat_map(|cell| &cell.segments);
+    Reader::ReadSegments(named | from.named_at_least(set_of(later)), reading)
 }
 
 /// Builds the state before anybody does anything.
@@ -193,6 +251,7 @@ pub fn start(setting: &Setting) -> State {
         rounds: Default::default(),
         packs: 0,
         packs_sent: 0,
+        away: 0,
         holds: Default::default(),
         segments: 1,
         segments_sent: 1,
@@ -204,7 +263,10 @@ pub fn start(setting: &Setting) -> State {
         state.send_pack(pack, *chunks, false);
     }
     state.names[0] = state.packs;
-    state.packs &= !setting.missing;
+    if !setting.flickers {
+        state.away = state.packs & setting.missing;
+        state.packs &= !setting.missing;
+    }
     let first = &mut state.sessions[0];
     first.is_listed = true;
     first.cell = Cell::Complete;

@@ -27,7 +27,7 @@ use stateright::{Model, Property};
 
 pub use explore::{Outcome, explore, explore_in_depth};
 
-use state::{Gone, NONE, Now, Reader, Set, State, Writer, has, items, set_of};
+use state::{Gone, NONE, Now, Reader, Seen, Set, State, Writer, has, items, set_of};
 
 /// How the second listing of cells is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,8 +72,13 @@ pub struct Setting {
     pub suspects: u8,
     /// Chunks that cannot be read from suspect packs.
     pub damaged: u8,
-    /// Packs of the first snapshot that somebody took away before anything happens.
+    /// Packs of the first snapshot that somebody takes away: before anything happens, and for good unless
+    /// what was sent arrives late.
     pub missing: u8,
+    /// Whether missing packs are there at first, and go away and come back at any time instead.
+    pub flickers: bool,
+    /// Whether the first chunk is a node: what else a snapshot needs is known only to who reads it.
+    pub has_nodes: bool,
     /// Which sessions may be forgotten.
     pub forgets: u8,
     /// Whether a session may have any committed cell as its parent.
@@ -94,7 +99,7 @@ pub struct Setting {
     pub merges: bool,
     /// What the newest state lets go is deleted.
     pub clears: Clears,
-    /// Whether somebody reads meanwhile.
+    /// Whether somebody lists and reads snapshots meanwhile.
     pub reads: bool,
     /// How cells are listed.
     pub listing: Listing,
@@ -113,6 +118,8 @@ impl Default for Setting {
             suspects: 0,
             damaged: 0,
             missing: 0,
+            flickers: false,
+            has_nodes: false,
             forgets: u8::MAX,
             parents: false,
             checkpoints: false,
@@ -148,6 +155,19 @@ impl fmt::Debug for Step {
         f.write_str(self.what)?;
         self.with.map_or(Ok(()), |with| write!(f, " {with:x}"))
     }
+}
+
+/// Tells a listing of cells one more of them, or all at once; and whether that was the last.
+pub(crate) fn tell(setting: &Setting, now: &Now, mut seen: Seen, told: u8) -> (Seen, bool) {
+    let last = setting.sessions as u8 - 1;
+    let next = match setting.listing {
+        Listing::Whole => return (now.seen, true),
+        Listing::Ascending => told,
+        Listing::Descending => last - told,
+    };
+    let next = usize::from(next);
+    seen.set(next, now.seen.cell(next), now.seen.is_forgotten(next));
+    (seen, told == last)
 }
 
 pub(crate) struct Steps<'a> {
@@ -259,6 +279,7 @@ impl Model for Setting {
             }),
             Property::always(DEAD, |setting, state| loss(setting, state) != Some(DEAD)),
             Property::always(READER, |_, state: &State| state.reader != Reader::SawGone),
+            Property::always(WHOLE, |_, state: &State| state.reader != Reader::SawDamage),
             Property::always(LISTING, |setting: &Self, state| {
                 known(setting, state).is_some()
             }),
@@ -287,6 +308,8 @@ pub const COMMIT: &str = "a reported snapshot lives until it is forgotten";
 pub const DEAD: &str = "a dead session stays dead";
 /// A reader saw a snapshot that was forgotten before it began.
 pub const READER: &str = "a reader sees no snapshot that was gone before";
+/// A reader missed a chunk although no collector went on since it read.
+pub const WHOLE: &str = "a reader finds all that it lists";
 /// A listing of the collector's records made no sense.
 pub const LISTING: &str = "a listing of gc/ can be understood";
 /// A pack was deleted.
@@ -297,7 +320,7 @@ pub const RESCUED: &str = "a pack is rescued";
 pub const VOID: &str = "a void commit is seen";
 
 fn is_deleted(setting: &Setting, state: &State) -> bool {
-    let deleted = state.packs_sent & !state.packs & !setting.missing;
+    let deleted = state.packs_sent & !state.packs & !state.away;
     !setting.is_late && deleted != 0 || items(deleted).any(|pack| pack < setting.first_packs.len())
 }
 
@@ -353,16 +376,20 @@ fn find_loss(setting: &Setting, now: &Now, state: &State) -> Option<&'static str
     }
     let deleted = set_of(&now.collection.state.deleted);
     let counting = set_of(&now.collection.counting_segments(&now.cells));
-    let usable = state.named_at_least(counting) & state.packs & !deleted;
+    let comes_back = if setting.flickers { state.away } else { 0 };
+    let usable = state.named_at_least(counting) & (state.packs | comes_back) & !deleted;
     let sound = state.held(usable & !setting.suspects);
     let damaged = state.held(usable & setting.suspects) & !setting.damaged;
     let needed = state.content(now.live & !1) | needed_of_first(setting, now, state);
     (needed & !(sound | damaged) != 0).then_some(CHUNK)
 }
 
-/// Gives what the first snapshot must have: all of it, but for what was taken away and no reported
-/// session has put in anew.
+/// Gives what the first snapshot must have: all of it, but for what was taken away for good and no
+/// reported session has put in anew.
 fn needed_of_first(setting: &Setting, now: &Now, state: &State) -> Set {
+    if setting.flickers {
+        return state.content(now.live & 1);
+    }
     let first = state.names[0];
     let lost = state.held(first & setting.missing) & !state.held(first & !setting.missing);
     let reported = (1..setting.sessions).filter(|index| state.sessions[*index].is_reported);

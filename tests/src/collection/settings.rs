@@ -2,7 +2,7 @@
 
 use larder_engine::protocol::Rule;
 
-use super::{CHUNK, COMMIT, Clears, DEAD, Listing, READER, Setting};
+use super::{CHUNK, COMMIT, Clears, DEAD, Listing, READER, Setting, WHOLE};
 
 fn one_round() -> Setting {
     Setting::default()
@@ -45,6 +45,29 @@ fn missing() -> Setting {
         missing: 1,
         packs: 4,
         ..two_rounds()
+    }
+}
+
+/// Pack 0 has the node that says that the other chunk is needed, and may be away for a while.
+fn flickering() -> Setting {
+    Setting {
+        splits: true,
+        rounds: 1,
+        flickers: true,
+        has_nodes: true,
+        ..missing()
+    }
+}
+
+/// A second writer needs what a first one brought, and a reader's listing may have missed that one.
+fn torn() -> Setting {
+    Setting {
+        sessions: 3,
+        wants: [2, 1, 1, 1],
+        first_packs: &[2],
+        reads: true,
+        listing: Listing::Ascending,
+        ..one_round()
     }
 }
 
@@ -263,6 +286,16 @@ pub fn small() -> Vec<(&'static str, Setting)> {
                 ..one_round()
             },
         ),
+        ("reader-torn-2s1c1r", torn()),
+        ("missing-flickers-1s1c1r", flickering()),
+        (
+            "missing-flickers-repack-1s1c2r",
+            Setting {
+                repacks: true,
+                rounds: 2,
+                ..flickering()
+            },
+        ),
     ]
 }
 
@@ -354,7 +387,7 @@ pub fn large() -> Vec<(&'static str, Setting)> {
 /// A rule, the setting that shows what happens without it, and the promise that is then broken.
 pub type Need = (Rule, Setting, &'static str);
 
-/// Gives for each rule a setting that loses something without it; [`REDUNDANT`] has the others.
+/// Gives for each rule a setting that loses something without it.
 #[must_use]
 pub fn needs() -> Vec<Need> {
     let parents = Setting {
@@ -467,11 +500,7 @@ pub fn needs() -> Vec<Need> {
             },
             READER,
         ),
+        (Rule::ReadLater, torn(), WHOLE),
+        (Rule::StopAtUnresolved, flickering(), CHUNK),
     ]
 }
-
-/// Rules whose absence alone loses nothing, since others cover them.
-///
-/// `StopAtUnresolved`: as long as all other rules hold, a needed chunk always has a place, so there
-/// is nothing to stop at. The rule is for what the model leaves out: damage, and deletions by others.
-pub const REDUNDANT: [Rule; 1] = [Rule::StopAtUnresolved];

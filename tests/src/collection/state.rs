@@ -69,7 +69,7 @@ impl Seen {
         }
     }
 
-    fn is_forgotten(self, session: usize) -> bool {
+    pub fn is_forgotten(self, session: usize) -> bool {
         self.0 >> (4 * session) & 4 != 0
     }
 }
@@ -177,14 +177,32 @@ pub struct Round {
     pub still_suspect: Set,
 }
 
-/// A reader: which sessions were gone when it began, and what it listed.
+/// A reader: which sessions were gone when it began, and what it read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub enum Reader {
     #[default]
     Idle,
+    /// It lists cells, and has been told of so many.
+    Listing(Seen, u8, Set),
     ListedCells(Seen, Set),
+    /// Only where the order is wrong: it has read `gc/`, and lists cells now.
     ListedCollection(u8, Set, Set),
+    /// It has read `gc/`.
+    ReadCollection(Seen, Reading),
+    /// It has read segments, which name these packs.
+    ReadSegments(Set, Reading),
     SawGone,
+    SawDamage,
+}
+
+/// What a reader knows once it has read `gc/`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct Reading {
+    pub live: Set,
+    /// Segments that count.
+    pub counting: Set,
+    pub floor: u8,
+    pub newest: u8,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -195,6 +213,8 @@ pub struct State {
     /// Packs that exist, and those that were ever sent.
     pub packs: Set,
     pub packs_sent: Set,
+    /// Packs that somebody took away.
+    pub away: Set,
     /// The chunks of each pack.
     pub holds: [Set; PACKS],
     pub segments: Set,
@@ -311,6 +331,29 @@ impl State {
 
     pub fn content(&self, cells: Set) -> Set {
         items(cells).fold(0, |chunks, cell| chunks | self.sessions[cell].content)
+    }
+
+    /// Gives the cells that are committed now, at or above a floor, and were not seen.
+    pub fn later(&self, seen: Seen, floor: u64) -> Vec<CellFacts<u8, u8>> {
+        let mut later = self.cells(self.seen());
+        later.retain(|cell| cell.number >= floor && seen.cell(cell.id.into()) == Cell::Absent);
+        later
+    }
+
+    /// Gives what is known to be needed to who can read these chunks, of what is needed: nothing below a
+    /// node that cannot be read.
+    pub fn known(&self, needed: Set, readable: Set, has_nodes: bool) -> Set {
+        if has_nodes && needed & !readable & 1 != 0 {
+            needed & 1
+        } else {
+            needed
+        }
+    }
+
+    /// Puts a pack back that was away or deleted.
+    pub fn put_back(&mut self, pack: usize) {
+        self.packs |= 1 << pack;
+        self.away &= !(1 << pack);
     }
 
     pub fn held(&self, packs: Set) -> Set {

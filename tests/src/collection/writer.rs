@@ -108,7 +108,7 @@ fn view(setting: &Setting, now: &Now, index: usize, next: Writer, steps: &mut St
     let usable = named & !set_of(&now.collection.unusable_packs());
     // Its own listing of packs, after it has read.
     let absent = if keeps(Rule::AvoidMissing) {
-        usable & setting.missing & !state.packs
+        usable & state.away
     } else {
         0
     };

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use larder_engine::backup::{BackupOptions, CheckpointRhythm};
+use larder_engine::check::ReadData;
 use larder_engine::error::EngineError;
 use larder_engine::protocol::{Rule, keeps};
 use larder_engine::prune::plan::MaxUnused;
@@ -233,6 +234,71 @@ mod scene {
         });
         reader.end();
         scene.verify(None);
+    }
+}
+
+#[test]
+fn a_base_that_was_let_go_stops_no_collector() {
+    let mut scene = Scene::new();
+    let (ann, bob, collector) = (scene.person(), scene.person(), scene.person());
+    let (ann, first) = scene.act(ann, |me| back_up(me, "a", 1));
+    let (ann, ()) = scene.act(ann, move |me| forget(me, &first));
+    let collector = scene.begin(collector, Person::free);
+    collector.until(|operation, name| creates(operation, name, "gc/"));
+    let (bob, older) = scene.act(bob, |me| back_up(me, "a", 1));
+    let mut has_listed = false;
+    collector.until(move |operation, name| {
+        has_listed |= (operation, name) == (Operation::List, "sessions");
+        has_listed && name == "snapshots"
+    });
+    // It trusts the one before it, so that it needs what is condemned.
+    let (bob, newer) = scene.act(bob, |me| back_up(me, "b", 2));
+    // This one compares with that, and registers too late to trust it.
+    let late = scene.begin(bob, |me| back_up(me, "c", 3));
+    late.until(|operation, name| creates(operation, name, "sessions/"));
+    for id in [older, newer] {
+        let eve = scene.person();
+        scene.act(eve, move |me| forget(me, &id));
+    }
+    collector.until(|operation, name| (operation, name) == (Operation::List, ""));
+    late.until(|operation, name| creates(operation, name, "snapshots/"));
+    let (_, report) = collector.end();
+    assert!(report.is_some_and(|report| report.packs_deleted > 0));
+    late.end();
+    scene.act(ann, Person::free);
+    scene.verify(None);
+    assert_eq!(scene.stage.failure(), None);
+}
+
+#[test]
+fn a_check_that_is_overtaken_looks_again_and_then_gives_up() {
+    for times in 0..4 {
+        let mut scene = Scene::new();
+        let (mut ann, checker) = (scene.person(), scene.person());
+        let mut collector = scene.person();
+        let mut snapshot;
+        (ann, snapshot) = scene.act(ann, |me| back_up(me, "a", 1));
+        let checker = scene.begin(checker, |me| me.try_check(ReadData::No));
+        for time in 0..times {
+            let mut has_listed = false;
+            checker.until(move |operation, name| {
+                has_listed |= (operation, name) == (Operation::List, "gc");
+                has_listed && operation == Operation::GetRange
+            });
+            (ann, _) = scene.act(ann, move |me| forget(me, &snapshot));
+            (ann, snapshot) = scene.act(ann, move |me| {
+                me.remove("a");
+                back_up(me, "a", 10 + time)
+            });
+            (collector, _) = scene.act(collector, Person::free);
+        }
+        let (_, outcome) = checker.end();
+        if times < 3 {
+            assert_eq!(outcome.unwrap().findings.len(), 0, "{times}");
+        } else {
+            assert!(matches!(outcome, Err(EngineError::Request(_))), "{times}");
+        }
+        assert_eq!(scene.stage.failure(), None);
     }
 }
 

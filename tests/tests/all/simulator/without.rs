@@ -49,6 +49,7 @@ rules! {
     condemn_orphans: CondemnOrphans at 1,
     drop_only_deleted: DropOnlyDeleted at 20,
     segments_named: SegmentsNamed at 3,
+    read_later: ReadLater at 97,
 }
 
 #[test]
