@@ -357,20 +357,13 @@ fn known(setting: &Setting, state: &State) -> Rc<Option<Known>> {
 }
 
 fn find_loss(setting: &Setting, now: &Now, state: &State) -> Option<&'static str> {
-    let supersedes = |other: usize, base: usize| {
-        let session = &state.sessions[other];
-        session.goes_on
-            && usize::from(session.base) == base
-            && session.cell.is_committed()
-            && !now.is_dead(state, other)
-    };
     for (index, session) in state.sessions[..setting.sessions].iter().enumerate() {
         let is_live = has(now.live, index);
         if is_live && session.gone != Gone::No {
             return Some(DEAD);
         }
-        let is_superseded = || (0..setting.sessions).any(|other| supersedes(other, index));
-        if !is_live && session.is_reported && session.gone != Gone::Wanted && !is_superseded() {
+        let is_wanted = session.is_reported && session.gone != Gone::Wanted;
+        if !is_live && is_wanted && !is_succeeded(setting, now, state, index) {
             return Some(COMMIT);
         }
     }
@@ -395,4 +388,17 @@ fn needed_of_first(setting: &Setting, now: &Now, state: &State) -> Set {
     let reported = (1..setting.sessions).filter(|index| state.sessions[*index].is_reported);
     let healed = reported.fold(0, |chunks, index| chunks | state.sessions[index].content);
     state.content(now.live & 1) & !(lost & !healed)
+}
+
+/// Tells whether somebody has what a checkpoint had: who goes on from it, or on from that one.
+///
+/// One in between may have died unreported, once a later one superseded it.
+fn is_succeeded(setting: &Setting, now: &Now, state: &State, base: usize) -> bool {
+    (0..setting.sessions).any(|other| {
+        let session = &state.sessions[other];
+        let counts = session.cell.is_committed() && !now.is_dead(state, other);
+        session.goes_on
+            && usize::from(session.base) == base
+            && (counts || session.is_reported || is_succeeded(setting, now, state, other))
+    })
 }

@@ -326,6 +326,14 @@ pub fn large() -> Vec<(&'static str, Setting)> {
             },
         ),
         (
+            "parents-2s1c2r",
+            Setting {
+                parents: true,
+                sessions: 3,
+                ..two_rounds()
+            },
+        ),
+        (
             "reader-1s1c2r",
             Setting {
                 reads: true,
