@@ -19,10 +19,12 @@ mod times;
 
 use std::io::Write as _;
 use std::process::ExitCode;
+use std::sync::atomic::Ordering;
 
 use clap::Parser as _;
 use clap::error::ErrorKind;
 use larder_engine::error::EngineError;
+use larder_engine::storage::error::{ErrorKind as StorageErrorKind, StorageError};
 use serde::Serialize;
 
 use crate::args::Arguments;
@@ -53,8 +55,13 @@ fn main() -> ExitCode {
 fn run(arguments: Arguments) -> anyhow::Result<Exit> {
     start_log(arguments.global.verbose, arguments.global.quiet);
     let interrupt = Interrupt::install()?;
+    let stop = interrupt.flag();
     let context = Context::new(arguments.global, &arguments.command, interrupt)?;
     match commands::run(&context, &arguments.command) {
+        // A storage that was not tried again because a signal came has not failed for good.
+        Err(error) if stop.load(Ordering::Relaxed) && is_for_the_moment(&error) => {
+            Err(EngineError::Interrupted.into())
+        }
         // Somebody deleted the cache, or it rotted: it is made anew, once.
         Err(error) if is_of_cache(&error) && !output::has_written() => {
             eprintln!("larder: {}; beginning anew", paragraph(&error));
@@ -62,6 +69,18 @@ fn run(arguments: Arguments) -> anyhow::Result<Exit> {
         }
         result => result,
     }
+}
+
+/// Tells whether a command failed because of a storage that may answer later.
+fn is_for_the_moment(error: &anyhow::Error) -> bool {
+    let mut causes = error.chain();
+    causes.any(|cause| {
+        let storage = match cause.downcast_ref() {
+            Some(EngineError::Storage(storage)) => Some(storage),
+            _ => cause.downcast_ref::<StorageError>(),
+        };
+        storage.is_some_and(|storage| storage.kind == StorageErrorKind::Transient)
+    })
 }
 
 /// Tells whether a command failed because of what is on the local disk alone.

@@ -26,7 +26,7 @@ use crate::memory::{self, Memory};
 use crate::presence::Looks;
 use crate::protocol::{Newest, keeps_all};
 use crate::random;
-use crate::storage::error::ErrorKind;
+use crate::storage::error::{ErrorKind, Reason};
 use crate::storage::location::{Layers, Location};
 use crate::storage::{self, Mode, Storage, create_or_confirm};
 use crate::sync::lock;
@@ -619,7 +619,8 @@ impl Repository {
 /// `NoRepository` where nothing is, or what the storage answers.
 pub fn open_storage(location: &Location, stop: Arc<AtomicBool>) -> Result<Arc<dyn Storage>> {
     storage::open(location, Mode::Open, stop).map_err(|error| match error.kind {
-        ErrorKind::NotFound => EngineError::NoRepository {
+        // Where there is no bucket, init makes no repository either.
+        ErrorKind::NotFound if error.reason != Reason::NoBucket => EngineError::NoRepository {
             location: location.place.to_string(),
         },
         _ => error.into(),

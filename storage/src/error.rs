@@ -265,18 +265,20 @@ pub struct StorageError {
 
 impl fmt::Display for StorageError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let verb = self.operation.verb();
-        let advice = self.closing();
-        if self.name.is_empty() {
-            write!(f, "cannot {verb} {}", self.storage)?;
-        } else {
-            write!(f, "cannot {verb} {} in {}", self.name, self.storage)?;
-        }
-        write!(f, ": {}{advice}", self.cause)
+        write!(f, "{}{}", self.told(), self.closing())
     }
 }
 
 impl StorageError {
+    /// Tells what was tried, on what, and why it failed, without what to do about it.
+    pub(crate) fn told(&self) -> String {
+        let (verb, storage, cause) = (self.operation.verb(), &self.storage, &self.cause);
+        match self.name.as_str() {
+            "" => format!("cannot {verb} {storage}: {cause}"),
+            name => format!("cannot {verb} {name} in {storage}: {cause}"),
+        }
+    }
+
     /// Makes an error of which nothing more is known than its kind.
     #[must_use]
     pub fn new(

@@ -47,12 +47,10 @@ impl Retry {
             }
             failures += 1;
             if failures > 2 {
-                tracing::warn!(
-                    "{error}; trying again for {} s",
-                    seconds_left(self.patience, start)
-                );
+                let left = seconds_left(self.patience, start);
+                tracing::warn!("{}; trying again for {left} s", error.told());
             } else {
-                tracing::debug!("{error}; trying again");
+                tracing::debug!("{}; trying again", error.told());
             }
         }
     }
