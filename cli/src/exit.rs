@@ -29,7 +29,7 @@ pub const HELP: &str = "\
 Exit codes:
     0  all was done
     1  the command failed, or was not understood
-    3  backup: a snapshot was made, but some source files could not be read;
+    3  backup: a snapshot was made, but some sources or files could not be read;
        ls, dump: the snapshot lacks what was asked for, since it could not be read then
     4  check: damage that costs data
     5  check: damage that costs no data

@@ -385,7 +385,6 @@ impl<'a> Feeder<'a> {
             operation: issue.operation.to_owned(),
             error: issue.error.to_string(),
         };
-        writer.issue_count += 1;
         writer.report(issue, self.progress);
     }
 }

@@ -33,6 +33,7 @@ use crate::progress::Progress;
 use crate::repository::Repository;
 use crate::snapshots::{self, Statistics};
 use crate::view::{self, View};
+use sources::Sources;
 use writer::Writer;
 
 /// What is left out of a backup.
@@ -178,7 +179,7 @@ pub struct BackupReport {
 /// Backs the sources up into one snapshot.
 ///
 /// # Errors
-/// `Request` for sources that do not exist or patterns that do not parse, `Unsupported` for a
+/// `File` if none of the sources is there, `Request` for patterns that do not parse, `Unsupported` for a
 /// repository that needs a newer program, `Interrupted` after a checkpoint, or what the storage
 /// answers.
 pub fn backup(
@@ -218,7 +219,7 @@ pub fn backup(
 }
 
 /// Reads the sources and commits the snapshot; gives its id, if there is one.
-fn run(writer: &mut Writer<'_>, sources: &[sources::Prepared]) -> Result<Option<String>> {
+fn run(writer: &mut Writer<'_>, sources: &Sources) -> Result<Option<String>> {
     let (options, progress, cancel) = (writer.options, writer.progress, writer.cancel);
     for unusable in &writer.opened.view.unusable {
         let (object, why) = (&unusable.object, &unusable.why);
@@ -233,7 +234,10 @@ fn run(writer: &mut Writer<'_>, sources: &[sources::Prepared]) -> Result<Option<
         ));
     }
     warn_of_damage(writer);
-    for source in sources {
+    for name in &sources.missing {
+        writer.report_missing(name);
+    }
+    for source in &sources.there {
         let tree = run::run_source(writer, source, options, progress, cancel)?;
         writer.trees.push(tree);
         writer.packer.end_blocks();
@@ -327,11 +331,8 @@ struct Previous {
 }
 
 impl Previous {
-    fn choose(view: &View, options: &BackupOptions, sources: &[sources::Prepared]) -> Result<Self> {
-        let paths: Vec<&[u8]> = sources
-            .iter()
-            .map(|source| source.name.as_slice())
-            .collect();
+    fn choose(view: &View, options: &BackupOptions, sources: &Sources) -> Result<Self> {
+        let paths: Vec<&[u8]> = sources.names().collect();
         let same = |cell: &&Cell| {
             cell.host == options.host
                 && cell

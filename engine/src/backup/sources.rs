@@ -1,6 +1,7 @@
 //! The sources of a backup, checked before anything is written.
 
-use std::os::unix::ffi::OsStrExt;
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
 use crate::error::{EngineError, Result};
@@ -12,6 +13,9 @@ use crate::source::select::{Excludes, Pattern, SelectOptions, Selection};
 
 use super::BackupOptions;
 
+/// What is tried first with each.
+pub(super) const READ_SOURCE: &str = "read the source";
+
 /// A source that is there, with what is left out of it.
 pub(super) struct Prepared {
     /// The path as it is recorded.
@@ -22,12 +26,28 @@ pub(super) struct Prepared {
     pub selection: Selection,
 }
 
+/// The sources that were asked for.
+pub(super) struct Sources {
+    /// Those that are there.
+    pub there: Vec<Prepared>,
+    /// The names of those that are not, though others are.
+    pub missing: Vec<Vec<u8>>,
+}
+
+impl Sources {
+    /// Gives the names of all, whether they are there or not.
+    pub fn names(&self) -> impl Iterator<Item = &[u8]> {
+        let there = self.there.iter().map(|source| source.name.as_slice());
+        there.chain(self.missing.iter().map(Vec::as_slice))
+    }
+}
+
 /// Checks every source and compiles what is left out of each.
 pub(super) fn prepare(
     repository: &Repository,
     options: &BackupOptions,
     progress: &dyn Progress,
-) -> Result<Vec<Prepared>> {
+) -> Result<Sources> {
     let only = !options.selection.only.is_empty();
     let mut paths = options.sources.clone();
     if only && paths.is_empty() {
@@ -40,12 +60,28 @@ pub(super) fn prepare(
     }
     paths.sort();
     paths.dedup();
+    refuse_relative(&paths)?;
     refuse_nested(&paths)?;
+    // One that is not there keeps no other from being backed up.
+    let may_miss = paths.iter().any(|path| look(path).is_ok());
     let own = repository_folder(repository);
-    paths
-        .into_iter()
-        .map(|path| prepare_one(path, own.as_deref(), options, progress))
-        .collect()
+    let (mut there, mut missing) = (Vec::new(), Vec::new());
+    for path in paths {
+        match look(&path) {
+            Ok(()) => there.push(prepare_one(path, own.as_deref(), options, progress)?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && may_miss => {
+                missing.push(path.into_os_string().into_vec());
+            }
+            Err(source) => {
+                return Err(EngineError::File {
+                    operation: READ_SOURCE,
+                    path,
+                    source,
+                });
+            }
+        }
+    }
+    Ok(Sources { there, missing })
 }
 
 fn prepare_one(
@@ -54,17 +90,6 @@ fn prepare_one(
     options: &BackupOptions,
     progress: &dyn Progress,
 ) -> Result<Prepared> {
-    if !path.is_absolute() {
-        let shown = path.display();
-        return Err(EngineError::Request(format!(
-            "the source {shown} is not an absolute path"
-        )));
-    }
-    look(&path).map_err(|source| EngineError::File {
-        operation: "read the source",
-        path: path.clone(),
-        source,
-    })?;
     let mut select = select_options(options)?;
     if let Some(own) = own {
         let real = real_path(&path).unwrap_or_else(|| path.clone());
@@ -140,6 +165,16 @@ fn literal_pattern(inside: &Path) -> Result<Pattern> {
         ignore_case: false,
         origin: None,
     })
+}
+
+fn refuse_relative(paths: &[PathBuf]) -> Result<()> {
+    match paths.iter().find(|path| !path.is_absolute()) {
+        Some(path) => Err(EngineError::Request(format!(
+            "the source {} is not an absolute path",
+            path.display()
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// Refuses a source inside another: every path would be there twice.

@@ -1,2 +1,3 @@
 mod checkpoints;
 mod collectors;
+mod sources;

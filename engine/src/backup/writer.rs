@@ -20,6 +20,7 @@ use crate::session::{self, Author, Opened, Outcome};
 use crate::snapshots::Statistics;
 use crate::view::View;
 
+use super::sources::READ_SOURCE;
 use super::{BackupOptions, Compression, Previous, READ_FROM, SourceIssue};
 
 /// Times that a run commits because collectors end its sessions.
@@ -290,8 +291,19 @@ impl<'a> Writer<'a> {
         Ok(outcome)
     }
 
+    /// Reports a source that is not there.
+    pub(super) fn report_missing(&mut self, name: &[u8]) {
+        let issue = SourceIssue {
+            path: String::from_utf8_lossy(name).into_owned(),
+            operation: READ_SOURCE.to_owned(),
+            error: "there is no such file or folder".to_owned(),
+        };
+        self.report(issue, self.progress);
+    }
+
     /// Counts an issue and keeps the first of them.
     pub(super) fn report(&mut self, issue: SourceIssue, progress: &dyn Progress) {
+        self.issue_count += 1;
         let SourceIssue {
             path,
             operation,
