@@ -13,6 +13,7 @@ use larder_engine::storage::location::{Layers, Location};
 use zeroize::Zeroizing;
 
 use crate::args::{Command, Globals};
+use crate::exit::Exit;
 use crate::interrupt::Interrupt;
 use crate::locations;
 use crate::password::{self, SecretSource};
@@ -87,7 +88,21 @@ impl Context {
     /// # Errors
     /// What the engine answers, or what keeps the secret from being had.
     pub fn open(&self) -> anyhow::Result<Arc<Repository>> {
-        let storage = open_storage(&self.place()?, self.interrupt.flag())?;
+        let named = self.named()?;
+        let opened = self.open_at(&self.place_of(&named)?);
+        let may_be_name = locations::refuse_name(&named).is_none()
+            && !self.settings.locations.0.contains_key(&named);
+        match opened {
+            Err(error) if may_be_name && Exit::of(&error) == Exit::NoRepository => Err(error
+                .context(format!(
+                    "'{named}' is no location in larder.toml, so it was taken for a folder"
+                ))),
+            opened => opened,
+        }
+    }
+
+    fn open_at(&self, place: &Location) -> anyhow::Result<Arc<Repository>> {
+        let storage = open_storage(place, self.interrupt.flag())?;
         password::open(&storage, self.secret_source()?, &self.open_options())
     }
 
@@ -106,6 +121,9 @@ impl Context {
     pub fn place_of(&self, named: &str) -> anyhow::Result<Location> {
         let env = text_env();
         let table = self.settings.locations.0.get(named);
+        if let Some(mistake) = table.and_then(|table| table.mistake.as_ref()) {
+            bail!("{mistake}");
+        }
         let layers = Layers {
             flags: &self.globals.options,
             env: Some(&env),

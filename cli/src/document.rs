@@ -55,10 +55,14 @@ impl Document {
     /// Writes the file, whole or not at all; a new one can be read by nobody else.
     ///
     /// # Errors
-    /// When it would not be understood, or cannot be written.
-    pub fn save(&self) -> anyhow::Result<()> {
+    /// When it, or the location that was changed, would not be understood, or it cannot be written.
+    pub fn save(&self, changed: &str) -> anyhow::Result<()> {
         let text = Zeroizing::new(self.toml.to_string());
-        Settings::parse(&text, &self.path)?;
+        let settings = Settings::parse(&text, &self.path)?;
+        let changed = settings.locations.0.get(changed);
+        if let Some(mistake) = changed.and_then(|table| table.mistake.as_ref()) {
+            bail!("nothing was changed, since this would be wrong: {mistake}");
+        }
         let tried = || format!("cannot write the settings in {}", self.path.display());
         self.write(&text).with_context(tried)
     }
@@ -306,7 +310,10 @@ url = '/srv/b'
         let mut toml: DocumentMut = text.parse()?;
         change(&mut toml)?;
         let text = toml.to_string();
-        Settings::parse(&text, Path::new("larder.toml"))?;
+        let settings = Settings::parse(&text, Path::new("larder.toml"))?;
+        for table in settings.locations.0.values() {
+            assert_eq!(table.mistake, None);
+        }
         Ok(text)
     }
 
@@ -403,7 +410,7 @@ url = '/srv/b'
         let path = folder.path().join("new/larder.toml");
         let mut document = Document::open(&path).unwrap();
         add(&mut document.toml, "a", "/x").unwrap();
-        document.save().unwrap();
+        document.save("a").unwrap();
         assert_eq!(mode(&path), 0o600);
 
         let link = folder.path().join("link");
@@ -411,7 +418,7 @@ url = '/srv/b'
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
         let mut document = Document::open(&link).unwrap();
         remove(&mut document.toml, "a").unwrap();
-        document.save().unwrap();
+        document.save("a").unwrap();
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         assert_eq!(
             (fs::read_to_string(&path).unwrap().as_str(), mode(&path)),
@@ -424,7 +431,7 @@ url = '/srv/b'
     fn what_is_not_understood_is_neither_changed_nor_written() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("larder.toml");
-        for broken in ["[locations.a]\nurl = ", "unknown = 1\n", "[locations.a]\n"] {
+        for broken in ["[locations.a]\nurl = ", "unknown = 1\n", "locations = 1\n"] {
             fs::write(&path, broken).unwrap();
             assert!(Document::open(&path).is_err(), "{broken}");
         }
@@ -432,7 +439,22 @@ url = '/srv/b'
         fs::write(&path, text).unwrap();
         let mut document = Document::open(&path).unwrap();
         set(&mut document.toml, "a", "region", "x".into()).unwrap();
-        assert!(document.save().is_err());
+        assert!(document.save("a").is_err());
+        assert_eq!(fs::read_to_string(&path).unwrap(), text);
+    }
+
+    #[test]
+    fn what_is_wrong_in_one_location_is_mended_or_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("larder.toml");
+        let text = "[locations.a]\nurl = '/x'\nregion = 'x'\n\n[locations.b]\nurl = 3\n";
+        fs::write(&path, text).unwrap();
+        let mut document = Document::open(&path).unwrap();
+        unset(&mut document.toml, "a", "region").unwrap();
+        document.save("a").unwrap();
+        remove(&mut document.toml, "b").unwrap();
+        document.save("b").unwrap();
+        let text = "[locations.a]\nurl = '/x'\n";
         assert_eq!(fs::read_to_string(&path).unwrap(), text);
     }
 }

@@ -6,9 +6,10 @@ use std::path::Path;
 
 use larder_engine::storage::location::keys::{self, How, Kind};
 use larder_engine::storage::location::{Layers, Scheme, Settings, nearest, place};
-use serde::de::{self, Deserializer, MapAccess, Visitor};
+use serde::de::{Deserializer, IgnoredAny};
 use serde::{Deserialize, Serialize, Serializer};
-use toml::de::{DeTable, DeValue};
+use toml::Spanned;
+use toml::de::{DeString, DeTable, DeValue};
 use zeroize::Zeroizing;
 
 /// The longest name of a location in bytes.
@@ -25,9 +26,25 @@ pub struct Table {
     pub url: String,
     /// What is said about how it is reached, as text.
     pub settings: BTreeMap<String, Zeroizing<String>>,
+    /// What is wrong with it, with its place in the file: then it cannot be used, and all others can.
+    pub mistake: Option<String>,
 }
 
 impl Table {
+    /// Reads what can be understood of a location.
+    fn read(table: &DeTable) -> Self {
+        let text = |(key, value): (&Spanned<DeString>, &Spanned<DeValue>)| {
+            Some((key.get_ref().to_string(), text_of(value.get_ref())?))
+        };
+        let mut settings: BTreeMap<_, _> = table.iter().filter_map(text).collect();
+        let url = settings.remove("url").unwrap_or_default();
+        Self {
+            url: url.to_string(),
+            settings,
+            mistake: None,
+        }
+    }
+
     /// Gives the kind of place; a folder's for a URL that names none.
     #[must_use]
     pub fn scheme(&self) -> Scheme {
@@ -56,6 +73,30 @@ impl Table {
 }
 
 impl Locations {
+    /// Reads the locations of a document; `at` words a mistake at a place in its text.
+    ///
+    /// # Errors
+    /// When there is no table of locations. What is wrong with one of them is kept with it.
+    pub fn read(document: &DeTable, at: &dyn Fn(usize, &str) -> String) -> Result<Self, String> {
+        let Some(locations) = document.get("locations") else {
+            return Ok(Self::default());
+        };
+        let DeValue::Table(tables) = locations.get_ref() else {
+            let start = locations.span().start;
+            return Err(at(start, "locations is no table of [locations.NAME]"));
+        };
+        let read = |(name, value): (&Spanned<DeString>, &Spanned<DeValue>)| {
+            let mut table = match value.get_ref() {
+                DeValue::Table(table) => Table::read(table),
+                _ => Table::default(),
+            };
+            let mistake = mistake_in(name, value);
+            table.mistake = mistake.map(|(start, why)| at(start, &why));
+            (name.get_ref().to_string(), table)
+        };
+        Ok(Self(tables.iter().map(read).collect()))
+    }
+
     /// Makes relative paths relative to the file's folder, and `~/` the home folder.
     pub fn place_paths(&mut self, placed: &dyn Fn(&Path) -> String) {
         self.0
@@ -103,27 +144,27 @@ pub fn refuse_name(name: &str) -> Option<String> {
     })
 }
 
-/// Finds the first mistake in the locations of a document, with its place in the text.
-#[must_use]
-pub fn first_mistake(document: &DeTable) -> Option<(usize, String)> {
-    let locations = document.get("locations")?.get_ref().as_table()?;
-    let mut found = Vec::new();
-    for (name, table) in locations {
-        let at = name.span().start;
-        found.extend(refuse_name(name.get_ref()).map(|why| (at, why)));
-        if let DeValue::Table(table) = table.get_ref() {
-            found.extend(mistake_in(name.get_ref(), at, table));
-        }
-    }
-    found.into_iter().min()
+/// Finds the first mistake in a location, with its place in the text.
+fn mistake_in(name: &Spanned<DeString>, value: &Spanned<DeValue>) -> Option<(usize, String)> {
+    let at = name.span().start;
+    let name = name.get_ref();
+    let refused = refuse_name(name).map(|why| (at, why));
+    let found = match value.get_ref() {
+        DeValue::Table(table) => mistake_within(name, at, table),
+        _ => Some((at, format!("the location {name} is no table with a url"))),
+    };
+    refused.into_iter().chain(found).min()
 }
 
-fn mistake_in(name: &str, at: usize, table: &DeTable) -> Option<(usize, String)> {
+fn mistake_within(name: &str, at: usize, table: &DeTable) -> Option<(usize, String)> {
     let Some(url) = table.get("url") else {
         return Some((at, format!("the location {name} has no url")));
     };
-    // A url that is no text is told by its type.
-    let place = match place::parse(url.get_ref().as_str()?) {
+    let parsed = match url.get_ref().as_str() {
+        Some(text) => place::parse(text),
+        None => Err(format!("the url of the location {name} is no string")),
+    };
+    let place = match parsed {
         Ok(place) => place,
         Err(why) => return Some((url.span().start, why)),
     };
@@ -131,6 +172,9 @@ fn mistake_in(name: &str, at: usize, table: &DeTable) -> Option<(usize, String)>
     let mut found = Vec::new();
     for (key, value) in table.iter().filter(|(key, _)| key.get_ref() != "url") {
         let Some(text) = text_of(value.get_ref()) else {
+            let key = key.get_ref();
+            let why = format!("{key} has to be a string, a whole number, true or false");
+            found.push((value.span().start, why));
             continue;
         };
         let one = BTreeMap::from([(key.get_ref().to_string(), text.clone())]);
@@ -180,67 +224,9 @@ impl Serialize for Locations {
 }
 
 impl<'de> Deserialize<'de> for Locations {
+    /// As none: [`Locations::read`] reads them.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        BTreeMap::deserialize(deserializer).map(Self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Table {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(TableVisitor)
-    }
-}
-
-struct TableVisitor;
-
-impl<'de> Visitor<'de> for TableVisitor {
-    type Value = Table;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a table with a url and settings")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Table, A::Error> {
-        let mut table = Table::default();
-        while let Some((name, value)) = map.next_entry::<String, Text>()? {
-            if name == "url" {
-                table.url = value.0.to_string();
-            } else {
-                table.settings.insert(name, value.0);
-            }
-        }
-        Ok(table)
-    }
-}
-
-/// The value of a setting: a string, a whole number, or a truth.
-struct Text(Zeroizing<String>);
-
-impl<'de> Deserialize<'de> for Text {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(TextVisitor)
-    }
-}
-
-struct TextVisitor;
-
-impl Visitor<'_> for TextVisitor {
-    type Value = Text;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a string, a whole number, true or false")
-    }
-
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<Text, E> {
-        Ok(Text(Zeroizing::new(text.to_owned())))
-    }
-
-    fn visit_i64<E: de::Error>(self, number: i64) -> Result<Text, E> {
-        Ok(Text(Zeroizing::new(number.to_string())))
-    }
-
-    fn visit_bool<E: de::Error>(self, flag: bool) -> Result<Text, E> {
-        Ok(Text(Zeroizing::new(flag.to_string())))
+        IgnoredAny::deserialize(deserializer).map(|_| Self::default())
     }
 }
 
@@ -249,10 +235,14 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
-    fn mistake(text: &str) -> String {
+    fn read(text: &str) -> BTreeMap<String, Table> {
         let document = DeTable::parse(text).unwrap();
-        let (at, message) = first_mistake(document.get_ref()).unwrap();
-        format!("{at}: {message}")
+        let at = |at: usize, message: &str| format!("{at}: {message}");
+        Locations::read(document.get_ref(), &at).unwrap().0
+    }
+
+    fn mistake(text: &str) -> String {
+        read(text).into_values().next().unwrap().mistake.unwrap()
     }
 
     #[test]
@@ -267,6 +257,11 @@ mod tests {
                 "11: the location a has no url",
             ),
             ("[locations.a]\nurl = 's3://B'", "20: "),
+            ("locations.a = 3", "10: the location a is no table"),
+            (
+                "[locations.a]\nurl = 3",
+                "20: the url of the location a is no string",
+            ),
             (
                 "[locations.'a/b']\nurl = '/x'",
                 "11: 'a/b' cannot be the name",
@@ -294,10 +289,25 @@ mod tests {
     }
 
     #[test]
+    fn a_mistake_in_one_leaves_the_others_as_they_are() {
+        let tables = read("[locations]\na.region = 'x'\nb.url = '/b'\nc = 3");
+        let mistaken: Vec<_> = tables
+            .values()
+            .map(|table| table.mistake.is_some())
+            .collect();
+        assert_eq!(mistaken, [true, false, true]);
+        assert_eq!(tables.get("b").unwrap().url, "/b");
+        let document = DeTable::parse("locations = 3").unwrap();
+        assert!(Locations::read(document.get_ref(), &|_, why| why.to_owned()).is_err());
+    }
+
+    #[test]
     fn strings_whole_numbers_and_truths_are_values_of_settings() {
-        let text = "[a]\nurl = 's3://bucket'\nconnections = 0x10\nallow-http = true\nregion = 'x'";
-        let Locations(tables) = toml::from_str(text).unwrap();
+        let text = "[locations.a]\nurl = 's3://bucket'\nconnections = 0x10\nallow-http = true\n\
+                    region = 'x'";
+        let tables = read(text);
         let table = tables.get("a").unwrap();
+        assert_eq!(table.mistake, None);
         let settings: Vec<_> = table
             .settings
             .iter()
@@ -312,25 +322,23 @@ mod tests {
             ]
         );
         for value in ["1.5", "[]", "1979-05-27", "{ a = 1 }"] {
-            let text = format!("[a]\nurl = 's3://bucket'\nregion = {value}");
-            let error = toml::from_str::<Locations>(&text).unwrap_err().to_string();
-            assert!(
-                error.contains("a string, a whole number, true or false"),
-                "{error}"
+            let text = format!("[locations.a]\nurl = 's3://bucket'\nregion = {value}");
+            assert_eq!(
+                mistake(&text),
+                "43: region has to be a string, a whole number, true or false"
             );
         }
     }
 
     #[test]
     fn paths_are_placed_and_nothing_else_is() {
-        let Locations(mut tables) = toml::from_str(
-            "[a]\nurl = 'here'\n\
-             [b]\nurl = 'sftp://h/x'\nidentity-file = 'id'\npassword-file = '~/p'\n\
+        let mut tables = read(
+            "[locations.a]\nurl = 'here'\n\
+             [locations.b]\nurl = 'sftp://h/x'\nidentity-file = 'id'\npassword-file = '~/p'\n\
              password-command = 'pass x'\nuser = 'me'\n\
-             [c]\nurl = 'webdavs://h/x'\nca-certificate = 'ca.pem'\n\
-             [d]\nurl = 'webdavs://h/x'\nca-certificate = '-----BEGIN CERTIFICATE-----'",
-        )
-        .unwrap();
+             [locations.c]\nurl = 'webdavs://h/x'\nca-certificate = 'ca.pem'\n\
+             [locations.d]\nurl = 'webdavs://h/x'\nca-certificate = '-----BEGIN CERTIFICATE-----'",
+        );
         for table in tables.values_mut() {
             table.place_paths(&|path| format!("<{}>", path.display()));
         }
@@ -360,12 +368,10 @@ mod tests {
 
     #[test]
     fn a_secret_is_seen_and_never_shown() {
-        let Locations(tables) =
-            toml::from_str("[a]\nurl = 'ftp://h'\npassword = 'hunter2'").unwrap();
+        let tables = read("[locations.a]\nurl = 'ftp://h'\npassword = 'hunter2'");
         let table = tables.get("a").unwrap();
         assert!(table.has_secret() && !format!("{table:?}").contains("hunter2"));
-        let Locations(tables) =
-            toml::from_str("[a]\nurl = 'ftp://h'\npassword-file = 'x'").unwrap();
+        let tables = read("[locations.a]\nurl = 'ftp://h'\npassword-file = 'x'");
         assert!(!tables.get("a").unwrap().has_secret());
     }
 }

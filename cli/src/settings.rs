@@ -202,7 +202,8 @@ impl Settings {
     /// Parses the text of a settings file.
     ///
     /// # Errors
-    /// With line and column; an unknown key also with the nearest known one.
+    /// With line and column; an unknown key also with the nearest known one. A mistake in a location is
+    /// kept with that location.
     pub fn parse(text: &str, path: &Path) -> anyhow::Result<Self> {
         let place = |at: usize, message: &str| {
             let (line, column) = line_and_column(text, at);
@@ -219,10 +220,12 @@ impl Settings {
         if let Some((at, message)) = unknown_key(document.get_ref(), &known, "") {
             return Err(place(at, &message));
         }
-        if let Some((at, message)) = locations::first_mistake(document.get_ref()) {
-            return Err(place(at, &message));
-        }
-        toml::from_str(text).map_err(failed)
+        let worded = |at: usize, message: &str| place(at, message).to_string();
+        let locations = Locations::read(document.get_ref(), &worded).map_err(anyhow::Error::msg)?;
+        Ok(Self {
+            locations,
+            ..toml::from_str(text).map_err(failed)?
+        })
     }
 
     /// Makes relative paths relative to the file's folder, and `~/` the home folder.
@@ -462,12 +465,24 @@ mod tests {
 
     #[test]
     fn a_mistake_in_a_location_names_its_place() {
+        let mistake = |text: &str| {
+            let settings = parse(text).unwrap();
+            settings
+                .locations
+                .0
+                .get("nas")
+                .unwrap()
+                .mistake
+                .clone()
+                .unwrap()
+        };
         assert_eq!(
-            error("[locations.nas]\nurl = 's3://bucket'\nreigon = 'x'\n"),
+            mistake("[locations.nas]\nurl = 's3://bucket'\nreigon = 'x'\n"),
             "larder.toml, line 3, column 1: the setting reigon: s3:// has no setting \"reigon\"; \
              did you mean region?"
         );
-        assert!(error("[locations]\nnas = 3\n").starts_with("larder.toml, line 2, column 7: "));
+        assert!(mistake("[locations]\nnas = 3\n").starts_with("larder.toml, line 2, column 1: "));
+        assert!(error("locations = 3\n").starts_with("larder.toml, line 1, column 13: "));
         assert!(error("[location.nas]\nurl = '/x'").contains("did you mean 'locations'?"));
     }
 

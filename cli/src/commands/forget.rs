@@ -139,7 +139,10 @@ pub fn run(context: &Context, args: &ForgetArgs) -> anyhow::Result<Exit> {
         })?;
     } else if let Some(pruned) = &pruned {
         if context.talks() || args.dry_run {
-            output::line(&format!("\n{}", super::prune::text(pruned)))?;
+            output::line(&format!(
+                "\n{}",
+                super::prune::text(pruned, &TimeZone::system())
+            ))?;
         }
     } else if context.talks() && !args.dry_run && !report.forgotten.is_empty() {
         hint()?;

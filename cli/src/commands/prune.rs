@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
+use jiff::tz::TimeZone;
 use larder_engine::prune::plan::{Limits, MaxUnused, Plan, PlannedPack};
 use larder_engine::prune::{PruneOptions, PruneReport, Waiting, prune};
 use larder_engine::repository::Repository;
@@ -109,7 +110,7 @@ pub fn run(context: &Context, args: &PruneArgs) -> anyhow::Result<Exit> {
     if context.json() {
         output::summary(&report)?;
     } else if context.talks() || args.dry_run {
-        output::line(&text(&report))?;
+        output::line(&text(&report, &TimeZone::system()))?;
     }
     Ok(Exit::Success)
 }
@@ -147,8 +148,12 @@ fn max_unused(text: &str) -> anyhow::Result<MaxUnused> {
 
 /// Shows the plan, and what became of it.
 #[must_use]
-pub fn text(report: &PruneReport) -> String {
-    let mut text = plan(&report.plan, report.dry_run);
+pub fn text(report: &PruneReport, zone: &TimeZone) -> String {
+    let mut text = match &report.waiting {
+        // An earlier run's work has to end first: nothing was planned.
+        Some(_) if report.round.is_none() => String::new(),
+        _ => plan(&report.plan, report.dry_run),
+    };
     if report.dry_run {
         let _ = write!(text, "nothing was changed (dry run)");
         return text;
@@ -174,7 +179,7 @@ pub fn text(report: &PruneReport) -> String {
         let _ = writeln!(text, "ended {sessions} that had stopped");
     }
     if let Some(waiting) = &report.waiting {
-        text.push_str(&waits(waiting));
+        text.push_str(&waits(waiting, zone));
     }
     text.trim_end().to_owned()
 }
@@ -223,7 +228,7 @@ fn plan(plan: &Plan, is_dry: bool) -> String {
     text
 }
 
-fn waits(waiting: &Waiting) -> String {
+fn waits(waiting: &Waiting, zone: &TimeZone) -> String {
     let mut text = String::from(
         "what was found is marked to go, and is deleted by the next prune once these have ended:\n",
     );
@@ -235,8 +240,9 @@ fn waits(waiting: &Waiting) -> String {
         );
         let _ = writeln!(
             text,
-            "  the backup {id} of {user} on {host}, since {}",
-            session.since
+            "  the backup {id} of {user} on {host}, since {}; taken to be dead from {} on",
+            render::time(session.since, zone),
+            render::time(session.until, zone)
         );
     }
     text
@@ -270,13 +276,20 @@ mod tests {
                     host: "desk".to_owned(),
                     user: "me".to_owned(),
                     since: "2026-11-01T03:00:00Z".parse().unwrap(),
+                    until: "2026-11-01T04:00:00Z".parse().unwrap(),
                 }],
             }),
             ..PruneReport::default()
         };
+        let text = |report: &PruneReport| text(report, &TimeZone::UTC);
         let shown = text(&report);
-        let expected = "  the backup 01234567 of me on desk, since 2026-11-01T03:00:00Z";
+        let expected = "  the backup 01234567 of me on desk, since 2026-11-01 03:00:00; taken to be dead \
+                        from 2026-11-01 04:00:00 on";
         assert!(shown.ends_with(expected), "{shown}");
+        // An earlier run's round: nothing was planned.
+        assert!(shown.starts_with("deleted 0 packs"), "{shown}");
+        report.round = Some(3);
+        assert!(text(&report).starts_with("packs "));
         report.dry_run = true;
         assert!(text(&report).ends_with("nothing was changed (dry run)"));
     }

@@ -126,6 +126,9 @@ pub struct WaitingSession {
     /// When it started.
     #[serde(serialize_with = "rfc3339")]
     pub since: Timestamp,
+    /// When it has had its time: a prune takes it to be dead from then on.
+    #[serde(serialize_with = "rfc3339")]
+    pub until: Timestamp,
 }
 
 fn rfc3339<S: serde::Serializer>(

@@ -288,7 +288,7 @@ fn wait(
             return Ok(None);
         }
         if !run.options.wait {
-            return Ok(Some(waiting(round, &open)));
+            return Ok(Some(waiting(run, round, &open)));
         }
         clock::sleep(POLL);
         let now = view::read_cells(run.repository, Some(&facts.view))?;
@@ -305,15 +305,18 @@ fn is_due(run: &Run<'_>, open: &Open) -> bool {
     u128::try_from(age).is_ok_and(|age| age >= run.options.patience.as_nanos())
 }
 
-fn waiting(round: u64, open: &[Open]) -> Waiting {
+fn waiting(run: &Run<'_>, round: u64, open: &[Open]) -> Waiting {
     let sessions = open.iter().filter_map(|open| {
         let session = open.session.as_ref()?;
         let since = jiff::Timestamp::from_nanosecond(session.started.into());
+        let since = since.unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+        let until = since.checked_add(run.options.patience);
         Some(WaitingSession {
             session: open.id.snapshot_name(),
             host: session.host.clone(),
             user: session.user.clone(),
-            since: since.unwrap_or(jiff::Timestamp::UNIX_EPOCH),
+            since,
+            until: until.unwrap_or(jiff::Timestamp::MAX),
         })
     });
     Waiting {

@@ -46,10 +46,15 @@ pub fn add(
         );
     }
     let secrets = secret::gather(context, name, &url, &settings, secrets)?;
-    change(context, name, "added", |toml| {
-        document::add(toml, name, &url)?;
-        set_all(toml, name, scheme, &settings, &secrets)
-    })?;
+    change(
+        context,
+        name,
+        &format!("added the location {name}"),
+        |toml| {
+            document::add(toml, name, &url)?;
+            set_all(toml, name, scheme, &settings, &secrets)
+        },
+    )?;
     let mut file: BTreeMap<String, Zeroizing<String>> = secrets;
     let settings = settings.into_iter();
     file.extend(settings.map(|(key, value)| (key, Zeroizing::new(value))));
@@ -80,18 +85,26 @@ pub fn edit(
     }
     let url = url.map(placed_url).transpose()?;
     let now = url.as_deref().unwrap_or(&table.url);
-    let scheme = place::parse(now).map_err(anyhow::Error::msg)?.scheme;
+    let place = place::parse(now).map_err(anyhow::Error::msg);
+    let scheme = place
+        .with_context(|| format!("the url of the location {name}; change it with --url"))?
+        .scheme;
     let settings = checked(now, set)?;
     let secrets = secret::ask_for(name, scheme, secrets)?;
-    change(context, name, "changed", |toml| {
-        if let Some(url) = &url {
-            document::set(toml, name, "url", url.as_str().into())?;
-        }
-        for key in unset.iter().filter(|key| *key != "url") {
-            document::unset(toml, name, key)?;
-        }
-        set_all(toml, name, scheme, &settings, &secrets)
-    })
+    change(
+        context,
+        name,
+        &format!("changed the location {name}"),
+        |toml| {
+            if let Some(url) = &url {
+                document::set(toml, name, "url", url.as_str().into())?;
+            }
+            for key in unset.iter().filter(|key| *key != "url") {
+                document::unset(toml, name, key)?;
+            }
+            set_all(toml, name, scheme, &settings, &secrets)
+        },
+    )
 }
 
 /// Forgets a location.
@@ -106,9 +119,12 @@ pub fn remove(context: &Context, name: &str) -> anyhow::Result<()> {
              without it; change that line first"
         );
     }
-    change(context, name, "removed", |toml| {
-        document::remove(toml, name)
-    })
+    change(
+        context,
+        name,
+        &format!("removed the location {name}"),
+        |toml| document::remove(toml, name),
+    )
 }
 
 /// Gives a location another name.
@@ -120,9 +136,12 @@ pub fn rename(context: &Context, old: &str, new: &str) -> anyhow::Result<()> {
     if let Some(why) = locations::refuse_name(new) {
         bail!("{why}");
     }
-    change(context, new, "renamed", |toml| {
-        document::rename(toml, old, new)
-    })
+    change(
+        context,
+        new,
+        &format!("renamed the location {old} to {new}"),
+        |toml| document::rename(toml, old, new),
+    )
 }
 
 fn change(
@@ -136,7 +155,7 @@ fn change(
     )?;
     let mut document = Document::open(path)?;
     work(&mut document.toml)?;
-    document.save()?;
+    document.save(name)?;
     let file = path.display().to_string();
     if context.json() {
         return output::json_line(&Changed {
@@ -145,7 +164,7 @@ fn change(
         });
     }
     if context.talks() {
-        output::line(&format!("{done} the location {name} in {file}"))?;
+        output::line(&format!("{done} in {file}"))?;
     }
     Ok(())
 }

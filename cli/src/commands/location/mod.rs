@@ -116,6 +116,9 @@ struct Shown<'a> {
     settings: BTreeMap<&'a str, String>,
     /// Whether `repository` names it.
     usual: bool,
+    /// What is wrong with it: then it cannot be used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mistake: Option<&'a str>,
 }
 
 /// Manages locations.
@@ -164,8 +167,12 @@ fn list(context: &Context) -> anyhow::Result<()> {
         return output::json(&all.collect::<Vec<_>>());
     }
     let row = |one: Shown<'_>| {
-        let usual = if one.usual { "usual" } else { "" };
-        [one.name, one.url, usual]
+        let remark = match (one.mistake, one.usual) {
+            (Some(_), _) => "has a mistake",
+            (None, true) => "usual",
+            (None, false) => "",
+        };
+        [one.name, one.url, remark]
             .map(|cell| vec![render::printable(cell.as_bytes())])
             .to_vec()
     };
@@ -190,6 +197,7 @@ fn show(context: &Context, name: &str) -> anyhow::Result<()> {
     }
     let mut lines = vec![("url", one.url.to_owned())];
     lines.extend(one.settings);
+    lines.extend(one.mistake.map(|mistake| ("mistake", mistake.to_owned())));
     let width = lines.iter().map(|(key, _)| key.len()).max().unwrap_or(0);
     for (key, value) in lines {
         let value = render::printable(value.as_bytes());
@@ -208,6 +216,7 @@ fn shown_location<'a>(context: &Context, name: &'a str, table: &'a Table) -> Sho
             .map(|(key, value)| (key.as_str(), shown(scheme, key, value)))
             .collect(),
         usual: context.settings.repository.as_deref() == Some(name),
+        mistake: table.mistake.as_deref(),
     }
 }
 

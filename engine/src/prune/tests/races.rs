@@ -210,7 +210,9 @@ fn a_round_waits_for_a_young_session_and_says_for_which() {
     let report = run(&world.storage, &patient).unwrap();
     let waiting = report.waiting.unwrap();
     assert_eq!((waiting.round, waiting.sessions.len()), (1, 1));
-    assert_eq!(waiting.sessions[0].host, "desk");
+    let session = &waiting.sessions[0];
+    assert_eq!(session.host, "desk");
+    assert_eq!(session.until.as_second() - session.since.as_second(), 3600);
     assert_eq!(report.packs_deleted, 0);
     assert!(world.bytes() >= before);
     world.verify();
