@@ -46,6 +46,10 @@ scripts! {
     sound_first: SoundFirst,
     avoid_missing: AvoidMissing,
     read_cells_first: ReadCellsFirst,
+    see_base_live: SeeBaseLive,
+    cells_first: CellsFirst,
+    create_round: CreateRound,
+    look_before_delete: LookBeforeDelete,
 }
 
 fn assert_needed(rule: Rule, test: &str, script: fn(&mut Scene)) {
@@ -125,11 +129,7 @@ mod scene {
         collector.until(|operation, name| creates(operation, name, "gc/"));
         let (bob, base) = scene.act(bob, |me| back_up(me, "a", 1));
         // It has listed the sessions that it waits for: none.
-        let mut has_listed = false;
-        collector.until(move |operation, name| {
-            has_listed |= (operation, name) == (Operation::List, "sessions");
-            has_listed && name == "snapshots"
-        });
+        collector.until(has_listed_sessions());
         let bob = scene.begin(bob, |me| back_up(me, "b", 2));
         bob.until(|operation, name| creates(operation, name, "snapshots/"));
         scene.act(ann, move |me| forget(me, &base));
@@ -235,6 +235,129 @@ mod scene {
         reader.end();
         scene.verify(None);
     }
+
+    /// A base that its writer chose is forgotten, and a collector has looked for open sessions before the
+    /// writer registers: what the base has is about to go.
+    pub fn see_base_live(scene: &mut Scene) {
+        let (ann, bob, collector) = (scene.person(), scene.person(), scene.person());
+        let (bob, base) = scene.act(bob, |me| back_up(me, "a", 1));
+        let late = scene.begin(bob, |me| back_up(me, "b", 2));
+        late.until(|operation, name| creates(operation, name, "sessions/"));
+        scene.act(ann, move |me| forget(me, &base));
+        let collector = scene.begin(collector, Person::free);
+        collector.until(creates_state);
+        // The number that it had is too low by now: it registers anew.
+        let mut registered = 0;
+        late.until(move |operation, name| {
+            registered += u32::from(creates(operation, name, "sessions/"));
+            registered == 2 && creates(operation, name, "snapshots/")
+        });
+        let (_, report) = collector.end();
+        assert!(report.unwrap().packs_deleted > 0);
+        late.end();
+        scene.verify(None);
+    }
+
+    /// A session registers beside a round and trusts a base, whose content is condemned, and the base is
+    /// forgotten: all after the collector's last look at one of the two, and before that at the other.
+    pub fn cells_first(scene: &mut Scene) {
+        let (ann, bob, collector) = (scene.person(), scene.person(), scene.person());
+        let (ann, first) = scene.act(ann, |me| back_up(me, "a", 1));
+        let (ann, ()) = scene.act(ann, move |me| forget(me, &first));
+        // Somebody died, so that the round has to end their session.
+        let dead = scene.person();
+        let dead = scene.begin(dead, |me| back_up(me, "d", 4));
+        dead.end_with(Box::new(|operation, name| {
+            if creates(operation, name, "snapshots/") {
+                Cue::Meet(Fate::Dead)
+            } else {
+                Cue::Go
+            }
+        }));
+        let collector = scene.begin(collector, Person::free);
+        collector.until(|operation, name| creates(operation, name, "gc/"));
+        let (bob, base) = scene.act(bob, |me| back_up(me, "a", 1));
+        let mut has_waited = false;
+        collector.until(move |operation, name| {
+            has_waited |= creates(operation, name, "snapshots/");
+            has_waited && (operation, name) == (Operation::List, "snapshots")
+        });
+        let bob = scene.begin(bob, |me| back_up(me, "b", 2));
+        bob.until(|operation, name| creates(operation, name, "snapshots/"));
+        scene.act(ann, move |me| forget(me, &base));
+        collector.end();
+        bob.end();
+        scene.verify(None);
+    }
+
+    /// Two collectors make the same round: one found more to condemn, and a session trusts the other's.
+    pub fn create_round(scene: &mut Scene) {
+        let (ann, bob, eve) = (scene.person(), scene.person(), scene.person());
+        let (ann, first) = scene.act(ann, |me| back_up(me, "a", 1));
+        let (bob, second) = scene.act(bob, |me| back_up(me, "b", 2));
+        scene.act(bob, move |me| forget(me, &second));
+        let [one, other] = [scene.person(), scene.person()];
+        let one = scene.begin(one, Person::free);
+        one.until(writes_round);
+        scene.act(ann, move |me| forget(me, &first));
+        let other = scene.begin(other, Person::free);
+        other.until(writes_round);
+        // It has listed the sessions that it waits for: none.
+        one.until(has_listed_sessions());
+        let eve = scene.begin(eve, |me| back_up(me, "a", 1));
+        eve.until(|operation, name| creates(operation, name, "snapshots/"));
+        other.end_with(Box::new(|operation, name| {
+            if writes_round(operation, name) {
+                Cue::Meet(Fate::DeadAfter)
+            } else {
+                Cue::Go
+            }
+        }));
+        one.end();
+        eve.end();
+        scene.verify(None);
+    }
+
+    /// A collector is about to end a round that another one ended otherwise, and whose records are cleared
+    /// by now: its state comes too late, and lists a pack that is in use.
+    pub fn look_before_delete(scene: &mut Scene) {
+        let (ann, bob, dan) = (scene.person(), scene.person(), scene.person());
+        let (slow, quick) = (scene.person(), scene.person());
+        let (ann, first) = scene.act(ann, |me| back_up(me, "a", 1));
+        let (bob, second) = scene.act(bob, |me| back_up(me, "b", 2));
+        let (ann, ()) = scene.act(ann, move |me| forget(me, &first));
+        let slow = scene.begin(slow, Person::free);
+        slow.until(writes_round);
+        // The content that is about to be condemned is needed once more, as far as the quick one reads.
+        let (ann, again) = scene.act(ann, |me| back_up(me, "a", 1));
+        slow.until(|operation, name| !writes_round(operation, name));
+        let quick = scene.begin(quick, Person::free);
+        quick.until(creates_state);
+        let (ann, ()) = scene.act(ann, move |me| forget(me, &again));
+        scene.act(bob, move |me| forget(me, &second));
+        slow.until(creates_state);
+        quick.until(|operation, name| !creates_state(operation, name));
+        // It was rescued, so it may be used; and what was forgotten meanwhile brings another round.
+        let (ann, third) = scene.act(ann, |me| back_up(me, "a", 1));
+        quick.until(writes_round);
+        quick.until(has_listed_sessions());
+        let dan = scene.begin(dan, |me| back_up(me, "a", 1));
+        dan.until(|operation, name| creates(operation, name, "snapshots/"));
+        quick.end();
+        scene.act(ann, move |me| forget(me, &third));
+        // Listings miss what comes and goes while they are told. Both of a reading do that here.
+        let newer = scene.stage.meddle(|objects| {
+            let newer = below(objects, "gc/");
+            objects.retain(|name, _| !newer.contains_key(name));
+            newer
+        });
+        assert_eq!(newer.len(), 2);
+        slow.until(|operation, name| (operation, name) == (Operation::List, ""));
+        scene.stage.meddle(|objects| objects.extend(newer));
+        slow.end();
+        dan.end();
+        scene.verify(None);
+    }
 }
 
 #[test]
@@ -246,11 +369,7 @@ fn a_base_that_was_let_go_stops_no_collector() {
     let collector = scene.begin(collector, Person::free);
     collector.until(|operation, name| creates(operation, name, "gc/"));
     let (bob, older) = scene.act(bob, |me| back_up(me, "a", 1));
-    let mut has_listed = false;
-    collector.until(move |operation, name| {
-        has_listed |= (operation, name) == (Operation::List, "sessions");
-        has_listed && name == "snapshots"
-    });
+    collector.until(has_listed_sessions());
     // It trusts the one before it, so that it needs what is condemned.
     let (bob, newer) = scene.act(bob, |me| back_up(me, "b", 2));
     // This one compares with that, and registers too late to trust it.
@@ -369,6 +488,25 @@ fn forget(me: &mut Person, snapshot: &str) {
 
 fn creates(operation: Operation, name: &str, folder: &str) -> bool {
     operation == Operation::Create && name.starts_with(folder)
+}
+
+/// Tells whether a collector has listed the sessions that its round waits for, and is about to read anew.
+fn has_listed_sessions() -> impl FnMut(Operation, &str) -> bool {
+    let mut has_listed = false;
+    move |operation, name| {
+        has_listed |= (operation, name) == (Operation::List, "sessions");
+        has_listed && name == "snapshots"
+    }
+}
+
+/// Tells whether a collector is about to end its round.
+fn creates_state(operation: Operation, name: &str) -> bool {
+    creates(operation, name, "gc/") && name.ends_with(".final")
+}
+
+/// Tells whether a collector is about to make its round, however it does.
+fn writes_round(operation: Operation, name: &str) -> bool {
+    matches!(operation, Operation::Create | Operation::Put) && name.starts_with("gc/")
 }
 
 /// Gives the objects of a folder.
