@@ -100,14 +100,36 @@ fn a_location_is_used_by_its_name_wherever_a_repository_is_named() {
 fn a_mistake_is_named_with_its_place_and_secrets_are_looked_after() {
     let world = World::bare();
     write(&world, "[locations.a]\nurl = 's3://bucket'\nreigon = 'x'\n");
-    world
-        .run(["location", "list"])
-        .expect(1)
-        .says("larder.toml, line 3, column 1: ")
-        .says("did you mean region?");
+    for line in [
+        &["location", "validate", "a"][..],
+        &["-r", "a", "snapshots"],
+    ] {
+        world
+            .run(line)
+            .expect(1)
+            .says("larder.toml, line 3, column 1: ")
+            .says("did you mean region?");
+    }
+    let list = world.json(["location", "list"]);
+    assert_eq!(list[0]["settings"]["reigon"], "********");
+    assert!(
+        list[0]["mistake"]
+            .as_str()
+            .unwrap()
+            .contains("line 3, column 1")
+    );
+    // It is mended by hand or by command, and the others can be used meanwhile.
+    world.ok(["location", "add", "b", "ftp://h"]);
+    world.ok(["location", "show", "b"]);
+    world.ok(["location", "edit", "a", "--unset", "reigon"]);
+    assert!(world.json(["location", "show", "a"])["mistake"].is_null());
     write(&world, "[locations.a]\nurl = 'ftp://me:hunter2@h'\n");
+    for line in [&["location", "list"][..], &["location", "show", "a"]] {
+        let shown = world.run(line).expect(0);
+        assert!(!shown.stdout.contains("hunter2") && !shown.stderr.contains("hunter2"));
+    }
     let refused = world
-        .run(["location", "list"])
+        .run(["-r", "a", "snapshots"])
         .expect(1)
         .says("line 2, column 7");
     assert!(!refused.stderr.contains("hunter2"));

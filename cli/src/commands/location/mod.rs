@@ -9,7 +9,8 @@ use std::io::Write as _;
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
-use larder_engine::storage::location::shown;
+use larder_engine::storage::location::{place, shown};
+use larder_engine::storage::secret::MASK;
 use serde::Serialize;
 
 use crate::args::parse_setting;
@@ -112,6 +113,7 @@ enum What {
 #[derive(Debug, Serialize)]
 struct Shown<'a> {
     name: &'a str,
+    /// Masked where it is not understood and may have a password in it.
     url: &'a str,
     settings: BTreeMap<&'a str, String>,
     /// Whether `repository` names it.
@@ -211,7 +213,10 @@ fn shown_location<'a>(context: &Context, name: &'a str, table: &'a Table) -> Sho
     let settings = table.settings.iter();
     Shown {
         name,
-        url: &table.url,
+        url: match place::parse(&table.url) {
+            Err(_) if table.url.contains('@') => MASK,
+            _ => &table.url,
+        },
         settings: settings
             .map(|(key, value)| (key.as_str(), shown(scheme, key, value)))
             .collect(),
