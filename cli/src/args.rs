@@ -114,6 +114,7 @@ pub enum Command {
     Snapshots(commands::snapshots::SnapshotsArgs),
     Ls(commands::ls::LsArgs),
     Find(commands::find::FindArgs),
+    History(commands::history::HistoryArgs),
     Diff(commands::diff::DiffArgs),
     Dump(commands::dump::DumpArgs),
     Restore(Box<commands::restore::RestoreArgs>),

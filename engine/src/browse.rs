@@ -1,8 +1,9 @@
-//! Looking into snapshots: list, find, compare, dump.
+//! Looking into snapshots: list, find, compare, dump, and the history of a path.
 
 mod diff;
 mod dump;
 mod find;
+mod history;
 mod list;
 mod paths;
 mod tar;
@@ -26,6 +27,7 @@ use crate::view::{self, View};
 pub use diff::{Difference, diff};
 pub use dump::dump;
 pub use find::{FindOptions, find};
+pub use history::{Version, history};
 pub use list::list;
 
 /// One path of a snapshot, as it is listed.

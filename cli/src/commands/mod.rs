@@ -10,6 +10,7 @@ pub mod diff;
 pub mod dump;
 pub mod find;
 pub mod forget;
+pub mod history;
 pub mod init;
 pub mod key;
 pub mod location;
@@ -37,6 +38,7 @@ pub fn run(context: &Context, command: &Command) -> anyhow::Result<Exit> {
         Command::Snapshots(args) => snapshots::run(context, args),
         Command::Ls(args) => ls::run(context, args),
         Command::Find(args) => find::run(context, args),
+        Command::History(args) => history::run(context, args),
         Command::Diff(args) => diff::run(context, args),
         Command::Dump(args) => dump::run(context, args),
         Command::Restore(args) => restore::run(context, args),

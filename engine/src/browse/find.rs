@@ -142,7 +142,8 @@ impl Search {
     }
 }
 
-fn is_damage(error: &EngineError) -> bool {
+/// Tells whether a snapshot is damaged, which says nothing about the others.
+pub(super) fn is_damage(error: &EngineError) -> bool {
     matches!(error, EngineError::Damaged { .. } | EngineError::Format(_))
 }
 

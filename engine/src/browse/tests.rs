@@ -7,6 +7,7 @@
 
 mod comparing;
 mod dumping;
+mod histories;
 mod listing;
 
 use std::collections::BTreeMap;

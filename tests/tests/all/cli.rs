@@ -318,6 +318,7 @@ fn every_command_speaks_json() {
         &["ls", "-R", &folder],
         &["ls", "latest"],
         &["find", "*.txt"],
+        &["history", source],
         &["key", "list"],
         &["cache", "list"],
     ] {
