@@ -119,6 +119,7 @@ pub enum Command {
     Dump(commands::dump::DumpArgs),
     Restore(Box<commands::restore::RestoreArgs>),
     Check(commands::check::CheckArgs),
+    Scrub(commands::scrub::ScrubArgs),
     Prune(commands::prune::PruneArgs),
     Stats(commands::stats::StatsArgs),
     Forget(Box<commands::forget::ForgetArgs>),

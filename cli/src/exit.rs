@@ -12,9 +12,9 @@ pub enum Exit {
     Failure = 1,
     /// A snapshot was made, or is shown, but some source files could not be read.
     SourceUnreadable = 3,
-    /// Check found damage that costs data.
+    /// Check or scrub found damage that costs data, or may.
     DataLost = 4,
-    /// Check found damage that costs none.
+    /// Check or scrub found damage that costs none.
     DamageHarmless = 5,
     /// There is no repository at the location.
     NoRepository = 10,
@@ -31,8 +31,8 @@ Exit codes:
     1  the command failed, or was not understood
     3  backup: a snapshot was made, but some sources or files could not be read;
        ls, dump: the snapshot lacks what was asked for, since it could not be read then
-    4  check: damage that costs data
-    5  check: damage that costs no data
+    4  check, scrub: damage that costs data, or may
+    5  check, scrub: damage that costs no data
    10  there is no repository at the location
    12  wrong password or key
   130  interrupted";

@@ -35,6 +35,7 @@ use crate::prune::record_suspects;
 use crate::random;
 use crate::repository::Repository;
 use context::Context;
+pub(crate) use context::{Outcome, Problem, attempt};
 use findings::Damage;
 use listing::Listing;
 

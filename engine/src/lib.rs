@@ -34,6 +34,7 @@ pub mod retention;
 pub mod rewrite;
 pub mod salvage;
 pub mod scratch;
+pub mod scrub;
 pub mod session;
 #[cfg(any(test, feature = "testing"))]
 pub mod simulated;

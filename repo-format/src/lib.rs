@@ -37,6 +37,7 @@ pub mod segment;
 pub mod session;
 pub mod slot;
 pub mod tree;
+pub mod verify;
 
 #[cfg(test)]
 #[allow(

@@ -181,7 +181,7 @@ fn read_data(text: &str) -> anyhow::Result<ReadData> {
 }
 
 /// Shows the findings in groups, worst first.
-fn findings(findings: &[Finding], all_paths: bool) -> String {
+pub(super) fn findings(findings: &[Finding], all_paths: bool) -> String {
     let mut text = String::new();
     for (severity, heading) in [
         (Severity::Loss, "damage that costs data"),

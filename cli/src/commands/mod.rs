@@ -19,6 +19,7 @@ pub mod man;
 pub mod prune;
 pub mod restore;
 pub mod rewrite;
+pub mod scrub;
 pub mod snapshots;
 pub mod stats;
 mod version;
@@ -43,6 +44,7 @@ pub fn run(context: &Context, command: &Command) -> anyhow::Result<Exit> {
         Command::Dump(args) => dump::run(context, args),
         Command::Restore(args) => restore::run(context, args),
         Command::Check(args) => check::run(context, args),
+        Command::Scrub(args) => scrub::run(context, args),
         Command::Prune(args) => prune::run(context, args),
         Command::Stats(args) => stats::run(context, args),
         Command::Forget(args) => forget::run(context, args),

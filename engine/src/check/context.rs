@@ -16,11 +16,11 @@ use crate::repository::Repository;
 use crate::storage::error::ErrorKind;
 
 /// What was read, or what is wrong with it.
-pub(super) type Outcome<T> = std::result::Result<T, Problem>;
+pub(crate) type Outcome<T> = std::result::Result<T, Problem>;
 
 /// What is wrong with an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Problem {
+pub(crate) enum Problem {
     /// It is not there.
     Missing,
     /// It is there and is not right, or cannot be read.
@@ -100,7 +100,7 @@ impl<'a> Context<'a> {
 /// Reads something; what fails is read once more before it is called a problem.
 ///
 /// A storage that does not answer is no damage but an error.
-pub(super) fn attempt<T>(read: impl Fn() -> Result<T>) -> Result<Outcome<T>> {
+pub(crate) fn attempt<T>(read: impl Fn() -> Result<T>) -> Result<Outcome<T>> {
     match read().or_else(|_| read()) {
         Ok(value) => Ok(Ok(value)),
         Err(EngineError::Damaged { why, .. }) => Ok(Err(Problem::Damaged(why))),

@@ -461,4 +461,4 @@ impl Run<'_> {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
-mod tests;
+pub(crate) mod tests;

@@ -3,7 +3,7 @@
 mod damage;
 mod interrupted;
 mod races;
-mod world;
+pub(crate) mod world;
 
 use std::collections::BTreeMap;
 

@@ -25,6 +25,7 @@ mod locations;
 mod power;
 mod program;
 mod rewrite;
+mod scrub;
 mod secrets;
 mod simulator;
 mod source_text;

@@ -32,7 +32,7 @@ use crate::view;
 type Files = BTreeMap<String, Vec<u8>>;
 
 /// Everything is freed and nobody is waited for.
-pub(super) fn options() -> PruneOptions {
+pub(crate) fn options() -> PruneOptions {
     PruneOptions {
         limits: Limits {
             max_unused: MaxUnused::Percent(0.0),
@@ -53,16 +53,16 @@ pub(super) fn options() -> PruneOptions {
 }
 
 /// Prunes as a process of its own.
-pub(super) fn run(storage: &Arc<dyn Storage>, options: &PruneOptions) -> Result<PruneReport> {
+pub(crate) fn run(storage: &Arc<dyn Storage>, options: &PruneOptions) -> Result<PruneReport> {
     let repository = fixture::open_with(storage, &fixture::passphrase("secret"))?;
     prune(&repository, options, &Silent, &Cancel::default())
 }
 
-pub(super) fn open(storage: &Arc<dyn Storage>) -> Arc<Repository> {
+pub(crate) fn open(storage: &Arc<dyn Storage>) -> Arc<Repository> {
     fixture::open(storage)
 }
 
-pub(super) fn noise(seed: u32, length: usize) -> Vec<u8> {
+pub(crate) fn noise(seed: u32, length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];
     let mut hasher = blake3::Hasher::new();
     hasher
@@ -72,7 +72,7 @@ pub(super) fn noise(seed: u32, length: usize) -> Vec<u8> {
     bytes
 }
 
-pub(super) struct World {
+pub(crate) struct World {
     pub storage: Arc<dyn Storage>,
     pub source: Arc<tempfile::TempDir>,
     pub files: Files,
@@ -81,7 +81,7 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let storage: Arc<dyn Storage> = Arc::new(ObjectStorage::memory());
         fixture::init(storage.as_ref());
         Self {
@@ -94,7 +94,7 @@ impl World {
 
     /// Four snapshots, two of them forgotten, with things to delete, to repack and to rescue, and
     /// what a backup left that died before its cell.
-    pub(super) fn filled() -> Self {
+    pub(crate) fn filled() -> Self {
         let mut world = Self::new();
         for number in 0..12 {
             world.write(&format!("f{number}"), &noise(number, 1500));
@@ -119,27 +119,27 @@ impl World {
         world
     }
 
-    pub(super) fn write(&mut self, name: &str, bytes: &[u8]) {
+    pub(crate) fn write(&mut self, name: &str, bytes: &[u8]) {
         fs::write(self.source.path().join(name), bytes).unwrap();
         self.files.insert(name.to_owned(), bytes.to_vec());
     }
 
-    pub(super) fn remove(&mut self, name: &str) {
+    pub(crate) fn remove(&mut self, name: &str) {
         fs::remove_file(self.source.path().join(name)).unwrap();
         self.files.remove(name);
     }
 
-    pub(super) fn open(&self) -> Arc<Repository> {
+    pub(crate) fn open(&self) -> Arc<Repository> {
         open(&self.storage)
     }
 
-    pub(super) fn back_up(&mut self) -> SessionId {
+    pub(crate) fn back_up(&mut self) -> SessionId {
         let storage = Arc::clone(&self.storage);
         self.try_back_up(&storage).unwrap()
     }
 
     /// Backs up through a storage that may fail or do something else in between.
-    pub(super) fn try_back_up(&mut self, storage: &Arc<dyn Storage>) -> Result<SessionId> {
+    pub(crate) fn try_back_up(&mut self, storage: &Arc<dyn Storage>) -> Result<SessionId> {
         let repository = open(storage);
         let mut options = fixture::options(&[self.source.path()]);
         // Files are rewritten within one tick of the clock.
@@ -157,7 +157,7 @@ impl World {
     }
 
     /// Backs up up to the cell, which is never made.
-    pub(super) fn back_up_and_die(&mut self) {
+    pub(crate) fn back_up_and_die(&mut self) {
         let inner: Arc<dyn Storage> = Arc::new(Hooked {
             denied: Some("snapshots/"),
             ..Hooked::new(Arc::clone(&self.storage))
@@ -166,14 +166,14 @@ impl World {
     }
 
     /// Forgets the snapshot at a position among those that live.
-    pub(super) fn forget(&mut self, position: usize) -> Files {
+    pub(crate) fn forget(&mut self, position: usize) -> Files {
         let (id, files) = self.truths.remove(position);
         self.forget_on(&self.storage, id);
         files
     }
 
     /// Forgets the snapshot at a position as a person does, on a storage that may refuse.
-    pub(super) fn try_forget(
+    pub(crate) fn try_forget(
         &mut self,
         storage: &Arc<dyn Storage>,
         position: usize,
@@ -184,7 +184,7 @@ impl World {
         Ok(outcome)
     }
 
-    pub(super) fn amend_on(
+    pub(crate) fn amend_on(
         &self,
         storage: &Arc<dyn Storage>,
         id: &SessionId,
@@ -212,7 +212,7 @@ impl World {
     }
 
     /// Makes the source hold these files.
-    pub(super) fn set_files(&mut self, files: &Files) {
+    pub(crate) fn set_files(&mut self, files: &Files) {
         for entry in fs::read_dir(self.source.path()).unwrap() {
             fs::remove_file(entry.unwrap().path()).unwrap();
         }
@@ -222,25 +222,25 @@ impl World {
         }
     }
 
-    pub(super) fn live(&self) -> BTreeSet<SessionId> {
+    pub(crate) fn live(&self) -> BTreeSet<SessionId> {
         self.truths.iter().map(|(id, _)| *id).collect()
     }
 
-    pub(super) fn truth(&self, id: &SessionId) -> &Files {
+    pub(crate) fn truth(&self, id: &SessionId) -> &Files {
         &self.truths.iter().find(|(one, _)| one == id).unwrap().1
     }
 
-    pub(super) fn objects(&self) -> BTreeMap<String, Bytes> {
+    pub(crate) fn objects(&self) -> BTreeMap<String, Bytes> {
         objects(self.storage.as_ref())
     }
 
     /// Gives the bytes of all objects but the reserve.
-    pub(super) fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         bytes_of(self.storage.as_ref())
     }
 
     /// Copies the storage.
-    pub(super) fn copy(&self) -> Arc<dyn Storage> {
+    pub(crate) fn copy(&self) -> Arc<dyn Storage> {
         let copy = ObjectStorage::memory();
         for (name, bytes) in self.objects() {
             copy.put(&name, bytes).unwrap();
@@ -249,7 +249,7 @@ impl World {
     }
 
     /// Gives the same world over another storage.
-    pub(super) fn aside(&self, storage: Arc<dyn Storage>) -> Self {
+    pub(crate) fn aside(&self, storage: Arc<dyn Storage>) -> Self {
         Self {
             storage,
             source: Arc::clone(&self.source),
@@ -259,7 +259,7 @@ impl World {
     }
 
     /// Takes over what another world has besides.
-    pub(super) fn join(&mut self, other: &Self) {
+    pub(crate) fn join(&mut self, other: &Self) {
         for (name, bytes) in other.objects() {
             self.storage.put(&name, bytes).unwrap();
         }
@@ -270,19 +270,19 @@ impl World {
         }
     }
 
-    pub(super) fn verify(&self) {
+    pub(crate) fn verify(&self) {
         self.verify_on(&self.storage);
     }
 
     /// Reads every live snapshot through the index, compares it with what was backed up, and lets
     /// a check find nothing.
-    pub(super) fn verify_on(&self, storage: &Arc<dyn Storage>) {
+    pub(crate) fn verify_on(&self, storage: &Arc<dyn Storage>) {
         self.verify_contents(storage);
         check_finds_nothing(storage);
     }
 
     /// Reads every live snapshot through the index and compares it with what was backed up.
-    pub(super) fn verify_contents(&self, storage: &Arc<dyn Storage>) {
+    pub(crate) fn verify_contents(&self, storage: &Arc<dyn Storage>) {
         let repository = open(storage);
         let view = view::read(&repository, false, None).unwrap();
         let listed: BTreeSet<SessionId> = view.snapshots().map(|cell| cell.id).collect();
@@ -295,7 +295,7 @@ impl World {
     }
 }
 
-pub(super) fn check_finds_nothing(storage: &Arc<dyn Storage>) {
+pub(crate) fn check_finds_nothing(storage: &Arc<dyn Storage>) {
     let repository = open(storage);
     let options = CheckOptions {
         read_data: ReadData::All,
@@ -310,7 +310,7 @@ pub(super) fn check_finds_nothing(storage: &Arc<dyn Storage>) {
     assert!(harm.is_empty(), "{harm:#?}");
 }
 
-pub(super) fn read_files(repository: &Arc<Repository>, cell: &larder_format::cell::Cell) -> Files {
+pub(crate) fn read_files(repository: &Arc<Repository>, cell: &larder_format::cell::Cell) -> Files {
     let mut reader = ChunkReader::new(repository).unwrap();
     let mut files = Files::new();
     let source = &cell.sources[0];
@@ -360,7 +360,7 @@ pub(super) fn read_files(repository: &Arc<Repository>, cell: &larder_format::cel
     files
 }
 
-pub(super) fn objects(storage: &dyn Storage) -> BTreeMap<String, Bytes> {
+pub(crate) fn objects(storage: &dyn Storage) -> BTreeMap<String, Bytes> {
     let mut objects = BTreeMap::new();
     let listed = storage.list("", &mut |object| {
         objects.insert(object.name, Bytes::new());
@@ -373,7 +373,7 @@ pub(super) fn objects(storage: &dyn Storage) -> BTreeMap<String, Bytes> {
     objects
 }
 
-pub(super) fn bytes_of(storage: &dyn Storage) -> u64 {
+pub(crate) fn bytes_of(storage: &dyn Storage) -> u64 {
     let mut total = 0;
     let listed = storage.list("", &mut |object| {
         if object.name != names::RESERVE {
@@ -386,7 +386,7 @@ pub(super) fn bytes_of(storage: &dyn Storage) -> u64 {
 }
 
 /// Lets a storage fail for good from an operation on, as when the process dies there.
-pub(super) fn dying(storage: Arc<dyn Storage>, at: u64, when: When) -> Arc<Faulty> {
+pub(crate) fn dying(storage: Arc<dyn Storage>, at: u64, when: When) -> Arc<Faulty> {
     let faulty = Faulty::new(storage);
     if when == When::After {
         faulty.inject(Fault::error(at, When::After, ErrorKind::Permanent));
@@ -399,10 +399,10 @@ pub(super) fn dying(storage: Arc<dyn Storage>, at: u64, when: When) -> Arc<Fault
     Arc::new(faulty)
 }
 
-pub(super) type Hook = Box<dyn FnOnce() + Send>;
+pub(crate) type Hook = Box<dyn FnOnce() + Send>;
 
 /// A storage on which something else happens before one of the operations.
-pub(super) struct Hooked {
+pub(crate) struct Hooked {
     pub inner: Arc<dyn Storage>,
     pub is_racy: bool,
     /// Nothing is created below this folder.
@@ -415,7 +415,7 @@ pub(super) struct Hooked {
 }
 
 impl Hooked {
-    pub(super) fn new(inner: Arc<dyn Storage>) -> Self {
+    pub(crate) fn new(inner: Arc<dyn Storage>) -> Self {
         Self {
             inner,
             is_racy: false,
@@ -427,7 +427,7 @@ impl Hooked {
     }
 
     /// Lets something happen before the operation of this number, from 1.
-    pub(super) fn before(
+    pub(crate) fn before(
         inner: Arc<dyn Storage>,
         at: u64,
         hook: impl FnOnce() + Send + 'static,
@@ -438,7 +438,7 @@ impl Hooked {
         }
     }
 
-    pub(super) fn operations(&self) -> u64 {
+    pub(crate) fn operations(&self) -> u64 {
         self.state.lock().unwrap().0
     }
 

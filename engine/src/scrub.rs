@@ -1,0 +1,424 @@
+//! Scrub: verifying every object of a repository without a key.
+//!
+//! Packs and segments have the hash of their bytes for a name, all other objects end in one. So whoever
+//! runs a storage can tell that what he holds is what was written, and needs no password. What only a
+//! key can tell: whether something is missing, and whether it was written by somebody who has the keys.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use larder_format::config::Config;
+use larder_format::ids::SlotId;
+use larder_format::names::{self, Name};
+use larder_format::verify::{Verifier, bytes_max};
+use serde::Serialize;
+
+use crate::at_once;
+use crate::budget::Budget;
+use crate::cancel::Cancel;
+use crate::check::{Finding, Outcome, Problem, Severity, attempt};
+use crate::error::{EngineError, Result};
+use crate::progress::Progress;
+use crate::scratch::ScratchMap;
+use crate::storage::Storage;
+
+/// Memory of names and sizes before they go to disk.
+const LISTING_BYTES: usize = 32 << 20;
+/// Bytes of objects that are in memory at once.
+const MEMORY_BYTES: usize = 64 << 20;
+/// Objects up to this size are read by one request.
+const WHOLE_BYTES: u64 = 32 << 20;
+/// Longer ones are read in pieces of this size.
+const PIECE_BYTES: u64 = 8 << 20;
+/// Objects between two looks at the progress.
+const BATCH: usize = 512;
+/// Findings, and unknown names, that are told one by one.
+const TOLD_MAX: usize = 10_000;
+
+/// What a scrub saw.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct ScrubReport {
+    /// Whether objects were only counted.
+    pub dry_run: bool,
+    /// Objects that were listed and that the format knows.
+    pub objects: u64,
+    /// Their bytes, by the listing.
+    pub bytes: u64,
+    /// Packs among them.
+    pub packs: u64,
+    /// Segments of the index among them.
+    pub segments: u64,
+    /// Snapshots among them: finished, partial and revoked ones.
+    pub snapshots: u64,
+    /// Objects that were read whole and are right.
+    pub verified: u64,
+    /// Bytes that were read.
+    pub bytes_read: u64,
+    /// Objects that somebody deleted before they were read, as a prune does.
+    pub gone: u64,
+    /// Objects with names that this version does not know.
+    pub unknown: u64,
+    /// Damage that may cost data.
+    pub loss: u64,
+    /// Damage that costs none.
+    pub harmless: u64,
+    /// Seconds that it took.
+    pub seconds: f64,
+    /// What was found, worst first; of very many the first 10,000.
+    #[serde(skip)]
+    pub findings: Vec<Finding>,
+}
+
+/// Verifies every object of the repository on a storage, or only counts them.
+///
+/// What fails is read once more before it is called damaged. `scratch` is a folder for what does not
+/// fit into memory.
+///
+/// # Errors
+/// `NoRepository`, `Interrupted`, or what the storage answers; damage is in the report.
+pub fn scrub(
+    storage: &Arc<dyn Storage>,
+    scratch: &Path,
+    dry_run: bool,
+    progress: &dyn Progress,
+    cancel: &Cancel,
+) -> Result<ScrubReport> {
+    let clock = Instant::now();
+    let mut scrub = Scrub {
+        storage: storage.as_ref(),
+        progress,
+        cancel,
+        budget: Budget::new(MEMORY_BYTES),
+        bytes_read: AtomicU64::new(0),
+        slots: Slots::default(),
+        gone: BTreeSet::new(),
+        report: ScrubReport {
+            dry_run,
+            ..ScrubReport::default()
+        },
+    };
+    progress.phase("listing", None, None);
+    let listed = scrub.list(scratch)?;
+    if !dry_run {
+        scrub.verify(&listed)?;
+        scrub.settle_gone()?;
+        scrub.check_slots();
+    }
+    let mut report = scrub.report;
+    report.bytes_read = scrub.bytes_read.into_inner();
+    report
+        .findings
+        .sort_by(|a, b| (b.severity, &a.object).cmp(&(a.severity, &b.object)));
+    report.seconds = clock.elapsed().as_secs_f64();
+    Ok(report)
+}
+
+struct Scrub<'a> {
+    storage: &'a dyn Storage,
+    progress: &'a dyn Progress,
+    cancel: &'a Cancel,
+    budget: Arc<Budget>,
+    bytes_read: AtomicU64,
+    slots: Slots,
+    /// Objects that were listed and then not there.
+    gone: BTreeSet<String>,
+    report: ScrubReport,
+}
+
+/// What is known of the key slots.
+#[derive(Default)]
+struct Slots {
+    newest_config: u64,
+    /// By the newest config, unless it cannot be read.
+    wanted: Option<Vec<SlotId>>,
+    sound: BTreeSet<SlotId>,
+    /// What is wrong with a slot that is there.
+    damaged: Vec<(SlotId, String)>,
+}
+
+impl Scrub<'_> {
+    /// Lists everything, and tells what is not known.
+    fn list(&mut self, scratch: &Path) -> Result<ScratchMap> {
+        let mut listed = ScratchMap::new(scratch, LISTING_BYTES);
+        let mut failure = None;
+        let mut unknown = Vec::new();
+        let (report, slots) = (&mut self.report, &mut self.slots);
+        self.storage.list("", &mut |object| {
+            match names::parse(&object.name) {
+                Some(name) => {
+                    let size = object.size_bytes.to_be_bytes();
+                    if let Err(error) = listed.insert(object.name.as_bytes(), &size) {
+                        failure.get_or_insert(error);
+                    }
+                    report.count(&name, object.size_bytes);
+                    if let Name::Config(number) = name {
+                        slots.newest_config = slots.newest_config.max(number);
+                    }
+                }
+                None if object.name.starts_with(names::PROBE) => {}
+                None => {
+                    report.unknown += 1;
+                    if unknown.len() < TOLD_MAX {
+                        unknown.push(object.name);
+                    }
+                }
+            }
+            Ok(())
+        })?;
+        if let Some(error) = failure {
+            return Err(error.into());
+        }
+        if self.slots.newest_config == 0 {
+            if self.report.packs + self.report.snapshots == 0 {
+                let location = self.storage.describe();
+                return Err(EngineError::NoRepository { location });
+            }
+            let problem = "there is none, and without it the repository cannot be opened: put it back from a copy";
+            self.find(Severity::Loss, names::CONFIGS, problem);
+        }
+        for name in unknown {
+            let problem = "it is not of this version of the format and was not verified";
+            self.find(Severity::Note, &name, problem);
+        }
+        Ok(listed)
+    }
+
+    fn verify(&mut self, listed: &ScratchMap) -> Result<()> {
+        let (objects, bytes) = (self.report.objects, self.report.bytes);
+        self.progress
+            .phase("verifying objects", Some(objects), Some(bytes));
+        let mut batch = Vec::with_capacity(BATCH);
+        for item in listed.iter_from(&[]) {
+            let (name, size) = item?;
+            let parsed = std::str::from_utf8(&name).ok().and_then(names::parse);
+            let size = size.first_chunk().copied().map(u64::from_be_bytes);
+            batch.extend(parsed.zip(size));
+            if batch.len() == BATCH {
+                self.verify_batch(&batch)?;
+                batch.clear();
+            }
+        }
+        self.verify_batch(&batch)
+    }
+
+    fn verify_batch(&mut self, batch: &[(Name, u64)]) -> Result<()> {
+        let calls = self.storage.calls_at_once();
+        let read = at_once::map(calls, batch, |(name, size)| -> Result<_> {
+            self.cancel.check()?;
+            let outcome = attempt(|| self.read(name, *size))?;
+            self.progress.advance(1, *size);
+            Ok(outcome)
+        });
+        for ((name, _), outcome) in batch.iter().zip(read) {
+            self.take(name, outcome?)?;
+        }
+        Ok(())
+    }
+
+    /// Reads an object and verifies it; gives its bytes if they are few and say something.
+    fn read(&self, name: &Name, size: u64) -> Result<Option<Vec<u8>>> {
+        let mut verifier = Verifier::new(*name, size)?;
+        let text = name.to_string();
+        let mut kept = None;
+        let mut offset = 0;
+        while offset < size {
+            self.cancel.check()?;
+            let length = match size {
+                ..=WHOLE_BYTES => size,
+                _ => PIECE_BYTES.min(size - offset),
+            };
+            let held = usize::try_from(length).unwrap_or(usize::MAX);
+            let _held = self.budget.hold(0, held);
+            let bytes = match size {
+                ..=WHOLE_BYTES => self.storage.get(&text, bytes_max(name) as u64)?,
+                _ => self.storage.get_range(&text, offset, length)?,
+            };
+            self.bytes_read
+                .fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            if bytes.len() as u64 != length {
+                let found = bytes.len();
+                return Err(EngineError::damaged(
+                    &text,
+                    &format!("it has {found} bytes where {length} were listed"),
+                ));
+            }
+            verifier.update(&bytes);
+            if matches!(name, Name::Config(_)) {
+                kept = Some(bytes.to_vec());
+            }
+            offset += length;
+        }
+        verifier.finish()?;
+        Ok(kept)
+    }
+
+    fn take(&mut self, name: &Name, outcome: Outcome<Option<Vec<u8>>>) -> Result<()> {
+        let why = match outcome {
+            Ok(kept) => {
+                self.report.verified += 1;
+                match (name, kept) {
+                    (Name::Slot(id), _) => drop(self.slots.sound.insert(*id)),
+                    (Name::Config(number), Some(object)) => self.take_config(*number, &object),
+                    _ => {}
+                }
+                return Ok(());
+            }
+            Err(Problem::Missing) => {
+                self.report.gone += 1;
+                if self.gone.len() < TOLD_MAX {
+                    self.gone.insert(name.to_string());
+                }
+                return Ok(());
+            }
+            Err(Problem::Damaged(why)) => why,
+        };
+        match name {
+            Name::Slot(id) => self.slots.damaged.push((*id, why)),
+            _ => self.find_damaged(name, &why),
+        }
+        Ok(())
+    }
+
+    fn take_config(&mut self, number: u64, object: &[u8]) {
+        match Config::read_unverified(number, object) {
+            Ok(config) if number == self.slots.newest_config => {
+                self.slots.wanted = Some(config.slots);
+            }
+            Ok(_) => {}
+            Err(error) => self.find_damaged(&Name::Config(number), &error.to_string()),
+        }
+    }
+
+    fn find_damaged(&mut self, name: &Name, why: &str) {
+        let is_newest = |number: &u64| *number == self.slots.newest_config;
+        let (severity, meaning) = match name {
+            Name::Pack(_) => (
+                Severity::Loss,
+                "`larder check`, with the password, names the snapshots that need it",
+            ),
+            Name::Cell(_) => (Severity::Loss, "the snapshot cannot be listed or restored"),
+            Name::Config(number) if is_newest(number) => (
+                Severity::Loss,
+                "without it the repository cannot be opened again",
+            ),
+            Name::Config(_) => (Severity::Harmless, "only the newest config counts"),
+            Name::Segment(_) => (
+                Severity::Harmless,
+                "the packs' own directories say the same, so restores are slow and not impossible",
+            ),
+            Name::Amendment(..) => (
+                Severity::Harmless,
+                "a change of tags, a pin or a forget is lost",
+            ),
+            Name::Round(_) | Name::State(_) => (
+                Severity::Harmless,
+                "if it is the newest one, nothing can be backed up or pruned until it is put back",
+            ),
+            Name::Session(_) | Name::SessionEnd(_) => {
+                (Severity::Harmless, "no snapshot needs it to be restored")
+            }
+            Name::Reserve => (Severity::Harmless, "nothing is kept in it"),
+            Name::Slot(_) => (Severity::Harmless, "its secret opens nothing any more"),
+        };
+        self.find(severity, &name.to_string(), &format!("{why}; {meaning}"));
+    }
+
+    /// What was not there any more was deleted by a prune; if it is listed still, it was not.
+    fn settle_gone(&mut self) -> Result<()> {
+        if self.gone.is_empty() {
+            return Ok(());
+        }
+        let mut still = Vec::new();
+        let gone = &self.gone;
+        self.storage.list("", &mut |object| {
+            if gone.contains(&object.name) {
+                still.extend(names::parse(&object.name).zip(Some(object.size_bytes)));
+            }
+            Ok(())
+        })?;
+        for (name, size) in still {
+            self.report.gone -= 1;
+            match attempt(|| self.read(&name, size))? {
+                Err(Problem::Missing) => {
+                    self.find_damaged(&name, "the storage lists it and does not give it out");
+                }
+                outcome => self.take(&name, outcome)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells what is wrong with key slots: as long as one is left, the repository opens.
+    fn check_slots(&mut self) {
+        let slots = std::mem::take(&mut self.slots);
+        let wanted = slots.wanted.unwrap_or_default();
+        let none_left = !wanted.iter().any(|id| slots.sound.contains(id));
+        let mut problems = slots.damaged;
+        for id in &wanted {
+            let is_there = slots.sound.contains(id) || problems.iter().any(|(one, _)| one == id);
+            if !is_there {
+                problems.push((*id, "the config lists it, and it is missing".to_owned()));
+            }
+        }
+        for (id, why) in problems {
+            let (severity, meaning) = match wanted.contains(&id) {
+                true if none_left => (
+                    Severity::Loss,
+                    "no key slot is left, so the repository cannot be opened again",
+                ),
+                true => (
+                    Severity::Harmless,
+                    "its secret no longer opens the repository, others do",
+                ),
+                false => (Severity::Harmless, "the newest config does not list it"),
+            };
+            self.find(severity, &names::slot(&id), &format!("{why}; {meaning}"));
+        }
+    }
+
+    fn find(&mut self, severity: Severity, object: &str, problem: &str) {
+        match severity {
+            Severity::Loss => self.report.loss += 1,
+            Severity::Harmless => self.report.harmless += 1,
+            Severity::Note => {}
+        }
+        if self.report.findings.len() < TOLD_MAX || severity == Severity::Loss && self.make_room() {
+            self.report.findings.push(Finding {
+                severity,
+                object: object.to_owned(),
+                problem: problem.to_owned(),
+                snapshots: Vec::new(),
+                paths: Vec::new(),
+            });
+        }
+    }
+
+    /// Lets go of a finding that is less bad than a loss.
+    fn make_room(&mut self) -> bool {
+        let findings = &mut self.report.findings;
+        let lesser = findings
+            .iter()
+            .position(|one| one.severity < Severity::Loss);
+        lesser.map(|at| findings.swap_remove(at)).is_some()
+    }
+}
+
+impl ScrubReport {
+    fn count(&mut self, name: &Name, size: u64) {
+        self.objects += 1;
+        self.bytes = self.bytes.saturating_add(size);
+        match name {
+            Name::Pack(_) => self.packs += 1,
+            Name::Segment(_) => self.segments += 1,
+            Name::Cell(_) => self.snapshots += 1,
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+mod tests;
