@@ -119,13 +119,29 @@ impl Context {
     /// # Errors
     /// When it names none, or a setting makes no sense.
     pub fn place_of(&self, named: &str) -> anyhow::Result<Location> {
+        self.place_with(named, &self.globals.options)
+    }
+
+    /// Gives a second location beside the repository's: `-o` is not for it, but these are.
+    ///
+    /// # Errors
+    /// When it names none, or a setting makes no sense.
+    pub fn second_place(
+        &self,
+        named: &str,
+        options: &[(String, String)],
+    ) -> anyhow::Result<Location> {
+        self.place_with(named, options)
+    }
+
+    fn place_with(&self, named: &str, flags: &[(String, String)]) -> anyhow::Result<Location> {
         let env = text_env();
         let table = self.settings.locations.0.get(named);
         if let Some(mistake) = table.and_then(|table| table.mistake.as_ref()) {
             bail!("{mistake}");
         }
         let layers = Layers {
-            flags: &self.globals.options,
+            flags,
             env: Some(&env),
             file: table.map(|table| &table.settings),
         };

@@ -22,6 +22,7 @@ pub mod inspect;
 pub mod keys;
 pub mod mark;
 mod memory;
+pub mod mirror;
 pub mod packer;
 mod presence;
 pub mod progress;

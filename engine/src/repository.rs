@@ -10,6 +10,7 @@ use larder_format::config::{Chunker as ChunkerConfig, Config, RACY_CREATES};
 use larder_format::ids::{ObjectId, ReplicaId, RepositoryId, SlotId};
 use larder_format::keys::{KEYRING_RANDOM_BYTES, Keyring};
 use larder_format::limits::{CONFIG_BYTES, RESERVE_BYTES, SLOT_BYTES};
+use larder_format::mirror::MARKER;
 use larder_format::names::{self, Name};
 use larder_format::object;
 use larder_format::secret_text;
@@ -23,6 +24,7 @@ use crate::index::Index;
 use crate::index::memory::MemoryIndex;
 use crate::index::rocks::{IndexOptions, OpenOutcome, RocksIndex};
 use crate::memory::{self, Memory};
+use crate::mirror::{read_marker, readable};
 use crate::presence::Looks;
 use crate::protocol::{Newest, keeps_all};
 use crate::random;
@@ -204,6 +206,7 @@ pub struct Repository {
     cache_dir: PathBuf,
     workers: rayon::ThreadPool,
     is_in_order: bool,
+    is_mirror: bool,
     memory: Memory,
     seen: Mutex<Seen>,
     refreshing: Mutex<()>,
@@ -359,6 +362,7 @@ impl Repository {
         options: &OpenOptions,
     ) -> Result<Arc<Self>> {
         let location = storage.describe();
+        let (storage, replica) = resolve(storage)?;
         let (number, object) = read_config(storage.as_ref())?;
         let claimed = unverified_config(&location, number, &object)?;
         let slots = read_slots(storage.as_ref(), &claimed)?;
@@ -371,8 +375,10 @@ impl Repository {
             let slots = slots.len();
             return Err(EngineError::WrongSecret { location, slots });
         };
-        let config = Config::open(&keyring, number, &object)
+        let mut config = Config::open(&keyring, number, &object)
             .map_err(|error| EngineError::damaged(&names::config(number), &error))?;
+        // Caches and memories of a mirror are its own.
+        config.replica = replica.unwrap_or(config.replica);
         let memory = options
             .state_dir
             .as_ref()
@@ -397,6 +403,7 @@ impl Repository {
             cache_dir,
             workers,
             is_in_order: options.in_order,
+            is_mirror: replica.is_some(),
             memory: Memory::open(memory),
             seen: Mutex::default(),
             refreshing: Mutex::default(),
@@ -411,6 +418,9 @@ impl Repository {
     /// `NoRepository`, `Unsupported`, or what the storage answers.
     pub fn probe(storage: &dyn Storage) -> Result<()> {
         let (number, object) = read_config(storage)?;
+        if number == MARKER {
+            return read_marker(storage).map(|_| ());
+        }
         unverified_config(&storage.describe(), number, &object).map(|_| ())
     }
 
@@ -599,11 +609,17 @@ impl Repository {
         }
     }
 
-    /// Fails if writing needs a feature that this program does not know.
+    /// Fails if the repository is a mirror, or writing needs a feature that this program does not know.
     ///
     /// # Errors
-    /// `Unsupported`, naming the feature.
+    /// `Request` for a mirror; `Unsupported`, naming the feature.
     pub fn check_write(&self) -> Result<()> {
+        if self.is_mirror {
+            return Err(EngineError::Request(format!(
+                "{} is a mirror, which takes no writes until it is promoted (`larder sync promote`); write to the repository that it mirrors",
+                self.location
+            )));
+        }
         self.config()
             .check_write(KNOWN_FEATURES)
             .map_err(|error| EngineError::Unsupported {
@@ -625,6 +641,21 @@ pub fn open_storage(location: &Location, stop: Arc<AtomicBool>) -> Result<Arc<dy
         },
         _ => error.into(),
     })
+}
+
+/// Gives the storage through which a repository is read, and the id that a mirror has of its own.
+fn resolve(storage: Arc<dyn Storage>) -> Result<(Arc<dyn Storage>, Option<ReplicaId>)> {
+    if newest_config(storage.as_ref())? != Some(MARKER) {
+        return Ok((storage, None));
+    }
+    let (storage, replica) = readable(storage)?;
+    if newest_config(storage.as_ref())?.is_none() {
+        return Err(EngineError::Request(format!(
+            "{} is a mirror, and no sync to it has ended yet; run `larder sync` again",
+            storage.describe()
+        )));
+    }
+    Ok((storage, replica))
 }
 
 /// Reads the config with the highest number.
@@ -708,7 +739,7 @@ pub(crate) fn make_slot(
     Ok((id, Bytes::from(object)))
 }
 
-fn unverified_config(location: &str, number: u64, object: &[u8]) -> Result<Config> {
+pub(crate) fn unverified_config(location: &str, number: u64, object: &[u8]) -> Result<Config> {
     use larder_format::error::FormatError;
     let unsupported = |why: &FormatError| EngineError::Unsupported {
         location: location.to_owned(),

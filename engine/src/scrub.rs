@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use larder_format::config::Config;
 use larder_format::ids::SlotId;
+use larder_format::mirror::MARKER;
 use larder_format::names::{self, Name};
 use larder_format::verify::{Verifier, bytes_max};
 use serde::Serialize;
@@ -21,9 +22,11 @@ use crate::budget::Budget;
 use crate::cancel::Cancel;
 use crate::check::{Finding, Outcome, Problem, Severity, attempt};
 use crate::error::{EngineError, Result};
+use crate::mirror::{Newest, newest_manifest};
 use crate::progress::Progress;
 use crate::scratch::ScratchMap;
 use crate::storage::Storage;
+use crate::storage::error::ErrorKind;
 
 /// Memory of names and sizes before they go to disk.
 const LISTING_BYTES: usize = 32 << 20;
@@ -105,6 +108,7 @@ pub fn scrub(
     if !dry_run {
         scrub.verify(&listed)?;
         scrub.settle_gone()?;
+        scrub.check_manifest(&listed)?;
         scrub.check_slots();
     }
     let mut report = scrub.report;
@@ -131,6 +135,7 @@ struct Scrub<'a> {
 /// What is known of the key slots.
 #[derive(Default)]
 struct Slots {
+    is_mirror: bool,
     newest_config: u64,
     /// By the newest config, unless it cannot be read.
     wanted: Option<Vec<SlotId>>,
@@ -154,8 +159,12 @@ impl Scrub<'_> {
                         failure.get_or_insert(error);
                     }
                     report.count(&name, object.size_bytes);
-                    if let Name::Config(number) = name {
-                        slots.newest_config = slots.newest_config.max(number);
+                    match name {
+                        Name::Config(MARKER) => slots.is_mirror = true,
+                        Name::Config(number) => {
+                            slots.newest_config = slots.newest_config.max(number);
+                        }
+                        _ => {}
                     }
                 }
                 None if object.name.starts_with(names::PROBE) => {}
@@ -171,7 +180,7 @@ impl Scrub<'_> {
         if let Some(error) = failure {
             return Err(error.into());
         }
-        if self.slots.newest_config == 0 {
+        if self.slots.newest_config == 0 && !self.slots.is_mirror {
             if self.report.packs + self.report.snapshots == 0 {
                 let location = self.storage.describe();
                 return Err(EngineError::NoRepository { location });
@@ -300,6 +309,10 @@ impl Scrub<'_> {
                 "`larder check`, with the password, names the snapshots that need it",
             ),
             Name::Cell(_) => (Severity::Loss, "the snapshot cannot be listed or restored"),
+            Name::Config(MARKER) | Name::Manifest(_) => (
+                Severity::Harmless,
+                "the mirror cannot be read until the next sync to it makes a new one",
+            ),
             Name::Config(number) if is_newest(number) => (
                 Severity::Loss,
                 "without it the repository cannot be opened again",
@@ -346,6 +359,35 @@ impl Scrub<'_> {
                     self.find_damaged(&name, "the storage lists it and does not give it out");
                 }
                 outcome => self.take(&name, outcome)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells which records a mirror lacks that its manifest names.
+    fn check_manifest(&mut self, listed: &ScratchMap) -> Result<()> {
+        let newest = match self.slots.is_mirror {
+            true => newest_manifest(self.storage, None)?,
+            false => return Ok(()),
+        };
+        // A damaged one was found already.
+        let Newest::Read(manifest) = newest else {
+            return Ok(());
+        };
+        let cells = manifest.cells.iter().copied().map(Name::Cell);
+        let amendments = manifest.amendments.iter();
+        let amendments = amendments.map(|(id, number)| Name::Amendment(*id, *number));
+        let state = (manifest.state > 0).then_some(Name::State(manifest.state));
+        for name in cells.chain(amendments).chain(state) {
+            let text = name.to_string();
+            // What came with a later manifest was not listed before it.
+            let is_listed = listed.get(text.as_bytes())?.is_some();
+            let is_missing = || matches!(self.storage.size(&text), Err(error) if error.kind == ErrorKind::NotFound);
+            if !is_listed && is_missing() {
+                self.find_damaged(
+                    &name,
+                    "it is missing, although the mirror's manifest names it",
+                );
             }
         }
         Ok(())

@@ -70,6 +70,20 @@ impl Config {
         Ok(object)
     }
 
+    /// Makes the object of a config that no key authenticates, such as that of a mirror.
+    pub(crate) fn close_unauthenticated(&self, uid: [u8; 16]) -> Result<Vec<u8>> {
+        self.check()?;
+        let header = Header {
+            kind: Kind::Config,
+            key_id: KeyId::default(),
+            uid,
+        };
+        let no_mac = [0; MAC_BYTES];
+        let object = [header.encode().as_slice(), &self.encode(), &no_mac].concat();
+        within("bytes of a config", object.len(), CONFIG_BYTES)?;
+        Ok(close(object))
+    }
+
     /// Reads `config/<number>` without a key: nothing in it is to be trusted before
     /// [`Config::open`] has read it too.
     pub fn read_unverified(number: u64, object: &[u8]) -> Result<Self> {

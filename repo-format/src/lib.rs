@@ -25,6 +25,7 @@ pub mod ids;
 pub mod keys;
 pub mod limits;
 pub mod list;
+pub mod mirror;
 pub mod names;
 pub mod node;
 pub mod object;

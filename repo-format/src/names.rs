@@ -30,6 +30,8 @@ pub enum Name {
     State(u64),
     /// `reserve`.
     Reserve,
+    /// `mirror/<n>`, n from 1.
+    Manifest(u64),
 }
 
 /// The name of the reserve.
@@ -48,6 +50,8 @@ pub const SESSIONS: &str = "sessions/";
 pub const CELLS: &str = "snapshots/";
 /// Where all collector rounds and states are.
 pub const COLLECTOR: &str = "gc/";
+/// Where the manifests of a mirror are.
+pub const MIRROR: &str = "mirror/";
 /// Where a storage is tried out; what is below means nothing to a repository.
 pub const PROBE: &str = "probe/";
 /// Where what is damaged is put aside.
@@ -130,6 +134,7 @@ impl fmt::Display for Name {
             Self::Round(n) => write!(f, "{COLLECTOR}{n:016x}"),
             Self::State(n) => write!(f, "{COLLECTOR}{n:016x}.final"),
             Self::Reserve => f.write_str(RESERVE),
+            Self::Manifest(n) => write!(f, "{MIRROR}{n:016x}"),
         }
     }
 }
@@ -143,6 +148,7 @@ pub fn parse(text: &str) -> Option<Name> {
     let (folder, name) = text.split_once('/')?;
     match folder {
         "config" => number(name).map(Name::Config),
+        "mirror" => number(name).map(Name::Manifest),
         "keys" => SlotId::from_hex(name).map(Name::Slot),
         "packs" => {
             let (first, id) = name.split_once('/')?;
@@ -204,7 +210,8 @@ mod tests {
             session.clone().prop_map(Name::Cell),
             (session, n.clone()).prop_map(|(id, k)| Name::Amendment(id, k)),
             n.clone().prop_map(Name::Round),
-            n.prop_map(Name::State),
+            n.clone().prop_map(Name::State),
+            n.prop_map(Name::Manifest),
             Just(Name::Reserve),
         ]
     }
@@ -249,7 +256,7 @@ mod tests {
         }
 
         #[test]
-        fn what_parses_is_written_alike(text in "(config|keys|packs|gc|index|sessions|snapshots)/[0-9a-f./]{0,70}") {
+        fn what_parses_is_written_alike(text in "(config|keys|packs|gc|index|mirror|sessions|snapshots)/[0-9a-f./]{0,70}") {
             if let Some(name) = parse(&text) {
                 prop_assert_eq!(name.to_string(), text);
             }

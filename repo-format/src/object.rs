@@ -43,6 +43,8 @@ pub enum Kind {
     State = 11,
     /// Room that is given up when a storage is full.
     Reserve = 12,
+    /// What a mirror lists.
+    Manifest = 15,
 }
 
 impl Kind {
@@ -62,6 +64,7 @@ impl Kind {
             10 => Self::Round,
             11 => Self::State,
             12 => Self::Reserve,
+            15 => Self::Manifest,
             _ => return None,
         })
     }
@@ -88,6 +91,7 @@ impl Kind {
             Self::Round => "collector round",
             Self::State => "collector state",
             Self::Reserve => "reserve",
+            Self::Manifest => "manifest of a mirror",
         }
     }
 }

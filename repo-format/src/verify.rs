@@ -20,7 +20,7 @@ pub fn bytes_max(name: &Name) -> usize {
         Name::Pack(_) => PACK_BYTES,
         Name::Segment(_) => SEGMENT_BYTES,
         Name::Cell(_) => CELL_BYTES,
-        Name::Round(_) | Name::State(_) => COLLECTOR_BYTES,
+        Name::Round(_) | Name::State(_) | Name::Manifest(_) => COLLECTOR_BYTES,
         Name::Reserve => RESERVE_BYTES,
         Name::Session(_) | Name::SessionEnd(_) | Name::Amendment(..) => SMALL_RECORD_BYTES,
     }
@@ -42,6 +42,7 @@ pub fn fits(name: &Name, kind: Kind) -> bool {
             | (Name::Round(_), Kind::Round)
             | (Name::State(_), Kind::State)
             | (Name::Reserve, Kind::Reserve)
+            | (Name::Manifest(_), Kind::Manifest)
     )
 }
 
@@ -60,6 +61,7 @@ pub fn word(name: &Name) -> &'static str {
         Name::Round(_) => Kind::Round.word(),
         Name::State(_) => Kind::State.word(),
         Name::Reserve => Kind::Reserve.word(),
+        Name::Manifest(_) => Kind::Manifest.word(),
     }
 }
 
@@ -198,6 +200,7 @@ mod tests {
             Kind::Round => Name::Round(1),
             Kind::State => Name::State(1),
             Kind::Reserve => Name::Reserve,
+            Kind::Manifest => Name::Manifest(1),
         }
     }
 

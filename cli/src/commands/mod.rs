@@ -22,6 +22,7 @@ pub mod rewrite;
 pub mod scrub;
 pub mod snapshots;
 pub mod stats;
+pub mod sync;
 mod version;
 
 use crate::args::Command;
@@ -45,6 +46,7 @@ pub fn run(context: &Context, command: &Command) -> anyhow::Result<Exit> {
         Command::Restore(args) => restore::run(context, args),
         Command::Check(args) => check::run(context, args),
         Command::Scrub(args) => scrub::run(context, args),
+        Command::Sync(args) => sync::run(context, args),
         Command::Prune(args) => prune::run(context, args),
         Command::Stats(args) => stats::run(context, args),
         Command::Forget(args) => forget::run(context, args),

@@ -93,7 +93,7 @@ impl Listing {
             }
             Name::Segment(id) => drop(self.segments.insert(id)),
             // They are listed again, after the cells.
-            Name::Round(_) | Name::State(_) => {}
+            Name::Round(_) | Name::State(_) | Name::Manifest(_) => {}
             Name::Reserve => self.has_reserve = true,
             Name::Pack(id) => {
                 self.pack_count += 1;

@@ -176,7 +176,8 @@ impl Inventory {
 
     fn take(&mut self, name: Name, size: u64) {
         match name {
-            Name::Config(_) | Name::Slot(_) => {}
+            // Manifests are what is left of a mirror that was promoted.
+            Name::Config(_) | Name::Slot(_) | Name::Manifest(_) => {}
             Name::Session(id) => drop(self.sessions.insert(id)),
             Name::SessionEnd(id) => drop(self.ends.insert(id)),
             Name::Cell(id) => drop(self.cells.insert(id)),

@@ -174,6 +174,9 @@ fn refuse(repository: &Repository, options: &PruneOptions) -> Result<()> {
         location: repository.location().to_owned(),
         why,
     };
+    if !options.dry_run {
+        repository.check_write()?;
+    }
     // The newest one: others may have been at work since the repository was opened.
     let (number, object) = read_config(repository.storage())?;
     let config = Config::open(repository.keyring(), number, &object)

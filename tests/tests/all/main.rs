@@ -30,4 +30,5 @@ mod secrets;
 mod simulator;
 mod source_text;
 mod stats;
+mod sync;
 mod torture;

@@ -1,0 +1,307 @@
+//! One pass over the source: copying all that its snapshots need, as of one moment.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use bytes::Bytes;
+use larder_format::config::Config;
+use larder_format::ids::{SessionId, SlotId};
+use larder_format::names::{self, Name};
+
+use super::copying::Copier;
+use crate::check::Problem;
+use crate::collection;
+use crate::error::{EngineError, Result};
+use crate::protocol::Newest;
+use crate::scratch::ScratchMap;
+use crate::storage::Storage;
+
+/// Memory of one listing before it goes to disk.
+const LISTING_BYTES: usize = 24 << 20;
+/// Objects that are looked up at once.
+const BATCH: usize = 512;
+/// Times that cells are listed until two listings agree.
+const LISTINGS_MAX: usize = 10;
+
+/// Names with their sizes.
+pub(super) struct Listing(ScratchMap);
+
+impl Listing {
+    pub(super) fn new(scratch: &Path) -> Self {
+        Self(ScratchMap::new(scratch, LISTING_BYTES))
+    }
+
+    /// Adds what a folder of a storage has of names that the format knows.
+    pub(super) fn read(&mut self, storage: &dyn Storage, folder: &str) -> Result<()> {
+        let mut failure = None;
+        storage.list(folder, &mut |object| {
+            if let Some(name) = names::parse(&object.name)
+                && let Err(error) = self.insert(&name, object.size_bytes)
+            {
+                failure.get_or_insert(error);
+            }
+            Ok(())
+        })?;
+        failure.map_or(Ok(()), Err)
+    }
+
+    pub(super) fn insert(&mut self, name: &Name, size: u64) -> Result<()> {
+        let key = name.to_string();
+        Ok(self.0.insert(key.as_bytes(), &size.to_be_bytes())?)
+    }
+
+    /// Gives an object's size, if it was listed.
+    pub(super) fn size(&self, name: &Name) -> Result<Option<u64>> {
+        let size = self.0.get(name.to_string().as_bytes())?;
+        Ok(size.and_then(|size| size.first_chunk().copied().map(u64::from_be_bytes)))
+    }
+
+    /// Visits what was listed, in the order of the names.
+    pub(super) fn each(&self, visit: &mut dyn FnMut(Name, u64) -> Result<()>) -> Result<()> {
+        for item in self.0.iter_from(&[]) {
+            let (name, size) = item?;
+            let name = std::str::from_utf8(&name).ok().and_then(names::parse);
+            let size = size.first_chunk().copied().map(u64::from_be_bytes);
+            if let Some((name, size)) = name.zip(size) {
+                visit(name, size)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What the source is at one moment, all of it copied but for what makes it count.
+pub(super) struct Moment {
+    pub newest: Newest,
+    pub cells: Vec<SessionId>,
+    pub amendments: Vec<(SessionId, u64)>,
+    pub keys: Keys,
+    /// Packs and segments of the source.
+    pub listed: Listing,
+}
+
+/// What opens the repository.
+pub(super) struct Keys {
+    /// Slots and configs that the target lacks, in the order in which they are to be written.
+    pub missing: Vec<(Name, Bytes)>,
+    /// The slots that the newest config lists.
+    pub slots: Vec<SlotId>,
+}
+
+/// One pass.
+pub(super) struct Pass<'a, 'b> {
+    pub copier: &'a mut Copier<'b>,
+    pub have: &'a mut Listing,
+    pub scratch: &'a Path,
+    /// The state that the mirror is at.
+    pub base_state: u64,
+}
+
+impl Pass<'_, '_> {
+    /// Copies what the target lacks; nothing if the source moved on meanwhile so that its cells are to
+    /// be listed again.
+    pub(super) fn run(&mut self) -> Result<Option<Moment>> {
+        let (collector, configs) = (self.list("gc")?, self.list("config")?);
+        let Some(newest) = collection::newest(&collector.keys().copied().collect()) else {
+            return Ok(None);
+        };
+        if newest.state < self.base_state {
+            return Err(self.is_older());
+        }
+        let Some(records) = self.list_cells()? else {
+            return Ok(None);
+        };
+        let mut listed = Listing::new(self.scratch);
+        listed.read(self.copier.source, "packs")?;
+        listed.read(self.copier.source, "index")?;
+        self.copy_content(&listed)?;
+        let there = self.copy_records(&records)?;
+        if !self.copy_collector(newest, &collector)? {
+            return Ok(None);
+        }
+        let Some(keys) = self.read_keys(&configs)? else {
+            return Ok(None);
+        };
+        // What was deleted meanwhile is nothing that the cells need, unless a newer state let it go.
+        let after = self.list("gc")?;
+        let is_same = collection::newest(&after.keys().copied().collect()) == Some(newest);
+        if !is_same || self.list("config")? != configs {
+            return Ok(None);
+        }
+        let mut moment = Moment {
+            newest,
+            cells: Vec::new(),
+            amendments: Vec::new(),
+            keys,
+            listed,
+        };
+        for name in there {
+            match name {
+                Name::Cell(id) => moment.cells.push(id),
+                Name::Amendment(id, number) => moment.amendments.push((id, number)),
+                _ => {}
+            }
+        }
+        Ok(Some(moment))
+    }
+
+    fn is_older(&self) -> EngineError {
+        EngineError::Request(format!(
+            "{} is older than its mirror {}: it was put back to an older state; make a mirror in another place, or promote this one",
+            self.copier.source.describe(),
+            self.copier.target.describe()
+        ))
+    }
+
+    fn list(&self, folder: &str) -> Result<BTreeMap<Name, u64>> {
+        let mut listed = BTreeMap::new();
+        self.copier.source.list(folder, &mut |object| {
+            listed.extend(names::parse(&object.name).map(|name| (name, object.size_bytes)));
+            Ok(())
+        })?;
+        Ok(listed)
+    }
+
+    /// Lists cells and amendments until two listings agree: one alone may have a cell and lack an
+    /// earlier one, whose packs the first needs.
+    fn list_cells(&self) -> Result<Option<BTreeMap<Name, u64>>> {
+        let mut listed = self.list("snapshots")?;
+        for _ in 0..LISTINGS_MAX {
+            self.copier.cancel.check()?;
+            let again = self.list("snapshots")?;
+            if again == listed {
+                return Ok(Some(listed));
+            }
+            listed = again;
+        }
+        Ok(None)
+    }
+
+    /// Copies the packs and segments that the target lacks, or has with another size.
+    fn copy_content(&mut self, listed: &Listing) -> Result<()> {
+        let (mut objects, mut bytes) = (0, 0_u64);
+        listed.each(&mut |name, size| {
+            if self.have.size(&name)? != Some(size) {
+                objects += 1;
+                bytes = bytes.saturating_add(size);
+            }
+            Ok(())
+        })?;
+        if objects == 0 {
+            return Ok(());
+        }
+        let progress = self.copier.progress;
+        progress.phase("copying objects", Some(objects), Some(bytes));
+        let mut batch = Vec::with_capacity(BATCH);
+        listed.each(&mut |name, size| {
+            if self.have.size(&name)? != Some(size) {
+                batch.push((name, size));
+            }
+            if batch.len() == BATCH {
+                self.copy(&batch)?;
+                batch.clear();
+            }
+            Ok(())
+        })?;
+        self.copy(&batch)
+    }
+
+    fn copy(&mut self, batch: &[(Name, u64)]) -> Result<()> {
+        for (name, size) in self.copier.copy(batch)? {
+            self.have.insert(&name, size)?;
+        }
+        Ok(())
+    }
+
+    /// Copies cells, amendments, and the sessions of these cells; gives the names of the first two
+    /// that are there now.
+    fn copy_records(&mut self, records: &BTreeMap<Name, u64>) -> Result<Vec<Name>> {
+        let sessions = self.list("sessions")?;
+        let is_of_cell = |name: &Name| match name {
+            Name::Session(id) | Name::SessionEnd(id) => records.contains_key(&Name::Cell(*id)),
+            _ => false,
+        };
+        let sessions = sessions.iter().filter(|(name, _)| is_of_cell(name));
+        let mut missing = Vec::new();
+        for (name, size) in sessions.chain(records) {
+            if self.have.size(name)? != Some(*size) {
+                missing.push((*name, *size));
+            }
+        }
+        if !missing.is_empty() {
+            let (count, progress) = (missing.len() as u64, self.copier.progress);
+            progress.phase("copying records", Some(count), None);
+        }
+        for batch in missing.chunks(BATCH) {
+            self.copy(batch)?;
+        }
+        let mut there = Vec::new();
+        for (name, size) in records {
+            // One that is gone was dead, and nobody may need it.
+            if self.have.size(name)? == Some(*size) {
+                there.push(*name);
+            }
+        }
+        Ok(there)
+    }
+
+    /// Copies the newest state and the round above it; tells whether they were there.
+    fn copy_collector(&mut self, newest: Newest, listed: &BTreeMap<Name, u64>) -> Result<bool> {
+        let state = (newest.state > 0).then_some(Name::State(newest.state));
+        let round = newest.round.map(Name::Round);
+        for name in state.into_iter().chain(round) {
+            let size = listed.get(&name).copied().unwrap_or_default();
+            match self.copier.read(&name, size)? {
+                // What is there already must be the same: numbers are used again by who went back.
+                Ok(bytes) => {
+                    let is_new = self.have.size(&name)? != Some(size);
+                    let same = || self.copier.target.get(&name.to_string(), size);
+                    if is_new || same()? != bytes {
+                        self.copier.write(&name, &bytes)?;
+                        self.have.insert(&name, size)?;
+                    }
+                }
+                Err(Problem::Missing) => return Ok(false),
+                Err(Problem::Damaged(why)) => {
+                    return Err(EngineError::damaged(&name.to_string(), &why));
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Reads the configs and slots that the target lacks; nothing if they change meanwhile.
+    fn read_keys(&mut self, configs: &BTreeMap<Name, u64>) -> Result<Option<Keys>> {
+        let slots = self.list("keys")?;
+        let newest = configs.keys().next_back().copied();
+        let mut missing = Vec::new();
+        let mut listed = BTreeSet::new();
+        for (name, size) in slots.iter().chain(configs) {
+            let is_missing = self.have.size(name)? != Some(*size);
+            if !is_missing && Some(*name) != newest {
+                continue;
+            }
+            match self.copier.read(name, *size)? {
+                Ok(bytes) => {
+                    if let (Name::Config(number), true) = (name, Some(*name) == newest) {
+                        listed.extend(Config::read_unverified(*number, &bytes)?.slots);
+                    }
+                    if is_missing {
+                        missing.push((*name, bytes));
+                    }
+                }
+                // A slot goes once a newer config does not list it.
+                Err(Problem::Missing) if matches!(name, Name::Slot(_)) => {}
+                Err(Problem::Missing) => return Ok(None),
+                Err(Problem::Damaged(why)) if Some(*name) == newest => {
+                    return Err(EngineError::damaged(&name.to_string(), &why));
+                }
+                Err(Problem::Damaged(why)) => drop(self.copier.damaged.insert(*name, why)),
+            }
+        }
+        Ok(Some(Keys {
+            missing,
+            slots: listed.into_iter().collect(),
+        }))
+    }
+}
