@@ -122,6 +122,26 @@ pub fn choose(
     Ok(file.source())
 }
 
+/// Chooses where the secret of a second repository comes from; none means that a person has to be
+/// asked.
+pub fn choose_second(flags: &SecretFlags, env: Env) -> Option<SecretSource> {
+    if let Some(source) = flags.source() {
+        return Some(source);
+    }
+    if let Some(password) = env("LARDER_TO_PASSWORD") {
+        let password = Zeroizing::new(password.into_vec());
+        return Some(SecretSource::Password(password, "LARDER_TO_PASSWORD"));
+    }
+    let path = |name| env(name).map(PathBuf::from);
+    let environment = SecretFlags {
+        password_file: path("LARDER_TO_PASSWORD_FILE"),
+        password_command: env("LARDER_TO_PASSWORD_COMMAND"),
+        key_file: path("LARDER_TO_KEY_FILE"),
+        recovery_key_file: None,
+    };
+    environment.source()
+}
+
 impl SecretSource {
     /// Takes the secret from its place.
     ///

@@ -13,7 +13,7 @@ use crate::error::{EngineError, Result};
 use crate::progress::Progress;
 use crate::repository::Repository;
 use crate::retention::{self, Candidate, GroupBy, GroupKey, Policy, Reason};
-use crate::rewrite::copied_from;
+use crate::rewrite::{copied_from, is_from_elsewhere};
 use crate::session::Author;
 use crate::snapshots::{self, Filter, SnapshotInfo, Which, clean_path};
 use crate::view::View;
@@ -263,16 +263,22 @@ fn candidate(view: &View, cell: &Cell) -> Candidate {
     paths.dedup();
     let before = cell.predecessor.iter().chain(&cell.parent);
     let copied = copied_from(cell);
-    let seen = if copied.is_some() {
+    // A session says nothing of when a snapshot of another repository was made.
+    let is_comparable = !is_from_elsewhere(cell);
+    let seen = if copied.is_some() || !is_comparable {
         Vec::new()
     } else {
         before.chain(&cell.seen_cells).copied().collect()
+    };
+    let began = match is_comparable {
+        true => read_from(cell),
+        false => i64::MIN,
     };
     Candidate {
         id: cell.id,
         first: copied.unwrap_or(cell.id),
         time: Timestamp::from_nanosecond(cell.started.into()).unwrap_or_default(),
-        began: read_from(cell),
+        began,
         ended: cell.ended,
         seen,
         host: cell.host.clone(),

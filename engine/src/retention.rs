@@ -29,7 +29,8 @@ pub struct Candidate {
     pub first: SessionId,
     /// The time that it carries, by which it is kept.
     pub time: Timestamp,
-    /// When its writer began, by the writer's clock, in nanoseconds since 1970.
+    /// When its writer began, by the writer's clock, in nanoseconds since 1970; the least number where that is
+    /// compared with nothing, since the writer wrote to another repository.
     pub began: i64,
     /// When its writer committed it, by the same clock.
     pub ended: i64,

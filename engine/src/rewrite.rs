@@ -1,5 +1,7 @@
-//! New snapshots from old ones, without their sources: undelete, and leaving paths out.
+//! New snapshots from old ones, without their sources: undelete, leaving paths out, and copying to
+//! another repository.
 
+mod between;
 mod copy;
 mod leave_out;
 
@@ -24,6 +26,8 @@ use crate::view::{self, View};
 use copy::{Copy, Made, first_of};
 use leave_out::{LeaveOut, LeftOut};
 
+pub(crate) use between::is_from_elsewhere;
+pub use between::{CopyOptions, CopyReport, EachCopy, copy_all};
 pub(crate) use copy::copied_from;
 
 /// How forgotten snapshots are brought back.

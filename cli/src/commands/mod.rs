@@ -6,6 +6,7 @@ pub mod cache;
 pub mod cat;
 pub mod check;
 pub mod completions;
+pub mod copy;
 pub mod diff;
 pub mod dump;
 pub mod find;
@@ -46,6 +47,7 @@ pub fn run(context: &Context, command: &Command) -> anyhow::Result<Exit> {
         Command::Restore(args) => restore::run(context, args),
         Command::Check(args) => check::run(context, args),
         Command::Scrub(args) => scrub::run(context, args),
+        Command::Copy(args) => copy::run(context, args),
         Command::Sync(args) => sync::run(context, args),
         Command::Prune(args) => prune::run(context, args),
         Command::Stats(args) => stats::run(context, args),

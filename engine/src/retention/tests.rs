@@ -439,3 +439,20 @@ proptest! {
         prop_assert_eq!(seen, all.len());
     }
 }
+
+#[test]
+fn a_snapshot_of_another_repository_contradicts_nothing() {
+    let mut all = at(&[
+        "2026-01-01T00:00:00Z",
+        "2026-01-02T00:00:00Z",
+        "2026-01-03T00:00:00Z",
+    ]);
+    // The first was copied here after the others had been made.
+    all[0].first = SessionId::new(9, [1; 16]);
+    all[0].id = all[0].first;
+    let now: Timestamp = "2026-02-01T00:00:00Z".parse().unwrap();
+    let alone: Vec<_> = trust::distrusted(&all, now).into_keys().collect();
+    assert_eq!(alone, [all[0].id]);
+    all[0].began = i64::MIN;
+    assert!(trust::distrusted(&all, now).is_empty());
+}

@@ -41,7 +41,7 @@ pub(super) fn distrusted(all: &[Candidate], now: Timestamp) -> BTreeMap<SessionI
     for one in all {
         if one.time > now || i128::from(one.began) > now_ns {
             found.insert(one.id, Distrust::Future);
-        } else {
+        } else if one.began > i64::MIN {
             clocks.entry(&one.host).or_default().push(one);
         }
     }

@@ -100,11 +100,31 @@ impl<'a> Copy<'a> {
         before: View,
         make: Make<'_, 'a>,
     ) -> Result<Option<String>> {
+        self.make_on(Base::Parent(cell.id), cell, before, make)
+    }
+
+    /// Does the same with the facts of a cell of another repository, which is no base here.
+    pub(super) fn make_new(
+        &mut self,
+        cell: &Cell,
+        before: View,
+        make: Make<'_, 'a>,
+    ) -> Result<Option<String>> {
+        self.make_on(Base::None, cell, before, make)
+    }
+
+    fn make_on(
+        &mut self,
+        base: Base,
+        cell: &Cell,
+        before: View,
+        make: Make<'_, 'a>,
+    ) -> Result<Option<String>> {
         let mut view = before;
         for _ in 0..COMMITS_MAX {
             let opened = match self.dry_run {
                 true => session::pretend(self.repository, view)?,
-                false => session::open(self.repository, Base::Parent(cell.id), self.author, view)?,
+                false => session::open(self.repository, base, self.author, view)?,
             };
             self.repository.index().disown_pending()?;
             self.packer.succeed(opened.id)?;
@@ -154,12 +174,16 @@ impl<'a> Copy<'a> {
         };
         let written = self.packer.written();
         let mut options = like.options.clone();
-        options.insert(COPY_OF.to_owned(), encode_hex(&first_of(like).0));
+        let is_new = opened.base == Base::None;
+        match is_new {
+            true => drop(options.remove(COPY_OF)),
+            false => drop(options.insert(COPY_OF.to_owned(), encode_hex(&first_of(like).0))),
+        }
         let cell = Cell {
             kind: CellKind::Complete,
             id: opened.id,
             predecessor: None,
-            parent: Some(like.id),
+            parent: (!is_new).then_some(like.id),
             sources,
             segments,
             statistics: Statistics {

@@ -103,7 +103,7 @@ fn count(entry: &Entry, statistics: &mut Statistics) {
 }
 
 /// Gives what keeps the nodes of a tree.
-fn sink(packer: &mut Packer) -> impl FnMut(NodeOut) -> Result<ChunkId> + '_ {
+pub(super) fn sink(packer: &mut Packer) -> impl FnMut(NodeOut) -> Result<ChunkId> + '_ {
     |node| {
         let id = packer.chunk_id(node.chunk_type, &node.plain);
         packer.put(node.chunk_type, id, &node.plain, None)?;

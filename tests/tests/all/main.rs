@@ -12,6 +12,7 @@ mod awkward;
 mod bad_input;
 mod cli;
 mod collection;
+mod copy;
 mod cost;
 mod crash;
 mod fixture;
