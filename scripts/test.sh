@@ -33,7 +33,7 @@ step "docs" 900 env RUSTDOCFLAGS="-D warnings" \
 step "dependencies" 300 scripts/deny.sh
 step "advisories" 150 scripts/advisories.sh
 step "build" 1800 scripts/cargo-test.sh --no-run
-step "tests" 1800 scripts/cargo-test.sh
+step "tests" 2400 scripts/cargo-test.sh
 step "doc tests" 600 cargo test --quiet --release --locked --workspace --doc
 step "no_std" 300 tests/no-std-probe/run.sh
 step "fuzz" 900 scripts/fuzz-smoke.sh

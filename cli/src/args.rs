@@ -123,6 +123,7 @@ pub enum Command {
     Copy(Box<commands::copy::CopyArgs>),
     Sync(commands::sync::SyncArgs),
     Prune(commands::prune::PruneArgs),
+    Status(commands::status::StatusArgs),
     Stats(commands::stats::StatsArgs),
     Forget(Box<commands::forget::ForgetArgs>),
     Undelete(commands::rewrite::UndeleteArgs),

@@ -16,6 +16,8 @@ pub enum Exit {
     DataLost = 4,
     /// Check or scrub found damage that costs none.
     DamageHarmless = 5,
+    /// A newest snapshot is older than it may be.
+    Stale = 6,
     /// There is no repository at the location.
     NoRepository = 10,
     /// The password or key opens no slot.
@@ -33,6 +35,7 @@ Exit codes:
        ls, dump: the snapshot lacks what was asked for, since it could not be read then
     4  check, scrub: damage that costs data, or may
     5  check, scrub: damage that costs no data
+    6  status: a newest snapshot is older than --max-age
    10  there is no repository at the location
    12  wrong password or key
   130  interrupted";
@@ -112,6 +115,7 @@ mod tests {
             Exit::SourceUnreadable,
             Exit::DataLost,
             Exit::DamageHarmless,
+            Exit::Stale,
             Exit::NoRepository,
             Exit::WrongSecret,
             Exit::Interrupted,

@@ -42,6 +42,7 @@ pub mod simulated;
 pub mod snapshots;
 pub mod source;
 pub mod stats;
+pub mod status;
 mod sync;
 pub mod target;
 pub mod view;

@@ -51,7 +51,8 @@ pub struct SnapshotInfo {
     pub session: SessionId,
 }
 
-fn rfc3339<S: serde::Serializer>(
+/// Writes a time as RFC 3339, in UTC.
+pub(crate) fn rfc3339<S: serde::Serializer>(
     time: &Timestamp,
     serializer: S,
 ) -> std::result::Result<S::Ok, S::Error> {

@@ -23,6 +23,7 @@ pub mod rewrite;
 pub mod scrub;
 pub mod snapshots;
 pub mod stats;
+pub mod status;
 pub mod sync;
 mod version;
 
@@ -50,6 +51,7 @@ pub fn run(context: &Context, command: &Command) -> anyhow::Result<Exit> {
         Command::Copy(args) => copy::run(context, args),
         Command::Sync(args) => sync::run(context, args),
         Command::Prune(args) => prune::run(context, args),
+        Command::Status(args) => status::run(context, args),
         Command::Stats(args) => stats::run(context, args),
         Command::Forget(args) => forget::run(context, args),
         Command::Undelete(args) => rewrite::undelete(context, args),

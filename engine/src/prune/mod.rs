@@ -32,6 +32,7 @@ use crate::progress::Progress;
 use crate::protocol::{Newest, Rule, keeps};
 use crate::repository::{KNOWN_FEATURES, Repository, Writing, read_config};
 use crate::session::Author;
+use crate::snapshots::rfc3339;
 use crate::storage::CreateExclusive;
 use crate::view;
 use facts::Facts;
@@ -129,13 +130,6 @@ pub struct WaitingSession {
     /// When it has had its time: a prune takes it to be dead from then on.
     #[serde(serialize_with = "rfc3339")]
     pub until: Timestamp,
-}
-
-fn rfc3339<S: serde::Serializer>(
-    time: &Timestamp,
-    serializer: S,
-) -> std::result::Result<S::Ok, S::Error> {
-    serializer.collect_str(time)
 }
 
 /// Removes what nothing needs any more, or says what it would remove.

@@ -405,7 +405,7 @@ fn a_server_that_is_killed_and_started_again_is_survived() {
     let url = format!("webdav://127.0.0.1:{}/r", server.port);
     let storage = open(
         &url,
-        &[&LOGIN[..], &[("retry-for", "60s")]].concat(),
+        &[&LOGIN[..], &[("retry-for", "240s")]].concat(),
         Mode::Create,
     )
     .unwrap();

@@ -319,6 +319,7 @@ fn every_command_speaks_json() {
         &["ls", "latest"],
         &["find", "*.txt"],
         &["history", source],
+        &["status"],
         &["key", "list"],
         &["cache", "list"],
     ] {
@@ -776,4 +777,17 @@ fn a_prune_says_what_it_would_free_and_then_frees_it() {
     fs::create_dir(world.path("repo/parity")).unwrap();
     fs::write(world.path("repo/parity/00"), "").unwrap();
     prune(&[]).expect(1).says("parity/00");
+}
+
+#[test]
+fn monitoring_learns_from_the_exit_code_whether_a_backup_is_too_old() {
+    let world = filled();
+    world.run(["status", "--max-age", "900000h"]).expect(0);
+    let old = world.run(["status", "--max-age", "1h"]).expect(6);
+    assert!(old.stdout.contains("too old"));
+    let none = world.run(["status", "--max-age", "1h", "--host", "nobody"]);
+    assert!(none.expect(6).stdout.contains("no snapshots"));
+    world.run(["status", "--host", "nobody"]).expect(0);
+    let metrics = world.run(["status", "--prometheus"]).expect(0).stdout;
+    assert_eq!(metrics.matches("\nlarder_snapshots{").count(), 2);
 }
