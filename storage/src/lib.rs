@@ -4,6 +4,7 @@
 //! the one suite in `contract`, so nothing above this module has to know
 //! which one it talks to: what differs is asked of [`Capabilities`].
 
+pub mod bucket;
 mod cloud;
 #[cfg(any(test, feature = "testing"))]
 pub mod contract;

@@ -21,17 +21,37 @@ const LOOK: Duration = Duration::from_millis(200);
 /// Rates hold on average: an object is sent whole, and the next ones wait until it is paid for.
 pub struct Limited {
     inner: Arc<dyn Storage>,
+    gate: Gate,
+}
+
+/// How many calls may be under way at once, and what was sent and received beyond the rates.
+pub(crate) struct Gate {
     connections: usize,
     free: Mutex<usize>,
     freed: Condvar,
-    upload: Throttle,
-    download: Throttle,
+    pub(crate) upload: Throttle,
+    pub(crate) download: Throttle,
 }
 
 impl Limited {
     /// Wraps a storage.
     #[must_use]
     pub fn new(inner: Arc<dyn Storage>, network: &Network) -> Self {
+        Self {
+            inner,
+            gate: Gate::new(network),
+        }
+    }
+
+    /// Calls the storage once there is a free connection.
+    fn call<T>(&self, call: impl FnOnce(&dyn Storage) -> T) -> T {
+        self.gate.call(|| call(self.inner.as_ref()))
+    }
+}
+
+impl Gate {
+    /// Reads the limits of a network.
+    pub(crate) fn new(network: &Network) -> Self {
         let throttle = |rate: &Rate| Throttle {
             rate: rate.clone(),
             debt: Mutex::default(),
@@ -39,7 +59,6 @@ impl Limited {
         };
         let connections = network.connections.max(1);
         Self {
-            inner,
             connections,
             free: Mutex::new(connections),
             freed: Condvar::new(),
@@ -48,8 +67,8 @@ impl Limited {
         }
     }
 
-    /// Calls the storage once there is a free connection.
-    fn call<T>(&self, call: impl FnOnce(&dyn Storage) -> T) -> T {
+    /// Calls once there is a free connection.
+    pub(crate) fn call<T>(&self, call: impl FnOnce() -> T) -> T {
         let mut free = lock(&self.free);
         while *free == 0 {
             free = self
@@ -60,12 +79,12 @@ impl Limited {
         *free -= 1;
         drop(free);
         let _held = Held(self);
-        call(self.inner.as_ref())
+        call()
     }
 }
 
 /// A connection in use; dropped, it is free again, even if the call panicked.
-struct Held<'a>(&'a Limited);
+struct Held<'a>(&'a Gate);
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
@@ -76,28 +95,32 @@ impl Drop for Held<'_> {
 
 impl Storage for Limited {
     fn get(&self, name: &str, max_bytes: u64) -> Result<Bytes> {
-        self.download.wait();
+        self.gate.download.wait();
         let outcome = self.call(|inner| inner.get(name, max_bytes));
-        self.download.owe(outcome.as_ref().map_or(0, Bytes::len));
+        self.gate
+            .download
+            .owe(outcome.as_ref().map_or(0, Bytes::len));
         outcome
     }
 
     fn get_range(&self, name: &str, offset_bytes: u64, length_bytes: u64) -> Result<Bytes> {
-        self.download.wait();
+        self.gate.download.wait();
         let outcome = self.call(|inner| inner.get_range(name, offset_bytes, length_bytes));
-        self.download.owe(outcome.as_ref().map_or(0, Bytes::len));
+        self.gate
+            .download
+            .owe(outcome.as_ref().map_or(0, Bytes::len));
         outcome
     }
 
     fn put(&self, name: &str, bytes: Bytes) -> Result<()> {
-        self.upload.wait();
-        self.upload.owe(bytes.len());
+        self.gate.upload.wait();
+        self.gate.upload.owe(bytes.len());
         self.call(|inner| inner.put(name, bytes))
     }
 
     fn create(&self, name: &str, bytes: Bytes) -> Result<()> {
-        self.upload.wait();
-        self.upload.owe(bytes.len());
+        self.gate.upload.wait();
+        self.gate.upload.owe(bytes.len());
         self.call(|inner| inner.create(name, bytes))
     }
 
@@ -127,7 +150,7 @@ impl Storage for Limited {
     }
 
     fn calls_at_once(&self) -> usize {
-        self.connections
+        self.gate.connections
     }
 
     fn describe(&self) -> String {
@@ -136,7 +159,7 @@ impl Storage for Limited {
 }
 
 /// A rate, and what was sent beyond it.
-struct Throttle {
+pub(crate) struct Throttle {
     rate: Rate,
     debt: Mutex<Debt>,
     stop: Arc<AtomicBool>,
@@ -144,7 +167,7 @@ struct Throttle {
 
 impl Throttle {
     /// Waits until what was sent is paid for, or the process is asked to stop.
-    fn wait(&self) {
+    pub(crate) fn wait(&self) {
         if self.rate.is_unlimited() {
             return;
         }
@@ -157,7 +180,7 @@ impl Throttle {
         }
     }
 
-    fn owe(&self, bytes: usize) {
+    pub(crate) fn owe(&self, bytes: usize) {
         if !self.rate.is_unlimited() {
             lock(&self.debt).bytes += bytes as f64;
         }

@@ -312,6 +312,15 @@ fn authority(url: &Url) -> String {
 }
 
 async fn refused(ask: Ask, status: u16, headers: &HeaderMap, body: HttpResponseBody) -> Refusal {
+    let (words, retry_after) = words_of(headers, body).await;
+    refusal::of_answer(ask, status, &words, retry_after)
+}
+
+/// Reads what an answer that is no success says, and how long it asks to wait.
+pub(super) async fn words_of(
+    headers: &HeaderMap,
+    body: HttpResponseBody,
+) -> (Words, Option<Duration>) {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     // An answer whose words cannot be had has its status still.
     let body = collect(body, REFUSAL_BYTES_MAX).await.unwrap_or_default();
@@ -324,10 +333,11 @@ async fn refused(ask: Ask, status: u16, headers: &HeaderMap, body: HttpResponseB
     }
     let asked = text(RETRY_AFTER.as_str());
     let retry_after = asked.and_then(|header| refusal::retry_after(header, SystemTime::now()));
-    refusal::of_answer(ask, status, &words, retry_after)
+    (words, retry_after)
 }
 
-fn cut_short(error: HttpError) -> Refusal {
+/// Says that an answer broke off.
+pub(super) fn cut_short(error: HttpError) -> Refusal {
     let cause = format!("the answer broke off ({error})");
     Refusal::new(ErrorKind::Transient, Reason::Unreachable, cause)
 }
@@ -337,7 +347,10 @@ fn no_such(why: &str) -> Refusal {
 }
 
 /// Reads a body; one that is longer than it may be is an error.
-async fn collect(body: HttpResponseBody, bytes_max: usize) -> Result<Vec<u8>, HttpError> {
+pub(super) async fn collect(
+    body: HttpResponseBody,
+    bytes_max: usize,
+) -> Result<Vec<u8>, HttpError> {
     let mut stream = body.bytes_stream();
     let mut collected = Vec::new();
     while let Some(piece) = stream.next().await {

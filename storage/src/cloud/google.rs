@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use object_store::gcp::GoogleCloudStorageBuilder;
+use object_store::gcp::{GoogleCloudStorage, GoogleCloudStorageBuilder};
 
 use super::client::{Client, Md5};
+use super::objects::{self, CloudBucket, Signer};
 use super::{endpoint, prefix, refuse, resumes};
+use crate::bucket::Bucket;
 use crate::error::{Operation, Result};
 use crate::location::Location;
 use crate::network::Network;
@@ -22,23 +24,7 @@ pub(crate) fn open(
     _buckets_are_never_made: Mode,
 ) -> Result<Arc<dyn Storage>> {
     let settings = &location.settings;
-    let wrong = |cause: String| refuse(location, cause);
-    let given = settings.text("endpoint").unwrap_or(SERVICE);
-    let allow_http = settings.flag("allow-http").unwrap_or(false);
-    let url = endpoint("endpoint", given, allow_http).map_err(wrong)?;
-    let client = Client::new(network, &url, Md5::Send).map_err(wrong)?;
-    let builder = GoogleCloudStorageBuilder::new()
-        .with_bucket_name(&location.place.host)
-        .with_base_url(url.as_str().trim_end_matches('/'))
-        .with_http_connector(client)
-        .with_retry(resumes(network));
-    let (builder, of) = add_credentials(builder, location).map_err(wrong)?;
-    // The crate's own words may repeat a part of the key.
-    let store = builder.build().map_err(|_| {
-        wrong(format!(
-            "the credentials of {of} are no JSON of Google's, or cannot be read"
-        ))
-    })?;
+    let (store, _, _) = store(location, network)?;
     let storage = ObjectStorage::cloud(Setup {
         store: Arc::new(store),
         description: location.place.to_string(),
@@ -56,6 +42,49 @@ pub(crate) fn open(
     });
     storage.check_bucket()?;
     Ok(Arc::new(storage))
+}
+
+/// Opens a bucket of the user's.
+pub(crate) fn open_bucket(location: &Location, network: Network) -> Result<Arc<dyn Bucket>> {
+    let (store, client, url) = store(location, &network)?;
+    let class = location.settings.text("storage-class");
+    Ok(Arc::new(CloudBucket::new(objects::Setup {
+        client,
+        base: format!("{url}/{}", location.place.host),
+        prefix: prefix(location),
+        description: location.place.to_string(),
+        signer: Signer::Google(Arc::clone(store.credentials())),
+        network,
+        stored_with: class
+            .map(|class| ("x-goog-storage-class", class.to_owned()))
+            .into_iter()
+            .collect(),
+        with_checksum: false,
+        right,
+    })))
+}
+
+/// Gives what a bucket is reached by, and the service's URL without a slash at its end.
+fn store(location: &Location, network: &Network) -> Result<(GoogleCloudStorage, Client, String)> {
+    let settings = &location.settings;
+    let wrong = |cause: String| refuse(location, cause);
+    let given = settings.text("endpoint").unwrap_or(SERVICE);
+    let allow_http = settings.flag("allow-http").unwrap_or(false);
+    let url = endpoint("endpoint", given, allow_http).map_err(wrong)?;
+    let client = Client::new(network, &url, Md5::Send).map_err(wrong)?;
+    let builder = GoogleCloudStorageBuilder::new()
+        .with_bucket_name(&location.place.host)
+        .with_base_url(url.as_str().trim_end_matches('/'))
+        .with_http_connector(client.clone())
+        .with_retry(resumes(network));
+    let (builder, of) = add_credentials(builder, location).map_err(wrong)?;
+    // The crate's own words may repeat a part of the key.
+    let store = builder.build().map_err(|_| {
+        wrong(format!(
+            "the credentials of {of} are no JSON of Google's, or cannot be read"
+        ))
+    })?;
+    Ok((store, client, url.as_str().trim_end_matches('/').to_owned()))
 }
 
 /// Adds the credentials, and names where they come from.

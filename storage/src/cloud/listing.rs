@@ -11,6 +11,12 @@ use quick_xml::events::Event;
 /// In words: when it is no listing, is cut short, or says that there is more without saying how to
 /// get at it. An error in a listing's place must never pass for "no objects".
 pub(super) fn checked(page: &str) -> Result<String, String> {
+    let (entry, name) = whole(page)?;
+    Ok(without_foreign(page, entry, name))
+}
+
+/// Checks that a page is one and not cut short; gives the names of its entries, and of what names them.
+pub(super) fn whole(page: &str) -> Result<(&'static str, &'static str), String> {
     let end = match root(page).as_deref() {
         Some("ListBucketResult") => "</ListBucketResult>",
         Some("EnumerationResults") => "</EnumerationResults>",
@@ -24,11 +30,10 @@ pub(super) fn checked(page: &str) -> Result<String, String> {
     if is_truncated && !page.contains("<NextContinuationToken>") {
         return Err("the listing has more pages, but no token for the next one".to_owned());
     }
-    let (entry, name) = match end {
+    Ok(match end {
         "</EnumerationResults>" => ("Blob", "Name"),
         _ => ("Contents", "Key"),
-    };
-    Ok(without_foreign(page, entry, name))
+    })
 }
 
 /// Gives the name of the outermost element.

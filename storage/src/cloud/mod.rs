@@ -3,15 +3,19 @@
 mod azure;
 mod client;
 mod credentials;
+mod facts;
 mod google;
 mod listing;
+mod objects;
+mod pages;
 mod refusal;
 mod s3;
+mod urls;
 
 pub(crate) use azure::open as open_azure;
-pub(crate) use google::open as open_google;
+pub(crate) use google::{open as open_google, open_bucket as open_google_bucket};
 pub(crate) use refusal::explain;
-pub(crate) use s3::open as open_s3;
+pub(crate) use s3::{open as open_s3, open_bucket as open_s3_bucket};
 
 use std::net::IpAddr;
 use std::time::Duration;

@@ -42,7 +42,8 @@ impl Refusal {
         }
     }
 
-    fn into_error(
+    /// Makes an error of it; `right` is what the operation takes of the user.
+    pub fn into_error(
         self,
         operation: Operation,
         storage: &str,
@@ -179,7 +180,8 @@ impl Words {
     }
 }
 
-fn entity(name: &str) -> Option<char> {
+/// Gives the character that a named reference of XML stands for.
+pub(super) fn entity(name: &str) -> Option<char> {
     match name {
         "amp" => Some('&'),
         "lt" => Some('<'),

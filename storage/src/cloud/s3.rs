@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, Checksum};
+use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, Checksum};
 use reqwest::Url;
 
 use super::client::{Client, Md5};
+use super::objects::{self, CloudBucket, Signer};
 use super::{credentials, endpoint, prefix, refuse, resumes};
+use crate::bucket::Bucket;
 use crate::error::{Operation, Result};
 use crate::location::Location;
 use crate::network::Network;
@@ -26,6 +28,74 @@ pub(crate) fn open(
     network: &Network,
     _buckets_are_never_made: Mode,
 ) -> Result<Arc<dyn Storage>> {
+    let settings = &location.settings;
+    let store = store(location, network)?.store;
+    let part_bytes = part_bytes(location).map_err(|cause| refuse(location, cause))?;
+    let storage = ObjectStorage::cloud(Setup {
+        store: Arc::new(store),
+        description: location.place.to_string(),
+        capabilities: Capabilities {
+            create_exclusive: CreateExclusive::Native,
+            sorted_listing: true,
+            atomic_put: true,
+            object_bytes_max: Some(5 << 40),
+        },
+        prefix: prefix(location),
+        class: settings.text("storage-class").map(str::to_owned),
+        part_bytes: Some(part_bytes),
+        retry: network.retry.clone(),
+        right,
+    });
+    storage.check_bucket()?;
+    Ok(Arc::new(storage))
+}
+
+/// Opens a bucket of the user's.
+pub(crate) fn open_bucket(location: &Location, network: Network) -> Result<Arc<dyn Bucket>> {
+    let settings = &location.settings;
+    let made = store(location, &network)?;
+    let host = made.place.url.as_str().trim_end_matches('/');
+    let mut stored_with = Vec::new();
+    for (header, setting) in [
+        ("x-amz-storage-class", "storage-class"),
+        ("x-amz-server-side-encryption", "encryption"),
+        ("x-amz-server-side-encryption-aws-kms-key-id", "kms-key"),
+    ] {
+        let value = settings.text(setting);
+        stored_with.extend(value.map(|value| (header, value.to_owned())));
+    }
+    if settings.text("kms-key").is_some() && settings.text("encryption").is_none() {
+        stored_with.push(("x-amz-server-side-encryption", "aws:kms".to_owned()));
+    }
+    Ok(Arc::new(CloudBucket::new(objects::Setup {
+        client: made.client,
+        base: match made.place.has_bucket_in_path {
+            true => format!("{host}/{}", location.place.host),
+            false => host.to_owned(),
+        },
+        prefix: prefix(location),
+        description: location.place.to_string(),
+        signer: Signer::Aws(
+            Arc::clone(made.store.credentials()),
+            made.region,
+            settings.flag("request-payer").unwrap_or(false),
+        ),
+        network,
+        stored_with,
+        with_checksum: settings.flag("checksum").unwrap_or(made.place.is_aws),
+        right,
+    })))
+}
+
+/// What a bucket is reached by.
+struct Made {
+    store: AmazonS3,
+    client: Client,
+    place: Place,
+    region: String,
+}
+
+fn store(location: &Location, network: &Network) -> Result<Made> {
     let settings = &location.settings;
     let region = settings.text("region").unwrap_or(REGION);
     let place = Place::new(location, region).map_err(|cause| refuse(location, cause))?;
@@ -47,28 +117,16 @@ pub(crate) fn open(
         false => builder,
     };
     let builder = encrypted(builder, location).map_err(|cause| refuse(location, cause))?;
-    let builder = credentials::add(builder, location, network, client, region)?;
+    let builder = credentials::add(builder, location, network, client.clone(), region)?;
     let store = builder
         .build()
         .map_err(|error| refuse(location, error.to_string()))?;
-    let part_bytes = part_bytes(location).map_err(|cause| refuse(location, cause))?;
-    let storage = ObjectStorage::cloud(Setup {
-        store: Arc::new(store),
-        description: location.place.to_string(),
-        capabilities: Capabilities {
-            create_exclusive: CreateExclusive::Native,
-            sorted_listing: true,
-            atomic_put: true,
-            object_bytes_max: Some(5 << 40),
-        },
-        prefix: prefix(location),
-        class: settings.text("storage-class").map(str::to_owned),
-        part_bytes: Some(part_bytes),
-        retry: network.retry.clone(),
-        right,
-    });
-    storage.check_bucket()?;
-    Ok(Arc::new(storage))
+    Ok(Made {
+        store,
+        client,
+        place,
+        region: region.to_owned(),
+    })
 }
 
 /// Names the right that an operation takes, as the policies of S3 call it.

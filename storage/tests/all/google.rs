@@ -118,3 +118,17 @@ fn a_repository_lives_in_a_bucket() {
     ];
     crate::life::live("gs://test/larder", &settings);
 }
+
+#[test]
+fn a_bucket_of_the_users_keeps_its_keys() {
+    let server = fake();
+    let account = account(&server, "sa@x.iam.gserviceaccount.com");
+    let endpoint = format!("http://127.0.0.1:{}", server.port);
+    let settings = [
+        ("endpoint", endpoint.as_str()),
+        ("retry-for", "60s"),
+        ("service-account-file", &account),
+    ];
+    let bucket = super::bucket::open("gs://test/p", &settings).unwrap();
+    super::bucket::round_trip(bucket.as_ref(), &["../x", "a", "a/", "a//b", "a/b", "ä"]);
+}

@@ -11,6 +11,7 @@
 mod accounts;
 mod answers;
 mod azure;
+mod bucket;
 mod cloud;
 mod dropbox;
 mod ftp;

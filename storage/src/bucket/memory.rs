@@ -1,0 +1,310 @@
+//! A bucket in memory, for tests: it lists in pages, counts what it is asked, and fails as it is told.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use jiff::Timestamp;
+
+use super::{Answer, Ask, Bucket, Got, Listed, Page, Properties, Upload};
+use crate::error::{ErrorKind, Operation, Result, StorageError};
+
+/// An object of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Its bytes.
+    pub bytes: Bytes,
+    /// What it was stored with.
+    pub properties: Properties,
+    /// Its ETag, new for every write.
+    pub etag: String,
+    /// When it was written.
+    pub modified: Timestamp,
+    /// Its storage class.
+    pub class: String,
+}
+
+/// What was asked of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Pages of listings.
+    pub pages: u64,
+    /// Objects, or parts of them, that were read.
+    pub gets: u64,
+    /// Objects that were written, and parts.
+    pub puts: u64,
+    /// Objects that were removed.
+    pub deletes: u64,
+}
+
+/// What goes wrong with a listing, at a page by its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wrong {
+    /// It fails.
+    Fails,
+    /// It comes once more.
+    Repeats,
+    /// Two of its objects change places.
+    IsUnsorted,
+    /// It has one object twice.
+    HasOneTwice,
+    /// Its token leads back to the page before.
+    GoesBack,
+}
+
+/// What happens to an object just before it is read for the so many-th time.
+pub type Meanwhile = Box<dyn FnMut(&mut BTreeMap<Vec<u8>, Held>, &[u8]) + Send>;
+
+/// A bucket in memory.
+#[derive(Debug)]
+pub struct MemoryBucket {
+    page_objects: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    objects: BTreeMap<Vec<u8>, Held>,
+    uploads: BTreeMap<String, (Properties, BTreeMap<u32, Bytes>)>,
+    writes: u64,
+    counts: Counts,
+    wrong: Option<(u64, Wrong)>,
+    pages: u64,
+    meanwhile: Option<Meanwhile>,
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} objects", self.objects.len())
+    }
+}
+
+impl MemoryBucket {
+    /// Makes an empty one whose listings have so many objects a page.
+    #[must_use]
+    pub fn new(page_objects: usize) -> Self {
+        Self {
+            page_objects: page_objects.max(1),
+            state: Mutex::default(),
+        }
+    }
+
+    /// Gives all of its objects.
+    #[must_use]
+    pub fn objects(&self) -> BTreeMap<Vec<u8>, Held> {
+        self.lock().objects.clone()
+    }
+
+    /// Changes its objects behind everybody's back.
+    pub fn change(&self, change: impl FnOnce(&mut BTreeMap<Vec<u8>, Held>)) {
+        change(&mut self.lock().objects);
+    }
+
+    /// Gives what was asked since this was called last.
+    #[must_use]
+    pub fn take_counts(&self) -> Counts {
+        std::mem::take(&mut self.lock().counts)
+    }
+
+    /// Makes the listing go wrong at a page, the first being 0; pages are counted anew from here.
+    pub fn go_wrong(&self, wrong: Option<(u64, Wrong)>) {
+        let mut state = self.lock();
+        state.wrong = wrong;
+        state.pages = 0;
+    }
+
+    /// Sets what happens just before each read.
+    pub fn meanwhile(&self, meanwhile: Option<Meanwhile>) {
+        self.lock().meanwhile = meanwhile;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn store(&mut self, key: &[u8], bytes: Bytes, properties: Properties) {
+        self.writes += 1;
+        let seconds = i64::try_from(self.writes).unwrap_or(i64::MAX);
+        let held = Held {
+            bytes,
+            properties,
+            etag: format!("etag-{}", self.writes),
+            modified: Timestamp::from_second(1_700_000_000 + seconds).unwrap_or_default(),
+            class: "STANDARD".to_owned(),
+        };
+        self.objects.insert(key.to_vec(), held);
+    }
+
+    fn page(&self, after: Option<&[u8]>, most: usize) -> Page {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut behind = self.objects.range::<[u8], _>((start, Bound::Unbounded));
+        let objects: Vec<Listed> = behind
+            .by_ref()
+            .take(most)
+            .map(|(key, held)| Listed {
+                key: key.clone(),
+                size: held.bytes.len() as u64,
+                modified: Some(held.modified),
+                etag: held.etag.clone(),
+                version: String::new(),
+                class: held.class.clone(),
+            })
+            .collect();
+        let last = objects.last().map(|last| hex(&last.key));
+        Page {
+            next: last.filter(|_| behind.next().is_some()),
+            objects,
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    let digits: Vec<char> = text.chars().collect();
+    let bytes = digits.chunks(2).map(|pair| {
+        let pair: String = pair.iter().collect();
+        u8::from_str_radix(&pair, 16).unwrap_or_default()
+    });
+    bytes.collect()
+}
+
+impl Bucket for MemoryBucket {
+    fn page(&self, next: Option<&str>) -> Result<Page> {
+        let mut state = self.lock();
+        state.counts.pages += 1;
+        let after = next.map(unhex);
+        let mut page = state.page(after.as_deref(), self.page_objects);
+        let number = state.pages;
+        state.pages += 1;
+        let Some((at, wrong)) = state.wrong else {
+            return Ok(page);
+        };
+        if at != number {
+            return Ok(page);
+        }
+        match wrong {
+            Wrong::Fails => {
+                let kind = ErrorKind::Transient;
+                return Err(StorageError::new(
+                    Operation::List,
+                    "memory",
+                    "",
+                    kind,
+                    "it fails",
+                ));
+            }
+            Wrong::Repeats => page.next = next.map(str::to_owned).or(page.next),
+            Wrong::IsUnsorted => {
+                let last = page.objects.len().saturating_sub(1);
+                page.objects.swap(0, last);
+            }
+            Wrong::HasOneTwice => page.objects.extend(page.objects.last().cloned()),
+            Wrong::GoesBack => page.next = Some(hex(b"")),
+        }
+        Ok(page)
+    }
+
+    fn get(&self, key: &[u8], ask: &Ask<'_>) -> Result<Answer> {
+        let mut state = self.lock();
+        state.counts.gets += 1;
+        if let Some(mut meanwhile) = state.meanwhile.take() {
+            meanwhile(&mut state.objects, key);
+            state.meanwhile = Some(meanwhile);
+        }
+        let Some(held) = state.objects.get(key) else {
+            return Ok(Answer::Missing);
+        };
+        if super::is_cold(held.class.as_bytes()) {
+            return Ok(Answer::Cold);
+        }
+        if ask.if_match.is_some_and(|etag| etag != held.etag) {
+            return Ok(Answer::Changed);
+        }
+        let size = held.bytes.len() as u64;
+        let (start, length) = ask.range.unwrap_or((0, size));
+        if ask.range.is_some() && start >= size {
+            return Ok(Answer::Changed);
+        }
+        let end = start.saturating_add(length).min(size);
+        if end - start > ask.bytes_max {
+            return Ok(Answer::Changed);
+        }
+        let place = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
+        Ok(Answer::Object(Box::new(Got {
+            bytes: held.bytes.slice(place(start)..place(end)),
+            size,
+            modified: Some(held.modified),
+            etag: held.etag.clone(),
+            version: String::new(),
+            properties: held.properties.clone(),
+        })))
+    }
+
+    fn put(&self, key: &[u8], bytes: Bytes, properties: &Properties) -> Result<()> {
+        let mut state = self.lock();
+        state.counts.puts += 1;
+        state.store(key, bytes, properties.clone());
+        Ok(())
+    }
+
+    fn begin(&self, _: &[u8], properties: &Properties) -> Result<Upload> {
+        let mut state = self.lock();
+        let id = format!("upload-{}", state.uploads.len());
+        state
+            .uploads
+            .insert(id.clone(), (properties.clone(), BTreeMap::new()));
+        Ok(Upload(id))
+    }
+
+    fn part(&self, _: &[u8], upload: &Upload, number: u32, bytes: Bytes) -> Result<String> {
+        let mut state = self.lock();
+        state.counts.puts += 1;
+        if let Some((_, parts)) = state.uploads.get_mut(&upload.0) {
+            parts.insert(number, bytes);
+        }
+        Ok(number.to_string())
+    }
+
+    fn complete(&self, key: &[u8], upload: &Upload, _: &[String]) -> Result<()> {
+        let mut state = self.lock();
+        let Some((properties, parts)) = state.uploads.remove(&upload.0) else {
+            let kind = ErrorKind::NotFound;
+            return Err(StorageError::new(
+                Operation::Put,
+                "memory",
+                "",
+                kind,
+                "no such upload",
+            ));
+        };
+        let bytes: Vec<u8> = parts.into_values().flatten().collect();
+        state.store(key, bytes.into(), properties);
+        Ok(())
+    }
+
+    fn abort(&self, _: &[u8], upload: &Upload) -> Result<()> {
+        self.lock().uploads.remove(&upload.0);
+        Ok(())
+    }
+
+    fn delete(&self, key: &[u8]) -> Result<()> {
+        let mut state = self.lock();
+        state.counts.deletes += 1;
+        state.objects.remove(key);
+        Ok(())
+    }
+
+    fn calls_at_once(&self) -> usize {
+        4
+    }
+
+    fn describe(&self) -> String {
+        "s3://memory/bucket".to_owned()
+    }
+}

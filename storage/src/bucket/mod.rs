@@ -1,0 +1,185 @@
+//! Buckets as things to back up, and to restore into: objects under keys of any bytes.
+//!
+//! A repository needs little of a storage and names its objects itself; a bucket of the user's has
+//! whatever keys and metadata its users gave it. So this is another interface than
+//! [`Storage`](super::Storage), over the same credentials, limits and retries.
+
+#[cfg(any(test, feature = "testing"))]
+pub mod memory;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+
+use super::cloud;
+use super::error::{ErrorKind, Operation, Reason, Result, StorageError};
+use super::location::{Location, Scheme};
+use super::network::Network;
+
+/// The longest key of an object in bytes; S3, Google and Azure allow 1,024.
+pub const KEY_BYTES: usize = 4096;
+/// The most objects of one page of a listing that are taken; Azure's pages have 5,000.
+pub const PAGE_OBJECTS: usize = 10_000;
+
+/// What an object was stored with, by name: `content-type` and its kin as in HTTP's headers,
+/// `meta/NAME` for user metadata and `tag/KEY` for tags.
+pub type Properties = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// The headers that are properties of an object, as HTTP names them.
+pub const HEADERS: [&str; 6] = [
+    "cache-control",
+    "content-disposition",
+    "content-encoding",
+    "content-language",
+    "content-type",
+    "expires",
+];
+
+/// Objects under keys of any bytes, in byte order; every call blocks until it is done.
+///
+/// Keys are relative to the prefix that the location names.
+pub trait Bucket: Send + Sync + fmt::Debug {
+    /// Gives one page of the listing: the first one, or the one that a page before names as its next.
+    ///
+    /// A page that is cut short, or cannot be understood, is an error. Whether pages follow each other
+    /// in order is for the caller to see.
+    fn page(&self, next: Option<&str>) -> Result<Page>;
+
+    /// Reads an object, or a part of it.
+    fn get(&self, key: &[u8], ask: &Ask<'_>) -> Result<Answer>;
+
+    /// Writes an object in place of one that may be there.
+    fn put(&self, key: &[u8], bytes: Bytes, properties: &Properties) -> Result<()>;
+
+    /// Begins an object that is written in parts; it appears when they are all told to belong together.
+    fn begin(&self, key: &[u8], properties: &Properties) -> Result<Upload>;
+
+    /// Writes a part; numbers begin at 1, and only the last part may be smaller than 5 MiB.
+    ///
+    /// Gives what [`Bucket::complete`] has to be told of it.
+    fn part(&self, key: &[u8], upload: &Upload, number: u32, bytes: Bytes) -> Result<String>;
+
+    /// Makes the object of its parts, in the order of their numbers.
+    fn complete(&self, key: &[u8], upload: &Upload, parts: &[String]) -> Result<()>;
+
+    /// Throws the parts away.
+    fn abort(&self, key: &[u8], upload: &Upload) -> Result<()>;
+
+    /// Removes an object; one that is not there is removed already.
+    fn delete(&self, key: &[u8]) -> Result<()>;
+
+    /// Tells how many calls at once are of use.
+    fn calls_at_once(&self) -> usize;
+
+    /// Names the bucket and prefix for a person, without secrets.
+    fn describe(&self) -> String;
+}
+
+/// One page of a listing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// Its objects, in the order in which they came.
+    pub objects: Vec<Listed>,
+    /// What the page behind it is asked for by; none if this is the last one.
+    pub next: Option<String>,
+}
+
+/// An object as a listing shows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listed {
+    /// The key below the prefix.
+    pub key: Vec<u8>,
+    /// The size in bytes.
+    pub size: u64,
+    /// When it was modified; none where the listing does not say.
+    pub modified: Option<Timestamp>,
+    /// The ETag without quotes; empty where there is none.
+    pub etag: String,
+    /// The version id; empty where the listing does not say.
+    pub version: String,
+    /// The storage class; empty where the listing does not say.
+    pub class: String,
+}
+
+/// What is asked of an object.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask<'a> {
+    /// Where to begin and how many bytes to take; the whole object if none.
+    pub range: Option<(u64, u64)>,
+    /// Answers [`Answer::Changed`] if the object has another ETag.
+    pub if_match: Option<&'a str>,
+    /// More bytes than these answer [`Answer::Changed`], before they are read.
+    pub bytes_max: u64,
+}
+
+/// What became of the wish to read an object.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// Here it is.
+    Object(Box<Got>),
+    /// It is another object than the one that was asked for.
+    Changed,
+    /// There is none.
+    Missing,
+    /// It is archived and has to be thawed first.
+    Cold,
+}
+
+/// An object that was read, or a part of one.
+#[derive(Clone, Debug, Default)]
+pub struct Got {
+    /// The bytes that were asked for.
+    pub bytes: Bytes,
+    /// The size of the whole object in bytes.
+    pub size: u64,
+    /// When it was modified, to the second.
+    pub modified: Option<Timestamp>,
+    /// The ETag without quotes.
+    pub etag: String,
+    /// The version id; empty where the bucket keeps no versions.
+    pub version: String,
+    /// What it was stored with.
+    pub properties: Properties,
+}
+
+/// An upload in parts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upload(pub String);
+
+/// Tells whether objects of a storage class have to be thawed before they can be read.
+#[must_use]
+pub fn is_cold(class: &[u8]) -> bool {
+    matches!(class, b"GLACIER" | b"DEEP_ARCHIVE" | b"Archive")
+}
+
+/// Opens the bucket at a location; `stop` is set when the process is asked to end.
+///
+/// # Errors
+/// `Permanent` with `Reason::Settings` for a location that is no bucket or a setting that makes no
+/// sense. Nothing is asked yet of the bucket itself.
+pub fn open(location: &Location, stop: Arc<AtomicBool>) -> Result<Arc<dyn Bucket>> {
+    let refuse = |cause: String| {
+        let place = location.place.to_string();
+        StorageError::new(Operation::Open, place, "", ErrorKind::Permanent, cause)
+            .because(Reason::Settings)
+    };
+    let network = Network::new(&location.settings, stop).map_err(refuse)?;
+    match location.place.scheme {
+        Scheme::S3 => cloud::open_s3_bucket(location, network),
+        Scheme::Google => cloud::open_google_bucket(location, network),
+        other => Err(refuse(format!(
+            "objects of {}:// cannot be backed up or restored into; s3:// and gs:// can",
+            other.name()
+        ))),
+    }
+}
+
+/// Tells whether what a scheme names can be opened as a bucket.
+#[must_use]
+pub fn is_bucket(scheme: Scheme) -> bool {
+    matches!(scheme, Scheme::S3 | Scheme::Google)
+}
