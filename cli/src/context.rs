@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
@@ -9,6 +10,7 @@ use jiff::Zoned;
 use larder_engine::cancel::Cancel;
 use larder_engine::repository::{OpenOptions, Repository, default_state_dir, open_storage};
 use larder_engine::snapshots::{self, Filter, SnapshotInfo, Spec, Which};
+use larder_engine::storage::bucket::{self, Bucket};
 use larder_engine::storage::location::{Layers, Location};
 use zeroize::Zeroizing;
 
@@ -134,6 +136,23 @@ impl Context {
         self.place_with(named, options)
     }
 
+    /// Opens the bucket that a URL, or the name of a location in larder.toml, means; none if it is
+    /// something else. Flags of the repository's location do not apply to it.
+    ///
+    /// # Errors
+    /// When a setting makes no sense.
+    pub fn bucket(
+        &self,
+        named: &Path,
+        flags: &[(String, String)],
+    ) -> anyhow::Result<Option<Arc<dyn Bucket>>> {
+        let Some(named) = named.to_str().filter(|_| self.settings.is_bucket(named)) else {
+            return Ok(None);
+        };
+        let location = self.place_with(named, flags)?;
+        Ok(Some(bucket::open(&location, self.interrupt.flag())?))
+    }
+
     fn place_with(&self, named: &str, flags: &[(String, String)]) -> anyhow::Result<Location> {
         let env = text_env();
         let table = self.settings.locations.0.get(named);
@@ -161,7 +180,7 @@ impl Context {
         let may_be_name = locations::refuse_name(named).is_none();
         if may_be_name
             && let Some(near) = self.settings.locations.nearest(named)
-            && !std::path::Path::new(named).exists()
+            && !Path::new(named).exists()
         {
             bail!(
                 "there is no location '{named}' in larder.toml; did you mean '{near}'? For a \

@@ -10,7 +10,8 @@ pub enum Exit {
     Success = 0,
     /// The command failed, or was not understood.
     Failure = 1,
-    /// A snapshot was made, or is shown, but some source files could not be read.
+    /// A snapshot was made, or is shown, but some source files could not be read; or all was restored
+    /// whose name the target can have.
     SourceUnreadable = 3,
     /// Check or scrub found damage that costs data, or may.
     DataLost = 4,
@@ -32,7 +33,8 @@ Exit codes:
     0  all was done
     1  the command failed, or was not understood
     3  backup: a snapshot was made, but some sources or files could not be read;
-       ls, dump: the snapshot lacks what was asked for, since it could not be read then
+       ls, dump: the snapshot lacks what was asked for, since it could not be read then;
+       restore: some names cannot be had in the target, and all else was restored
     4  check, scrub: damage that costs data, or may
     5  check, scrub: damage that costs no data
     6  status: a newest snapshot is older than --max-age

@@ -35,6 +35,12 @@ pub struct ItemJson {
     link_target: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     device: Option<[u64; 2]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    etag: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    class: Option<String>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     unreadable: bool,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -45,6 +51,7 @@ impl From<&Item> for ItemJson {
     fn from(item: &Item) -> Self {
         let entry = &item.entry;
         let lossy = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let known = |bytes: &[u8]| (!bytes.is_empty()).then(|| lossy(bytes));
         let time = |time: Timestamp| render::timestamp(time).map(|time| time.to_string());
         let is_utf8 = std::str::from_utf8(&item.path).is_ok();
         Self {
@@ -65,6 +72,9 @@ impl From<&Item> for ItemJson {
             links: entry.links,
             link_target: (entry.kind == EntryType::Symlink).then(|| lossy(&entry.link_target)),
             device: is_device(entry).then(|| device(entry)),
+            etag: known(&entry.etag),
+            version: known(&entry.version),
+            class: known(&entry.class),
             unreadable: entry.flags.unreadable,
             changed_while_read: entry.flags.changed_while_read,
         }
@@ -160,6 +170,7 @@ fn kind(kind: EntryType) -> &'static str {
         EntryType::Socket => "socket",
         EntryType::CharacterDevice => "character-device",
         EntryType::BlockDevice => "block-device",
+        EntryType::Object => "object",
     }
 }
 
@@ -214,6 +225,23 @@ mod tests {
         assert!(text.contains(" 8, 1 "), "{text}");
         let json = serde_json::to_value(ItemJson::from(&item)).unwrap();
         assert_eq!(json.get("device").unwrap(), &serde_json::json!([8, 1]));
+    }
+
+    #[test]
+    fn an_object_shows_what_its_bucket_says() {
+        let mut item = file();
+        let json = serde_json::to_value(ItemJson::from(&item)).unwrap();
+        assert_eq!(json.get("etag"), None);
+        item.entry.kind = EntryType::Object;
+        item.entry.mode = 0;
+        item.entry.etag = b"e1".to_vec();
+        item.entry.class = b"STANDARD".to_vec();
+        let json = serde_json::to_value(ItemJson::from(&item)).unwrap();
+        assert_eq!(json.get("type").unwrap(), "object");
+        assert_eq!(json.get("etag").unwrap(), "e1");
+        assert_eq!(json.get("class").unwrap(), "STANDARD");
+        assert_eq!(json.get("version"), None);
+        assert!(line(&item, Style::Long).starts_with(b"o--------- "));
     }
 
     #[test]

@@ -110,6 +110,7 @@ pub fn mode(entry: &Entry) -> String {
         EntryType::Socket => 's',
         EntryType::CharacterDevice => 'c',
         EntryType::BlockDevice => 'b',
+        EntryType::Object => 'o',
     };
     let mut shown = String::from(kind);
     for (shift, special, letter) in [(6, 0o4000, 's'), (3, 0o2000, 's'), (0, 0o1000, 't')] {

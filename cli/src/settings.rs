@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use larder_engine::storage::location::nearest::nearest;
+use larder_engine::storage::location::place;
 use serde::{Deserialize, Serialize};
 use toml::de::{DeTable, DeValue};
 use zeroize::Zeroizing;
@@ -166,6 +167,21 @@ impl Serialize for SecretText {
 }
 
 impl Settings {
+    /// Tells whether a source or target names something other than a path: by its URL, or by the name
+    /// of a location that is no folder.
+    #[must_use]
+    pub fn is_bucket(&self, named: &Path) -> bool {
+        let Some(named) = named.to_str() else {
+            return false;
+        };
+        let table = self.locations.0.get(named);
+        let url = table.map_or(named, |table| table.url.as_str());
+        place::parse(url).map_or_else(
+            |_| url.contains("://"),
+            |place| url.contains("://") && place.folder().is_none(),
+        )
+    }
+
     /// Loads the file that the flag or `LARDER_CONFIG` names, else the usual one if it is there.
     ///
     /// # Errors
@@ -242,11 +258,13 @@ impl Settings {
         ];
         one.into_iter().flatten().for_each(place);
         let backup = &mut self.backup;
-        let lists = [
-            &mut backup.sources,
-            &mut backup.exclude_file,
-            &mut backup.iexclude_file,
-        ];
+        let locations = &self.locations.0;
+        let is_path = |path: &&mut PathBuf| {
+            let text = path.to_str().unwrap_or_default();
+            !text.contains("://") && !locations.contains_key(text)
+        };
+        backup.sources.iter_mut().filter(is_path).for_each(place);
+        let lists = [&mut backup.exclude_file, &mut backup.iexclude_file];
         lists.into_iter().flatten().for_each(place);
         let placed_text = |path: &Path| placed(path).to_string_lossy().into_owned();
         if let Some(repository) = &mut self.repository

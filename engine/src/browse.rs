@@ -25,6 +25,7 @@ use crate::snapshots::SnapshotInfo;
 use crate::view::{self, View};
 
 pub use diff::{Difference, diff};
+pub(crate) use dump::Contents;
 pub use dump::dump;
 pub use find::{FindOptions, find};
 pub use history::{Version, history};

@@ -255,8 +255,20 @@ pub(crate) fn by_prefix<'a>(view: &'a View, prefix: &str) -> Result<&'a Cell> {
     only_one(view, prefix, view.snapshots().collect())
 }
 
-/// Takes empty and `.` components out of a path, and what would be a `/` at its end.
+/// Tells whether a source, or a path in one, is that of a bucket.
+pub(crate) fn is_url(path: &[u8]) -> bool {
+    let mut parts = path.splitn(2, |byte| *byte == b':');
+    let scheme = parts.next().unwrap_or_default();
+    let rest = parts.next().unwrap_or_default();
+    !scheme.is_empty() && scheme.iter().all(u8::is_ascii_alphanumeric) && rest.starts_with(b"//")
+}
+
+/// Takes empty and `.` components out of a path, and what would be a `/` at its end; what is in a
+/// bucket stays as it is.
 pub(crate) fn clean_path(path: &[u8]) -> Vec<u8> {
+    if is_url(path) {
+        return path.to_vec();
+    }
     let parts = path.split(|byte| *byte == b'/');
     let parts: Vec<&[u8]> = parts
         .filter(|part| !part.is_empty() && *part != b".")

@@ -1,4 +1,5 @@
-//! The attributes record of an entry: extended attributes and ACLs (SPEC.md §9).
+//! The attributes record of an entry: extended attributes and ACLs, or the properties of an object
+//! of a bucket (SPEC.md §9).
 
 use alloc::vec::Vec;
 
@@ -10,11 +11,13 @@ use crate::limits::CHUNK_BYTES;
 
 /// The map key of the extended attributes.
 const XATTRS: u64 = 0;
+/// The map key of the properties of an object.
+const PROPERTIES: u64 = 1;
 
-/// An extended attribute of a file; POSIX ACLs are among them.
+/// An extended attribute of a file (POSIX ACLs are among them), or a property of an object.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ExtendedAttribute {
-    /// The full name, e.g. `user.comment`, raw.
+    /// The full name, e.g. `user.comment` or `content-type`, raw.
     pub name: Vec<u8>,
     /// The value, raw.
     pub value: Vec<u8>,
@@ -22,10 +25,29 @@ pub struct ExtendedAttribute {
 
 /// Encodes attributes as a record; they must be sorted by name, each name once, at least one.
 pub fn encode(attributes: &[ExtendedAttribute]) -> Result<Vec<u8>> {
+    encode_form(XATTRS, attributes)
+}
+
+/// Encodes the properties of an object in the same way.
+pub fn encode_properties(properties: &[ExtendedAttribute]) -> Result<Vec<u8>> {
+    encode_form(PROPERTIES, properties)
+}
+
+/// Reads a record; refuses what is not its deterministic encoding, and that of an object.
+pub fn decode(record: &[u8]) -> Result<Vec<ExtendedAttribute>> {
+    decode_form(XATTRS, record)
+}
+
+/// Reads the record of an object; refuses that of anything else.
+pub fn decode_properties(record: &[u8]) -> Result<Vec<ExtendedAttribute>> {
+    decode_form(PROPERTIES, record)
+}
+
+fn encode_form(form: u64, attributes: &[ExtendedAttribute]) -> Result<Vec<u8>> {
     check_order(attributes)?;
     let mut out = Vec::new();
     put_head(&mut out, 5, 1);
-    put_head(&mut out, 0, XATTRS);
+    put_head(&mut out, 0, form);
     put_head(&mut out, 4, attributes.len() as u64);
     for attribute in attributes {
         put_head(&mut out, 4, 2);
@@ -38,15 +60,14 @@ pub fn encode(attributes: &[ExtendedAttribute]) -> Result<Vec<u8>> {
     Ok(out)
 }
 
-/// Reads a record; refuses what is not its deterministic encoding.
-pub fn decode(record: &[u8]) -> Result<Vec<ExtendedAttribute>> {
+fn decode_form(form: u64, record: &[u8]) -> Result<Vec<ExtendedAttribute>> {
     check_size(record)?;
     let mut decoder = Decoder::new(record);
     let mut attributes = Vec::new();
-    read(&mut decoder, &mut attributes)
+    read(&mut decoder, form, &mut attributes)
         .map_err(|_| malformed(decoder.position(), "it is not the CBOR that was expected"))?;
     // There is one encoding, so writing it anew finds all that is not deterministic.
-    if encode(&attributes)? != record {
+    if encode_form(form, &attributes)? != record {
         return Err(malformed(0, "it is not deterministic CBOR"));
     }
     Ok(attributes)
@@ -54,10 +75,11 @@ pub fn decode(record: &[u8]) -> Result<Vec<ExtendedAttribute>> {
 
 fn read(
     decoder: &mut Decoder<'_>,
+    form: u64,
     attributes: &mut Vec<ExtendedAttribute>,
 ) -> core::result::Result<(), minicbor::decode::Error> {
     let wrong = minicbor::decode::Error::message;
-    if decoder.map()? != Some(1) || decoder.u64()? != XATTRS {
+    if decoder.map()? != Some(1) || decoder.u64()? != form {
         return Err(wrong("unknown field"));
     }
     // The count is not trusted with an allocation: the vector grows as pairs are found.
@@ -145,6 +167,19 @@ mod tests {
             "a100828246757365722e614201028246757365722e6240"
         );
         assert_eq!(decode(&record).unwrap(), attributes);
+    }
+
+    #[test]
+    fn properties_are_no_extended_attributes() {
+        let properties = [attribute("content-type", b"text/plain")];
+        let record = encode_properties(&properties).unwrap();
+        assert_eq!(
+            crate::ids::encode_hex(&record),
+            "a10181824c636f6e74656e742d747970654a746578742f706c61696e"
+        );
+        assert_eq!(decode_properties(&record).unwrap(), properties);
+        assert!(decode(&record).is_err());
+        assert!(decode_properties(&encode(&properties).unwrap()).is_err());
     }
 
     #[test]

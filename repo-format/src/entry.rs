@@ -6,7 +6,7 @@ use crate::error::{FormatError, Result};
 use crate::ids::ChunkId;
 use crate::limits::{
     CHUNK_BYTES, HEIGHT, INLINE_ATTRIBUTE_BYTES, INLINE_EXTENTS, KEY_BYTES, LINK_TARGET_BYTES,
-    OWNER_NAME_BYTES,
+    OBJECT_CLASS_BYTES, OBJECT_TAG_BYTES, OWNER_NAME_BYTES,
 };
 
 /// What kind of thing a path names.
@@ -28,6 +28,8 @@ pub enum EntryType {
     CharacterDevice = 6,
     /// A block device.
     BlockDevice = 7,
+    /// An object of a bucket; its key may be any bytes.
+    Object = 8,
 }
 
 impl EntryType {
@@ -42,8 +44,15 @@ impl EntryType {
             5 => Self::Socket,
             6 => Self::CharacterDevice,
             7 => Self::BlockDevice,
+            8 => Self::Object,
             _ => return None,
         })
+    }
+
+    /// Tells whether it has content: a file, or an object of a bucket.
+    #[must_use]
+    pub fn has_content(self) -> bool {
+        matches!(self, Self::File | Self::Object)
     }
 }
 
@@ -170,15 +179,21 @@ pub struct Entry {
     pub flags: EntryFlags,
     /// Where the bytes are.
     pub content: Content,
-    /// Where the extended attributes are.
+    /// Where the extended attributes are, or the properties of an object.
     pub attributes: Attributes,
+    /// ETag of an object as its listing has it, without quotes; empty if there is none.
+    pub etag: Vec<u8>,
+    /// Version id of an object; empty if its store keeps no versions.
+    pub version: Vec<u8>,
+    /// Storage class of an object, as its store calls it; empty where it does not say.
+    pub class: Vec<u8>,
 }
 
 impl Entry {
     /// Tells whether the entry is a file with more than one name in its source.
     #[must_use]
     pub fn is_hard_linked(&self) -> bool {
-        self.links > 1 && self.kind != EntryType::Directory
+        self.links > 1 && !matches!(self.kind, EntryType::Directory | EntryType::Object)
     }
 
     /// Checks what SPEC.md asks of an entry on its own; nodes neither hold nor give any other.
@@ -202,6 +217,9 @@ impl Entry {
             &self.link_target,
             LINK_TARGET_BYTES,
         )?;
+        check_length("bytes of an ETag", &self.etag, OBJECT_TAG_BYTES)?;
+        check_length("bytes of a version id", &self.version, OBJECT_TAG_BYTES)?;
+        check_length("bytes of a storage class", &self.class, OBJECT_CLASS_BYTES)?;
         let times = [self.mtime, self.ctime, self.atime.unwrap_or_default()];
         let device = matches!(
             self.kind,
@@ -224,6 +242,10 @@ impl Entry {
             Err(malformed("it was read as special but is not a file"))
         } else if self.device != 0 && !device {
             Err(malformed("it has a device number but is not a device"))
+        } else if !self.is_object_or_file_alone() {
+            Err(malformed(
+                "it has what only files have, and what only objects have",
+            ))
         } else if let Attributes::Inline(record) = &self.attributes {
             if record.is_empty() {
                 return Err(malformed("its attributes record is empty"));
@@ -234,9 +256,22 @@ impl Entry {
         }
     }
 
+    /// Tells whether an object has nothing that only files have, and the other way round.
+    fn is_object_or_file_alone(&self) -> bool {
+        if self.kind != EntryType::Object {
+            return self.etag.is_empty() && self.version.is_empty() && self.class.is_empty();
+        }
+        let numbers = [self.inode, self.filesystem, self.links, self.device];
+        (self.mode, self.uid, self.gid) == (0, 0, 0)
+            && self.user.is_empty()
+            && self.group.is_empty()
+            && (self.ctime, self.atime) == (Timestamp::default(), None)
+            && numbers == [0; 4]
+    }
+
     /// Checks that content and size agree.
     pub(crate) fn check_content(&self) -> Result<()> {
-        if self.kind != EntryType::File {
+        if !self.kind.has_content() {
             return if self.size == 0 && self.content == Content::None {
                 Ok(())
             } else {
@@ -305,10 +340,11 @@ pub(crate) fn check_extent(extent: &Extent, after_hole: bool) -> Result<()> {
 /// Tells whether `key` can be the path of something of type `kind` in a file system.
 ///
 /// True for the empty key, which is the source itself. Otherwise there is no NUL byte and no
-/// empty, `.` or `..` component, and a directory's key alone ends in `/`.
+/// empty, `.` or `..` component, and a directory's key alone ends in `/`. An object of a bucket
+/// may have any key.
 #[must_use]
 pub fn is_file_key(key: &[u8], kind: EntryType) -> bool {
-    if key.is_empty() {
+    if key.is_empty() || kind == EntryType::Object {
         return true;
     }
     let (path, directory) = match key.strip_suffix(b"/") {
@@ -388,6 +424,14 @@ mod tests {
         assert!(!entry(EntryType::Symlink, |entry| {
             entry.link_target = b"t\0o".to_vec();
         }));
+        let etag = |entry: &mut Entry| entry.etag = b"1".to_vec();
+        assert!(entry(EntryType::Object, etag));
+        assert!(!entry(EntryType::File, etag));
+        assert!(!entry(EntryType::Object, |entry| entry.mode = 0o644));
+        assert!(!entry(EntryType::Object, |entry| entry.links = 1));
+        assert!(!entry(EntryType::Object, |entry| entry.size = 7));
+        assert!(entry(EntryType::Object, unreadable));
+        assert!(!entry(EntryType::Object, |entry| entry.etag = alloc::vec![0; 1025]));
         let device = |entry: &mut Entry| entry.device = 1;
         assert!(entry(EntryType::CharacterDevice, device));
         assert!(!entry(EntryType::Fifo, device));
@@ -402,6 +446,9 @@ mod tests {
             "/", "/a", "a/", "a//b", ".", "..", "a/..", "../a", "a/./b", "a\0",
         ] {
             assert!(!is_file_key(key.as_bytes(), EntryType::File), "{key:?}");
+        }
+        for key in ["", "/", "a//b", "../a", "a/", "a\0", "."] {
+            assert!(is_file_key(key.as_bytes(), EntryType::Object), "{key:?}");
         }
         for key in ["", "a/", "a/b/"] {
             assert!(is_file_key(key.as_bytes(), EntryType::Directory), "{key:?}");

@@ -57,6 +57,10 @@ pub const INLINE_EXTENTS: usize = 31;
 pub const LINK_TARGET_BYTES: usize = 4096;
 /// Bytes of a user's or group's name.
 pub const OWNER_NAME_BYTES: usize = 256;
+/// Bytes of an object's ETag, and of its version id.
+pub const OBJECT_TAG_BYTES: usize = 1024;
+/// Bytes of the name of an object's storage class.
+pub const OBJECT_CLASS_BYTES: usize = 256;
 /// Memory of one passphrase derivation, in KiB.
 pub const KDF_MEMORY_KIB: u32 = 2 << 20;
 /// Passes of one passphrase derivation.

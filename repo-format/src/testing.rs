@@ -205,7 +205,7 @@ pub(crate) fn any_entry() -> impl Strategy<Value = Entry> {
         1 => any_id().prop_map(Attributes::OutOfLine),
     ];
     let times = (time(), time(), prop::option::of(time()));
-    let kind = prop_oneof![3 => Just(1_u64), 1 => 1..=7_u64];
+    let kind = prop_oneof![3 => Just(1_u64), 2 => Just(8), 1 => 1..=7_u64];
     let flags = any::<[bool; 4]>();
     (
         (
@@ -220,6 +220,7 @@ pub(crate) fn any_entry() -> impl Strategy<Value = Entry> {
         (flags, content(), attributes),
     )
         .prop_map(|(head, numbers, strings, times, rest)| {
+            let facts = [strings.0.clone(), strings.1.clone()];
             let (mut key, ordinal, kind, mode) = head;
             let kind = EntryType::from_number(kind).unwrap();
             let is_directory = kind == EntryType::Directory;
@@ -229,11 +230,12 @@ pub(crate) fn any_entry() -> impl Strategy<Value = Entry> {
             let is_device = matches!(kind, EntryType::CharacterDevice | EntryType::BlockDevice);
             let (flags, (size, content), attributes) = rest;
             let is_file = kind == EntryType::File;
-            Entry {
+            let has_content = kind.has_content();
+            let entry = Entry {
                 key,
                 ordinal,
                 kind,
-                size: if is_file { size } else { 0 },
+                size: if has_content { size } else { 0 },
                 mode,
                 uid: numbers.0,
                 gid: numbers.1,
@@ -262,10 +264,37 @@ pub(crate) fn any_entry() -> impl Strategy<Value = Entry> {
                     read_as_special: flags[2] && is_file,
                     attributes_incomplete: flags[3],
                 },
-                content: if is_file { content } else { Content::None },
+                content: if has_content { content } else { Content::None },
                 attributes,
+                ..Entry::default()
+            };
+            match kind {
+                EntryType::Object => as_object(entry, facts),
+                _ => entry,
             }
         })
+}
+
+/// Makes an object of an entry: without what only files have.
+fn as_object(entry: Entry, [etag, class]: [Vec<u8>; 2]) -> Entry {
+    Entry {
+        key: entry
+            .key
+            .iter()
+            .map(|byte| byte.wrapping_sub(b'a'))
+            .collect(),
+        ordinal: entry.ordinal,
+        kind: EntryType::Object,
+        size: entry.size,
+        mtime: entry.mtime,
+        flags: entry.flags,
+        content: entry.content,
+        attributes: entry.attributes,
+        version: class.clone(),
+        etag,
+        class,
+        ..Entry::default()
+    }
 }
 
 /// Sorts entries, and keeps one of each place.

@@ -102,6 +102,7 @@ fn open(location: &str, secret: &Secret) -> Result<Arc<Repository>, EngineError>
 fn options(sources: Vec<PathBuf>) -> BackupOptions {
     BackupOptions {
         sources,
+        buckets: Default::default(),
         selection: Selection::default(),
         host: "golden-host".to_owned(),
         user: "golden-user".to_owned(),

@@ -17,7 +17,7 @@ from verifying import Verifier, scrub
 from wire import Damage
 
 KINDS = {1: "complete", 2: "partial", 3: "shard", 4: "revoked"}
-LETTERS = "?-dlpscb"
+LETTERS = "?-dlpscbo"
 
 
 def main() -> int:

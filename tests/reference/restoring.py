@@ -48,8 +48,11 @@ class Restorer:
                     self._metadata(entry, handle)
 
     def _entry(self, entry: Entry) -> None:
-        if entry.flags & trees.UNREADABLE and entry.type == trees.FILE:
+        if entry.flags & trees.UNREADABLE and entry.type in (trees.FILE, trees.OBJECT):
             self.report(f"{_shown(entry.key)}: could not be read when it was backed up")
+            return
+        if entry.type == trees.OBJECT:
+            self._object(entry)
             return
         if not entry.key and entry.type != trees.DIRECTORY:
             raise Damage("the source is a single file: restore it with a name for its target")
@@ -70,6 +73,28 @@ class Restorer:
         self._create(entry, name, at)
         if entry.links > 1:
             self.links[file] = path
+
+    def _object(self, entry: Entry) -> None:
+        """Makes a file of an object whose key is a path that a file can have."""
+        parts = entry.key.split(b"/")
+        if b"\0" in entry.key or any(part in (b"", b".", b"..") for part in parts):
+            self.report(f"{_shown(entry.key)}: no file can have this name")
+            return
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        try:
+            for count in range(1, len(parts)):
+                with self._opened(b"/".join(parts[: count - 1])) as folder, contextlib.suppress(FileExistsError):
+                    os.mkdir(parts[count - 1], dir_fd=folder)
+            with self._opened(b"/".join(parts[:-1])) as folder:
+                handle = os.open(parts[-1], flags, 0o644, dir_fd=folder)
+        except OSError as error:
+            self.report(f"{_shown(entry.key)}: not restored: {error}")
+            return
+        try:
+            self._content(entry, handle)
+            os.utime(handle, ns=(entry.mtime_ns, entry.mtime_ns))
+        finally:
+            os.close(handle)
 
     def _create(self, entry: Entry, name: bytes, at: int) -> None:
         if entry.type == trees.FILE or entry.extents != []:

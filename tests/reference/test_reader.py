@@ -300,6 +300,9 @@ def longer_integers(columns: dict[int, bytes], field: int, values: list[int]) ->
 
 
 # (what is wrong, stage of the writer, how the stage's value is changed, a word of the message)
+_WITHOUT_FILE: dict[str, Any] = {
+    "mode": 0, "uid": 0, "gid": 0, "user": b"", "group": b"", "ctime": 0, "inode": 0, "fs": 0, "links": 0,
+}  # fmt: skip
 DAMAGED: list[tuple[str, str, Callable[[Any], Any], str]] = [
     ("magic", "header", byte(0, 0x88), "magic"),
     ("version 2", "header", byte(8, 2), "format version 2"),
@@ -371,7 +374,9 @@ DAMAGED: list[tuple[str, str, Callable[[Any], Any], str]] = [
     ("target of a file", "entries", change_entry(b"plain", target=b"x"), "target"),
     ("symlink without target", "entries", change_entry(b"link", target=b""), "target"),
     ("mode", "entries", change_entry(b"plain", mode=0o10000), "limit"),
-    ("type 8", "entries", change_entry(b"fifo", type=8), "limit"),
+    ("type 9", "entries", change_entry(b"fifo", type=9), "limit"),
+    ("an object among files", "entries", change_entry(b"fifo", type=8, **_WITHOUT_FILE), "one tree"),
+    ("an object with a mode", "entries", change_entry(b"fifo", type=8), "only files have"),
     ("empty attributes", "attributes", lambda _: b"\xa0", "field 0"),
     ("attributes twice", "entries", change_entry(b"plain", xattrs=[(b"a", b""), (b"a", b"")]), "duplicates"),
 ]  # fmt: skip

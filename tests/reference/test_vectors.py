@@ -174,6 +174,13 @@ class WorkedExamples(unittest.TestCase):
         hello = chunk_id(1, b"hello")
         first = leaf([(b"", 2, 0o755, 0, b"", b""), (b"ab", 1, 0o644, 7, b"", hello), (b"ac", 3, 0o777, 0, b"ab", b"")])
         other = leaf([(b"b", 1, 0o600, 0, b"", b"")])
+        properties = cbor({1: [[b"content-type", b"text/plain"]]})
+        bucket = page(0, 2, {
+            1: integers([0, 1]), 2: integers([1, 1]), 3: b"a/", 5: integers([8, 8]), 6: integers([5, 0]),
+            12: integers([zigzag(1_700_000_000)] * 2), 24: integers([1, 0]), 27: hello,
+            29: integers([1, 0]), 30: strings([properties]), 40: strings([b"e1", b"e2"]),
+            41: strings([b"v1", b""]), 42: strings([b"STANDARD", b"STANDARD"]),
+        })  # fmt: skip
         leaf_id = chunk_id(2, first)
         interior = page(1, 2, {
             2: integers([0, 1]), 3: b"b", 5: integers([2, 0]), 6: leaf_id + b"\x41" * 32, 7: integers([3, 16]),
@@ -188,10 +195,13 @@ class WorkedExamples(unittest.TestCase):
         table = b"".join(bytes([f, 0]) + varint(len(streams[f])) * 2 for f in sorted(streams))
         both = varint(2) + varint(len(streams)) + table + b"".join(streams[f] for f in sorted(streams))
         self.read_back(first, interior, both, first + other)
+        one, two = trees.parse_leaf(bucket, "leaf of objects")
+        self.assertEqual((one.etag, one.version, one.storage_class, two.key), (b"e1", b"v1", b"STANDARD", b"a/"))
+        self.assertEqual(trees.attributes(one, lambda kind, chunk: b""), [(b"content-type", b"text/plain")])
         return {
             "h of (154, 0)": f"{h(b'154', 0):#018x}", "rank of (154, 0)": str(rank(b"154")),
             "leaf of a tree": first, "leaf id": leaf_id, "interior node of a tree": interior,
-            "leaf of a list": list_leaf, "another leaf": other, "both leaves by column": both,
+            "leaf of a list": list_leaf, "another leaf": other, "leaf of objects": bucket, "both leaves by column": both,
         }  # fmt: skip
 
     def read_back(self, first: bytes, interior: bytes, both: bytes, pages: bytes) -> None:

@@ -11,7 +11,7 @@ from sealing import blake3_keyed
 from wire import U64, Cursor, Damage, array, decode_cbor, decode_integers, decode_strings, fields, octets, row, unzigzag
 
 DATA_CHUNK, TREE_LEAF, TREE_NODE, LIST_LEAF, LIST_NODE, VALUE = 1, 2, 3, 4, 5, 6
-FILE, DIRECTORY, SYMLINK, FIFO, SOCKET, CHARACTER, BLOCK = 1, 2, 3, 4, 5, 6, 7
+FILE, DIRECTORY, SYMLINK, FIFO, SOCKET, CHARACTER, BLOCK, OBJECT = 1, 2, 3, 4, 5, 6, 7, 8
 UNREADABLE, ATIME_KEPT, READ_AS_SPECIAL = 2, 4, 8
 INLINE_EXTENTS = 31
 Order = tuple[bytes, int]
@@ -49,6 +49,9 @@ class Entry:
     list_root: tuple[bytes, int] | None
     attributes: bytes | None
     attributes_id: bytes | None
+    etag: bytes
+    version: bytes
+    storage_class: bytes
 
 
 @dataclass(frozen=True)
@@ -155,15 +158,16 @@ def parse_leaf(data: bytes, what: str) -> list[Entry]:
     kinds = page.integers(29, n, 2)
     inline = iter(page.strings(30, kinds.count(1), 1024, default=False))
     outside = page.raw(31, 32 * kinds.count(2))
+    etags, versions, classes = page.strings(40, n, 1024), page.strings(41, n, 1024), page.strings(42, n, 256)
     page.finish()
     return [
         _checked(
             what,
-            Entry(*members, next(inline) if kind == 1 else None, outside.take(32) if kind == 2 else None),  # type: ignore[call-arg]
+            Entry(*members, next(inline) if kind == 1 else None, outside.take(32) if kind == 2 else None, *facts),  # type: ignore[call-arg]
         )
-        for *members, kind in zip(  # the first twenty members, in their order
+        for *members, kind, facts in zip(  # the first twenty members, in their order
             keys, ordinals, types, sizes, modes, uids, gids, users, groups, mtimes, ctimes, atimes, inodes,
-            file_systems, links, targets, devices, flags, extents, roots, kinds,
+            file_systems, links, targets, devices, flags, extents, roots, kinds, zip(etags, versions, classes),
         )
     ]  # fmt: skip
 
@@ -172,7 +176,7 @@ def _types(page: Page, count: int) -> list[int]:
     """Reads field 5, whose default is 1."""
     if 5 not in page.columns:
         return [FILE] * count
-    types = page.integers(5, count, 7, default=False)
+    types = page.integers(5, count, 8, default=False)
     if 0 in types or set(types) == {FILE}:
         raise Damage(f"{page.what}: field 5: a type that is not defined, or all defaults")
     return types
@@ -214,6 +218,35 @@ def _extent(packed: int, ids: Cursor) -> Extent:
 
 def _checked(what: str, entry: Entry) -> Entry:
     where = f"{what}: entry {entry.key!r}"
+    if entry.type == OBJECT:
+        _check_object(entry, where)
+    else:
+        _check_file(entry, where)
+    has_content = entry.extents != []
+    if entry.type not in (FILE, OBJECT) and (has_content or entry.size):
+        raise Damage(f"{where}: content or a size, but no file")
+    if entry.type != FILE and entry.flags & READ_AS_SPECIAL:
+        raise Damage(f"{where}: flag 3, but no file")
+    if not has_content and entry.size and not entry.flags & UNREADABLE:
+        raise Damage(f"{where}: a file of {entry.size} bytes without content")
+    if entry.extents:
+        _check_extents(entry.extents, where)
+        if sum(extent.length for extent in entry.extents) != entry.size:
+            raise Damage(f"{where}: its extents do not add up to its size")
+    return entry
+
+
+def _check_object(entry: Entry, where: str) -> None:
+    numbers = (entry.mode, entry.uid, entry.gid, entry.ctime_ns, entry.atime_ns, entry.inode, entry.file_system)
+    if any(numbers) or entry.flags & ATIME_KEPT or entry.links or entry.device:
+        raise Damage(f"{where}: an object with what only files have")
+    if entry.user or entry.group or entry.target:
+        raise Damage(f"{where}: an object with an owner or a target")
+
+
+def _check_file(entry: Entry, where: str) -> None:
+    if entry.etag or entry.version or entry.storage_class:
+        raise Damage(f"{where}: a file with what only objects have")
     path = entry.key.removesuffix(b"/") if entry.type == DIRECTORY else entry.key
     components = path.split(b"/") if entry.key else []
     if entry.ordinal or b"\0" in entry.key or any(part in (b"", b".", b"..") for part in components):
@@ -228,16 +261,6 @@ def _checked(what: str, entry: Entry) -> Entry:
         raise Damage(f"{where}: a device number, but no device")
     if entry.atime_ns and not entry.flags & ATIME_KEPT:
         raise Damage(f"{where}: an access time that was not kept")
-    has_content = entry.extents != []
-    if entry.type != FILE and (has_content or entry.size or entry.flags & READ_AS_SPECIAL):
-        raise Damage(f"{where}: content, a size or flag 3, but no file")
-    if not has_content and entry.size and not entry.flags & UNREADABLE:
-        raise Damage(f"{where}: a file of {entry.size} bytes without content")
-    if entry.extents:
-        _check_extents(entry.extents, where)
-        if sum(extent.length for extent in entry.extents) != entry.size:
-            raise Damage(f"{where}: its extents do not add up to its size")
-    return entry
 
 
 def _check_extents(extents: list[Extent], where: str) -> None:
@@ -249,10 +272,11 @@ def _check_extents(extents: list[Extent], where: str) -> None:
 
 
 _ATTRIBUTES = fields({0: array(row(octets(), octets()), least=1)})
+_PROPERTIES = fields({1: array(row(octets(), octets()), least=1)})
 
 
 def attributes(entry: Entry, fetch: Fetch) -> list[tuple[bytes, bytes]]:
-    """Returns an entry's extended attributes."""
+    """Returns an entry's extended attributes, or an object's properties."""
     record, what = entry.attributes, f"attributes of {entry.key!r}"
     if entry.attributes_id:
         record = fetch(VALUE, entry.attributes_id)
@@ -261,8 +285,9 @@ def attributes(entry: Entry, fetch: Fetch) -> list[tuple[bytes, bytes]]:
     if record is None:
         return []
     value = decode_cbor(record, what)
-    _ATTRIBUTES(value, what)
-    pairs = [(name, content) for name, content in value[0]]
+    is_object = entry.type == OBJECT
+    (_PROPERTIES if is_object else _ATTRIBUTES)(value, what)
+    pairs = [(name, content) for name, content in value[1 if is_object else 0]]
     if any(a[0] >= b[0] for a, b in zip(pairs, pairs[1:])):
         raise Damage(f"{what}: not sorted, or with duplicates")
     return pairs
@@ -296,6 +321,7 @@ class TreeWalk:
         self.fetch = fetch
         self.boundary_key = boundary_key
         self.previous: Order | None = None
+        self.is_bucket = False
         self.above: list[bytes] = []  # the keys so far that the next one may begin with
 
     def run(self, root: bytes, level: int) -> Generator[Entry, None, TreeSum]:
@@ -343,6 +369,12 @@ class TreeWalk:
 
     def _check_place(self, entry: Entry) -> None:
         """Checks that an entry's folder is an entry before it, and that its path is its alone."""
+        if self.previous is None:
+            self.is_bucket = entry.type == OBJECT
+        if self.is_bucket != (entry.type == OBJECT):
+            raise Damage(f"entry {entry.key!r}: objects and files in one tree")
+        if self.is_bucket:
+            return
         if self.previous is None:
             if entry.key:
                 raise Damage(f"entry {entry.key!r}: the source itself is no entry before it")

@@ -11,28 +11,34 @@ use clap::{Args, ValueEnum};
 use jiff::Zoned;
 use larder_engine::amend::clean_tags;
 use larder_engine::backup::{
-    BackupOptions, BackupReport, CheckpointRhythm, Compression, Selection, backup,
+    BackupOptions, BackupReport, Buckets, ChangeBy, CheckpointRhythm, Compression, Selection,
+    backup,
 };
 
+use crate::args::parse_setting;
 use crate::context::Context;
 use crate::exit::Exit;
-use crate::settings::{BackupSettings, Env, process_env};
+use crate::settings::{BackupSettings, Env, Settings, process_env};
 use crate::{output, person, render, times};
 
 /// Seconds between checkpoints unless told otherwise.
 const CHECKPOINT_SECONDS: u64 = 300;
 
-/// Back up files and folders into a new snapshot
+/// Back up files, folders and buckets into a new snapshot
 ///
 /// Files whose size, times and inode are as in the parent (the newest snapshot of the same host
 /// and sources) are not read again. An interrupted backup leaves a checkpoint, from which the next
 /// one goes on. Every option but the ones for a single run can have a default in larder.toml;
 /// patterns given here are added to those there, and --SWITCH=false turns a switch of the file off.
 ///
+/// A bucket is named by its URL (s3://bucket/prefix, gs://bucket/prefix) or by its location in
+/// larder.toml. Its objects are compared by what its listing shows, and those that are the same are
+/// not asked for; patterns of what is left out do not apply to it.
+///
 /// Example: larder backup /home /etc --exclude '*.iso' --exclude-caches --tag nightly
 #[derive(Debug, Default, Args)]
 pub struct BackupArgs {
-    /// Files and folders to back up; by default those of larder.toml
+    /// Files, folders and buckets to back up; by default those of larder.toml
     #[arg(value_name = "SOURCE")]
     sources: Vec<PathBuf>,
 
@@ -120,6 +126,25 @@ pub struct BackupArgs {
           default_missing_value = "true", hide_possible_values = true, help_heading = "Reading")]
     read_special: Option<bool>,
 
+    /// What tells that an object of a bucket changed, besides its size [default: etag,size,mtime]
+    #[arg(
+        long,
+        value_name = "WHAT[,WHAT...]",
+        value_delimiter = ',',
+        value_enum,
+        help_heading = "Buckets"
+    )]
+    change_by: Vec<ChangeSign>,
+    /// Fail if more than this many percent of a bucket's objects are gone since the parent
+    #[arg(long, value_name = "PERCENT", default_value = "30",
+          value_parser = clap::value_parser!(u8).range(0..=100), help_heading = "Buckets")]
+    allow_vanished: u8,
+    /// Set a setting of the buckets that are backed up; may be given several times
+    ///
+    /// What -o sets is of the repository's location alone.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_setting, help_heading = "Buckets")]
+    bucket_option: Vec<(String, String)>,
+
     /// `off`, `auto` (zstd level 3 where it pays), or a level of zstd from 1 to 19 [default: auto]
     #[arg(long, value_name = "HOW", value_parser = compression, help_heading = "Writing")]
     compression: Option<Compression>,
@@ -134,6 +159,17 @@ pub struct BackupArgs {
     checkpoint_entries: Option<NonZeroU64>,
 }
 
+/// What tells that an object changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ChangeSign {
+    /// Its ETag
+    Etag,
+    /// Its size
+    Size,
+    /// Its time of modification
+    Mtime,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Switch {
     On,
@@ -145,7 +181,12 @@ enum Switch {
 /// # Errors
 /// What keeps the snapshot from being made.
 pub fn run(context: &Context, args: &BackupArgs) -> anyhow::Result<Exit> {
-    let options = args.options(&context.settings.backup, &process_env, &Zoned::now())?;
+    let mut options = args.options(&context.settings, &process_env, &Zoned::now())?;
+    for source in args.named(&context.settings.backup) {
+        if let Some(bucket) = context.bucket(source, &args.bucket_option)? {
+            options.buckets.sources.push(bucket);
+        }
+    }
     let repository = context.open()?;
     let reporter = context.reporter();
     let result = backup(&repository, &options, &reporter, context.cancel());
@@ -167,13 +208,9 @@ pub fn run(context: &Context, args: &BackupArgs) -> anyhow::Result<Exit> {
 
 impl BackupArgs {
     /// Joins the flags with the file's defaults; flags win, and patterns add up.
-    fn options(
-        &self,
-        file: &BackupSettings,
-        env: Env,
-        now: &Zoned,
-    ) -> anyhow::Result<BackupOptions> {
-        let (sources, only) = self.what(file)?;
+    fn options(&self, settings: &Settings, env: Env, now: &Zoned) -> anyhow::Result<BackupOptions> {
+        let file = &settings.backup;
+        let (sources, only) = self.what(settings)?;
         let in_file = |key: &str| format!("larder.toml, [backup] {key}");
         let time = self.time.as_deref().map(|text| times::point(text, now));
         let compressed = match (&self.compression, &file.compression) {
@@ -192,6 +229,11 @@ impl BackupArgs {
         let switch = |flag: Option<bool>, file: Option<bool>| flag.or(file).unwrap_or(false);
         Ok(BackupOptions {
             sources,
+            buckets: Buckets {
+                sources: Vec::new(),
+                change_by: self.change_by(),
+                allow_vanished_percent: self.allow_vanished,
+            },
             selection: self.selection(file, only)?,
             host: person::host_name(self.host.as_deref(), file.host.as_deref(), env)?,
             user: person::user_name(),
@@ -218,12 +260,32 @@ impl BackupArgs {
         })
     }
 
-    /// Gives the sources, or the paths of `--files-from`, made absolute.
-    fn what(&self, file: &BackupSettings) -> anyhow::Result<(Vec<PathBuf>, Vec<PathBuf>)> {
+    fn change_by(&self) -> ChangeBy {
+        let has = |sign| self.change_by.is_empty() || self.change_by.contains(&sign);
+        ChangeBy {
+            etag: has(ChangeSign::Etag),
+            mtime: has(ChangeSign::Mtime),
+        }
+    }
+
+    /// Gives the sources as they were named.
+    fn named<'a>(&'a self, file: &'a BackupSettings) -> &'a [PathBuf] {
+        let is_listed = !self.files_from.is_empty() || !self.files_from0.is_empty();
+        match self.sources.is_empty() && !is_listed {
+            true => &file.sources,
+            false => &self.sources,
+        }
+    }
+
+    /// Gives the sources that are paths, or the paths of `--files-from`, made absolute.
+    fn what(&self, settings: &Settings) -> anyhow::Result<(Vec<PathBuf>, Vec<PathBuf>)> {
         let current = std::env::current_dir().context("cannot tell the current folder")?;
         let place = |paths: Vec<PathBuf>| -> anyhow::Result<Vec<PathBuf>> {
             paths.iter().map(|path| absolute(path, &current)).collect()
         };
+        let sources = self.named(&settings.backup);
+        let paths = sources.iter().filter(|source| !settings.is_bucket(source));
+        let paths: Vec<PathBuf> = paths.cloned().collect();
         if !self.files_from.is_empty() || !self.files_from0.is_empty() {
             let mut listed = Vec::new();
             for path in &self.files_from {
@@ -236,20 +298,15 @@ impl BackupArgs {
                 bail!("--files-from lists no path; nothing was backed up");
             }
             // Without a source the paths may lie anywhere; those of the file are not meant.
-            return Ok((place(self.sources.clone())?, place(listed)?));
+            return Ok((place(paths)?, place(listed)?));
         }
-        let sources = if self.sources.is_empty() {
-            &file.sources
-        } else {
-            &self.sources
-        };
         if sources.is_empty() {
             bail!(
                 "nothing to back up was named; give files or folders, e.g. `larder backup /home`, \
                  or `sources` in larder.toml"
             );
         }
-        Ok((place(sources.clone())?, Vec::new()))
+        Ok((place(paths)?, Vec::new()))
     }
 
     fn selection(&self, file: &BackupSettings, only: Vec<PathBuf>) -> anyhow::Result<Selection> {
@@ -367,6 +424,12 @@ fn summary(report: &BackupReport, dry_run: bool) -> String {
         render::count(counted.changed),
         render::count(counted.unchanged)
     ));
+    if report.cold > 0 {
+        let objects = render::counted(report.cold, "object is", "objects are");
+        text.push_str(&format!(
+            "archived        {objects} in a class that has to be thawed first, and recorded without content\n"
+        ));
+    }
     text.push_str(&format!(
         "source          {} in {}, {} read\n",
         render::size(counted.bytes),

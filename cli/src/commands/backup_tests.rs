@@ -13,7 +13,7 @@ fn options(flags: &str, file: &str) -> anyhow::Result<BackupOptions> {
     };
     let settings = Settings::parse(&format!("[backup]\n{file}"), Path::new("larder.toml"))?;
     let now = "2026-11-03T10:00:00[UTC]".parse()?;
-    args.options(&settings.backup, &|_| None, &now)
+    args.options(&settings, &|_| None, &now)
 }
 
 #[test]
@@ -138,6 +138,7 @@ fn the_summary_says_what_was_done() {
         },
         issues: Vec::new(),
         issue_count: 2,
+        cold: 0,
         seconds: 4.25,
     };
     let expected = "\

@@ -5,18 +5,25 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
-use larder_engine::restore::{Overwrite, RestoreOptions, RestoreReport, restore};
+use larder_engine::restore::{
+    BucketRestoreOptions, Overwrite, RestoreOptions, RestoreReport, restore, restore_into_bucket,
+};
 
-use crate::args::{FilterArgs, SNAPSHOT_HELP};
+use crate::args::{FilterArgs, SNAPSHOT_HELP, parse_setting};
 use crate::context::{Context, parse_spec, resolve};
 use crate::exit::Exit;
 use crate::{output, render};
 
-/// Restore a snapshot, or a part of it, into a folder
+/// Restore a snapshot, or a part of it, into a folder or a bucket
 ///
 /// Without PATH every source is made anew below DIR under its own path. With the PATH of a folder
 /// what is in it comes into DIR itself, which takes the folder's owner, permissions and times;
 /// with the PATH of a file, that file.
+///
+/// An object of a bucket becomes the file of its key; a key that no file can have is refused by name.
+/// Into a bucket, files and objects become objects, with the metadata and tags that they had; then
+/// --overwrite if-changed leaves alone what has the same size and ETag, and of the other options only
+/// --delete and --dry-run apply.
 ///
 /// Example: larder restore latest:/home/me/letters --target /tmp/letters
 #[derive(Debug, Args)]
@@ -25,9 +32,12 @@ pub struct RestoreArgs {
     /// The snapshot, and the file or folder in it
     #[arg(value_name = "SNAPSHOT[:PATH]")]
     snapshot: OsString,
-    /// Restore into this folder; it is made if it is not there
-    #[arg(short, long, value_name = "DIR")]
+    /// Restore into this folder, which is made if it is not there, or into the bucket of this URL or location
+    #[arg(short, long, value_name = "DIR|URL")]
     target: PathBuf,
+    /// Set a setting of the bucket that is restored into; may be given several times
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_setting)]
+    bucket_option: Vec<(String, String)>,
     /// What happens to files that are there already
     #[arg(long, value_enum, value_name = "WHEN", default_value = "always")]
     overwrite: When,
@@ -85,16 +95,31 @@ enum When {
 ///
 /// # Errors
 /// What keeps the restore from being made; single entries that fail are reported and make the
-/// exit code 1.
+/// exit code 1, or 3 if all that is wrong with them are their names.
 pub fn run(context: &Context, args: &RestoreArgs) -> anyhow::Result<Exit> {
     let spec = parse_spec(&args.snapshot)?;
+    let bucket = context.bucket(&args.target, &args.bucket_option)?;
+    if bucket.is_some() {
+        args.refuse_for_bucket()?;
+    }
     let options = args.options();
     let repository = context.open()?;
     let snapshot = resolve(&repository, &spec, &args.filter.filter())?;
     let reporter = context.reporter();
     let path = spec.path.as_deref();
     let cancel = context.cancel();
-    let result = restore(&repository, &snapshot, path, &options, &reporter, cancel);
+    let result = match bucket {
+        Some(bucket) => {
+            let options = BucketRestoreOptions {
+                bucket,
+                overwrite: options.overwrite,
+                delete: options.delete,
+                dry_run: options.dry_run,
+            };
+            restore_into_bucket(&repository, &snapshot, path, &options, &reporter, cancel)
+        }
+        None => restore(&repository, &snapshot, path, &options, &reporter, cancel),
+    };
     reporter.finish();
     let report = result?;
     if context.json() {
@@ -102,14 +127,38 @@ pub fn run(context: &Context, args: &RestoreArgs) -> anyhow::Result<Exit> {
     } else if context.talks() {
         output::line(&summary(&report, &options))?;
     }
-    Ok(if report.failed > 0 {
+    Ok(if report.failed > report.refused {
         Exit::Failure
+    } else if report.refused > 0 {
+        Exit::SourceUnreadable
     } else {
         Exit::Success
     })
 }
 
 impl RestoreArgs {
+    /// Refuses what has no meaning for a bucket.
+    fn refuse_for_bucket(&self) -> anyhow::Result<()> {
+        let given = [
+            (!self.include.is_empty(), "--include"),
+            (!self.exclude.is_empty(), "--exclude"),
+            (self.sparse, "--sparse"),
+            (self.verify, "--verify"),
+            (self.no_owner, "--no-owner"),
+            (self.numeric_owner, "--numeric-owner"),
+            (!self.map_uid.is_empty(), "--map-uid"),
+            (!self.map_gid.is_empty(), "--map-gid"),
+            (self.in_place, "--in-place"),
+            (self.devices, "--devices"),
+        ];
+        match given.iter().find(|(is_given, _)| *is_given) {
+            Some((_, flag)) => {
+                bail!("{flag} does not apply to a restore into a bucket; leave it away")
+            }
+            None => Ok(()),
+        }
+    }
+
     fn options(&self) -> RestoreOptions {
         RestoreOptions {
             target: self.target.clone(),

@@ -21,7 +21,9 @@ use crate::progress::Progress;
 use crate::protocol::{Rule, keeps};
 use crate::repository::Repository;
 use crate::scratch::ScratchMap;
-use crate::source::stat::{WalkIssue, Walked};
+use crate::source::item::Item;
+use crate::source::stat::WalkIssue;
+use crate::storage::bucket::is_cold;
 
 use super::plan::{EntryJob, Job, LINK_BYTES, Work, has_same_metadata, link_key};
 use super::read::{LOOK_EVERY, Piece, ReadContext, ReadEntry, Stopped, read_entry};
@@ -166,13 +168,9 @@ impl<'a> Feeder<'a> {
 
     /// Takes one job; one that is lost is read whole, whatever was planned.
     fn take(&mut self, writer: &mut Writer<'_>, job: EntryJob, is_lost: bool) -> Result<()> {
-        let EntryJob {
-            ticket,
-            walked,
-            work,
-        } = job;
+        let EntryJob { ticket, item, work } = job;
         self.context.budget.set_head(ticket);
-        self.show(&walked.entry.key);
+        self.show(&item.entry().key);
         let mut content = Incoming::default();
         let mut is_changed = false;
         let previous = match work {
@@ -182,7 +180,7 @@ impl<'a> Feeder<'a> {
                 same,
                 ..
             } => {
-                let mut entry = walked.entry.clone();
+                let mut entry = item.entry().clone();
                 entry.content = kept;
                 entry.attributes = attributes;
                 if !is_lost {
@@ -194,7 +192,7 @@ impl<'a> Feeder<'a> {
                     return self.push(writer, entry, class);
                 }
                 is_changed = !same;
-                content.read_here(self.context, &walked, ticket, &mut writer.packer)?;
+                content.read_here(self.context, &item, ticket, &mut writer.packer)?;
                 Some(entry)
             }
             Work::Read {
@@ -202,7 +200,7 @@ impl<'a> Feeder<'a> {
             } if is_lost => {
                 // A reader that nobody listens to would end.
                 pieces.iter().for_each(drop);
-                content.read_here(self.context, &walked, ticket, &mut writer.packer)?;
+                content.read_here(self.context, &item, ticket, &mut writer.packer)?;
                 previous
             }
             Work::Read {
@@ -214,20 +212,20 @@ impl<'a> Feeder<'a> {
                 self.take_pieces(writer, &pieces, &mut content, may_pause)?;
                 if content.is_void {
                     content = Incoming::default();
-                    self.read_again(writer, &walked, ticket, &mut content)?;
+                    self.read_again(writer, &item, ticket, &mut content)?;
                 }
                 previous
             }
             Work::Linked { previous } => {
-                if let Some(first) = self.first_name_of(&walked.entry)? {
-                    let mut entry = walked.entry;
+                if let Some(first) = self.first_name_of(item.entry())? {
+                    let mut entry = item.entry().clone();
                     entry.content = first.content;
                     entry.attributes = first.attributes;
                     entry.flags = first.flags;
                     let class = Class::of(previous.as_ref(), &entry);
                     return self.push(writer, entry, class);
                 }
-                content.read_here(self.context, &walked, ticket, &mut writer.packer)?;
+                content.read_here(self.context, &item, ticket, &mut writer.packer)?;
                 previous
             }
         };
@@ -292,17 +290,17 @@ impl<'a> Feeder<'a> {
     fn read_again(
         &self,
         writer: &mut Writer<'_>,
-        walked: &Walked,
+        item: &Item,
         ticket: u64,
         content: &mut Incoming,
     ) -> Result<()> {
-        if walked.entry.flags.read_as_special {
+        if item.entry().flags.read_as_special {
             return Err(EngineError::Request(format!(
                 "a prune running elsewhere took away what had been read of {}, which cannot be read twice; run the backup again",
-                walked.path().display()
+                item.path().display()
             )));
         }
-        content.read_here(self.context, walked, ticket, &mut writer.packer)
+        content.read_here(self.context, item, ticket, &mut writer.packer)
     }
 
     /// Gives the entry of the first name of the same file, if it was read and is still the same.
@@ -336,7 +334,7 @@ impl<'a> Feeder<'a> {
                 "{path} changed while it was read, twice; the snapshot marks it"
             ));
         }
-        let is_whole_file = entry.kind == EntryType::File && !entry.flags.unreadable;
+        let is_whole_file = entry.kind.has_content() && !entry.flags.unreadable;
         if is_whole_file && !read.has_content {
             entry.content = content.finish(&mut sink(&mut writer.packer))?;
         }
@@ -362,7 +360,7 @@ impl<'a> Feeder<'a> {
     fn push(&mut self, writer: &mut Writer<'_>, entry: Entry, class: Class) -> Result<()> {
         let counted = &mut writer.statistics;
         match entry.kind {
-            EntryType::File => counted.files += 1,
+            EntryType::File | EntryType::Object => counted.files += 1,
             EntryType::Directory => counted.directories += 1,
             _ => counted.others += 1,
         }
@@ -373,7 +371,10 @@ impl<'a> Feeder<'a> {
             Class::Unchanged => counted.unchanged += 1,
         }
         if entry.flags.unreadable {
-            counted.unreadable += 1;
+            match entry.kind == EntryType::Object && is_cold(&entry.class) {
+                true => writer.cold += 1,
+                false => counted.unreadable += 1,
+            }
         }
         self.progress.advance(1, entry.size);
         self.builder.push(entry, &mut sink(&mut writer.packer))
@@ -416,6 +417,7 @@ impl Incoming {
                 self.is_void = false;
                 Ok(())
             }
+            Piece::Failed(error) => Err(*error),
             Piece::Done(read) => {
                 self.done = Some(read);
                 Ok(())
@@ -427,7 +429,7 @@ impl Incoming {
     fn read_here(
         &mut self,
         context: &ReadContext<'_>,
-        walked: &Walked,
+        item: &Item,
         ticket: u64,
         packer: &mut Packer,
     ) -> Result<()> {
@@ -439,7 +441,7 @@ impl Incoming {
             })
         };
         let mut buffer = ChunkBuffer::new();
-        let read = read_entry(context, &mut buffer, walked, ticket, &mut emit);
+        let read = read_entry(context, &mut buffer, item, ticket, &mut emit);
         match (read, failure) {
             (_, Some(error)) => Err(error),
             (Err(Stopped), None) => Err(EngineError::Interrupted),

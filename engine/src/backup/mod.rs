@@ -12,6 +12,7 @@
 mod feed;
 mod plan;
 mod read;
+mod read_object;
 mod run;
 mod sources;
 #[cfg(test)]
@@ -32,9 +33,12 @@ use crate::error::{EngineError, Result};
 use crate::progress::Progress;
 use crate::repository::Repository;
 use crate::snapshots::{self, Statistics};
+use crate::storage::bucket::Bucket;
 use crate::view::{self, View};
 use sources::Sources;
 use writer::Writer;
+
+pub use crate::source::bucket::change::ChangeBy;
 
 /// What is left out of a backup.
 #[derive(Debug, Clone, Default)]
@@ -61,6 +65,27 @@ pub struct Selection {
     pub only: Vec<PathBuf>,
 }
 
+/// The buckets of a backup, and how they are compared with the snapshot before.
+#[derive(Debug, Clone)]
+pub struct Buckets {
+    /// The buckets; each is a source under the name by which it describes itself.
+    pub sources: Vec<Arc<dyn Bucket>>,
+    /// What tells that an object changed.
+    pub change_by: ChangeBy,
+    /// How many percent of the parent's objects may be gone before the run fails.
+    pub allow_vanished_percent: u8,
+}
+
+impl Default for Buckets {
+    fn default() -> Self {
+        Self {
+            sources: Vec::new(),
+            change_by: ChangeBy::default(),
+            allow_vanished_percent: 30,
+        }
+    }
+}
+
 /// How data is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compression {
@@ -77,6 +102,8 @@ pub enum Compression {
 pub struct BackupOptions {
     /// The sources, absolute paths.
     pub sources: Vec<PathBuf>,
+    /// Buckets, besides the sources.
+    pub buckets: Buckets,
     /// What is left out.
     pub selection: Selection,
     /// Host name that the snapshot carries.
@@ -172,6 +199,8 @@ pub struct BackupReport {
     pub issues: Vec<SourceIssue>,
     /// All that could not be read.
     pub issue_count: u64,
+    /// Objects in classes that have to be thawed first: the snapshot has their metadata alone.
+    pub cold: u64,
     /// Seconds that it took.
     pub seconds: f64,
 }
@@ -292,6 +321,7 @@ fn report(writer: Writer<'_>, snapshot: Option<String>, clock: Instant) -> Backu
         unchanged,
         statistics,
         issue_count: writer.issue_count,
+        cold: writer.cold,
         issues: writer.issues,
         seconds: clock.elapsed().as_secs_f64(),
     }

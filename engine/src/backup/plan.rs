@@ -10,16 +10,38 @@ use larder_format::tree::build::Root;
 use larder_format::tree::read::Cursor;
 
 use crate::chunks::ChunkReader;
-use crate::error::Result;
+use crate::error::{EngineError, Result};
 use crate::progress::Progress;
 use crate::repository::Repository;
 use crate::scratch::ScratchMap;
+use crate::source::bucket::change as bucket_change;
+use crate::source::bucket::change::ChangeBy;
 use crate::source::change::{ChangeRules, attributes_unchanged, unchanged};
-use crate::source::stat::{WalkIssue, Walked};
+use crate::source::item::Item;
+use crate::source::stat::WalkIssue;
 use crate::source::walk::Step;
 
 use super::read::Piece;
 use super::{Previous, read_from};
+
+/// What a source gives, in order.
+pub(super) enum Given {
+    /// An entry.
+    Item(Box<Item>),
+    /// Something that could not be walked.
+    Issue(WalkIssue),
+    /// The source cannot be gone through at all.
+    Failed(EngineError),
+}
+
+impl From<Step> for Given {
+    fn from(step: Step) -> Self {
+        match step {
+            Step::Entry(walked) => Self::Item(Box::new(Item::File(*walked))),
+            Step::Issue(issue) => Self::Issue(issue),
+        }
+    }
+}
 
 /// One step of the walk with what is to be done about it, in order.
 pub(super) enum Job {
@@ -32,7 +54,7 @@ pub(super) enum Job {
 /// An entry and where its content comes from.
 pub(super) struct EntryJob {
     pub ticket: u64,
-    pub walked: Walked,
+    pub item: Item,
     pub work: Work,
 }
 
@@ -61,7 +83,7 @@ pub(super) enum Work {
 /// What a reader is to read, and where its pieces go.
 pub(super) struct ReadJob {
     pub ticket: u64,
-    pub walked: Walked,
+    pub item: Item,
     /// Content that is known to be the same: the attributes alone are read.
     pub kept: Option<Content>,
     pub pieces: Sender<Piece>,
@@ -74,6 +96,9 @@ struct Compared {
     /// Since when the snapshot's source was read.
     start: Timestamp,
     snapshot: SessionId,
+    /// Entries that the source does not have any more.
+    gone: u64,
+    entries: u64,
 }
 
 /// An entry of an earlier snapshot.
@@ -102,6 +127,8 @@ impl Compared {
             next,
             start: timestamp(read_from(cell)),
             snapshot: cell.id,
+            gone: 0,
+            entries: root.entries,
         }))
     }
 
@@ -109,7 +136,10 @@ impl Compared {
     fn take(&mut self, key: &[u8]) -> Result<Option<Entry>> {
         while let Some(next) = &self.next {
             match next.key.as_slice().cmp(key) {
-                std::cmp::Ordering::Less => self.next = self.cursor.next_entry()?,
+                std::cmp::Ordering::Less => {
+                    self.gone += 1;
+                    self.next = self.cursor.next_entry()?;
+                }
                 std::cmp::Ordering::Equal => {
                     let found = self.next.take();
                     self.next = self.cursor.next_entry()?;
@@ -120,12 +150,23 @@ impl Compared {
         }
         Ok(None)
     }
+
+    /// Moves past all that is left, and gives how many entries the source does not have any more.
+    fn count_gone(&mut self) -> Result<u64> {
+        while self.next.take().is_some() {
+            self.gone += 1;
+            self.next = self.cursor.next_entry()?;
+        }
+        Ok(self.gone)
+    }
 }
 
 /// Decides for each step of a walk where its content comes from.
 pub(super) struct Planner<'a> {
     compared: Vec<Compared>,
+    parent: Option<SessionId>,
     rules: ChangeRules,
+    change_by: ChangeBy,
     /// Files with several names that are being read, by file system and inode.
     links: ScratchMap,
     next_ticket: u64,
@@ -138,7 +179,7 @@ impl<'a> Planner<'a> {
         repository: &Arc<Repository>,
         previous: &Previous,
         source: &[u8],
-        rules: ChangeRules,
+        (rules, change_by): (ChangeRules, ChangeBy),
         progress: &'a dyn Progress,
     ) -> Self {
         let mut compared = Vec::new();
@@ -150,7 +191,9 @@ impl<'a> Planner<'a> {
         }
         Self {
             compared,
+            parent: previous.parent.as_ref().map(|cell| cell.id),
             rules,
+            change_by,
             links: ScratchMap::new(repository.cache_dir(), LINK_BYTES),
             next_ticket: 0,
             progress,
@@ -158,27 +201,33 @@ impl<'a> Planner<'a> {
     }
 
     /// Turns a step into a job; what must be read is added to `reads` as well.
-    pub(super) fn plan(&mut self, step: Step, reads: &mut Vec<ReadJob>) -> Result<Job> {
-        let walked = match step {
-            Step::Issue(issue) => return Ok(Job::Issue(issue)),
-            Step::Entry(walked) => *walked,
+    pub(super) fn plan(&mut self, given: Given, reads: &mut Vec<ReadJob>) -> Result<Job> {
+        let mut item = match given {
+            Given::Failed(error) => return Err(error),
+            Given::Issue(issue) => return Ok(Job::Issue(issue)),
+            Given::Item(item) => *item,
         };
         let ticket = self.next_ticket;
         self.next_ticket += 1;
-        let found = self.find(&walked.entry.key);
-        let reusable = |found: &Found| self.can_reuse(&found.entry, &walked.entry, found.start);
+        let found = self.find(&item.entry().key);
+        let entry = item.entry();
+        let reusable = found
+            .as_ref()
+            .is_some_and(|found| self.can_reuse(&found.entry, entry, found.start));
         let keeps_content = found.as_ref().is_some_and(|found| {
-            walked.entry.kind == EntryType::File
-                && unchanged(&found.entry, &walked.entry, self.rules, found.start)
+            entry.kind == EntryType::File && unchanged(&found.entry, entry, self.rules, found.start)
         });
         let work = match found {
-            Some(found) if reusable(&found) => Work::Reuse {
-                same: has_same_metadata(&found.entry, &walked.entry),
+            Some(found) if reusable => Work::Reuse {
+                same: {
+                    complete(&mut item, &found.entry);
+                    has_same_metadata(&found.entry, item.entry())
+                },
                 content: found.entry.content,
                 attributes: found.entry.attributes,
                 origin: found.snapshot,
             },
-            found if !keeps_content && self.is_known_link(&walked.entry)? => Work::Linked {
+            found if !keeps_content && self.is_known_link(item.entry())? => Work::Linked {
                 previous: found.map(|found| found.entry),
             },
             found => {
@@ -186,7 +235,7 @@ impl<'a> Planner<'a> {
                 let kept = found.as_ref().filter(|_| keeps_content);
                 reads.push(ReadJob {
                     ticket,
-                    walked: walked.clone(),
+                    item: item.clone(),
                     kept: kept.map(|found| found.entry.content.clone()),
                     pieces: sender,
                 });
@@ -197,11 +246,7 @@ impl<'a> Planner<'a> {
                 }
             }
         };
-        Ok(Job::Entry(Box::new(EntryJob {
-            ticket,
-            walked,
-            work,
-        })))
+        Ok(Job::Entry(Box::new(EntryJob { ticket, item, work })))
     }
 
     /// Finds the entry to compare with; a tree that cannot be read is left out from then on.
@@ -228,7 +273,23 @@ impl<'a> Planner<'a> {
         found
     }
 
+    /// Gives how many of the parent's entries the source does not have any more, and how many there
+    /// were, once everything was planned; nothing if there is no parent, or it cannot be read.
+    pub(super) fn gone(&mut self) -> Result<Option<(u64, u64)>> {
+        let parent = self.parent;
+        let compared = self.compared.iter_mut();
+        let mut compared = compared.filter(|compared| Some(compared.snapshot) == parent);
+        match compared.next() {
+            Some(compared) => Ok(Some((compared.count_gone()?, compared.entries))),
+            None => Ok(None),
+        }
+    }
+
     fn can_reuse(&self, previous: &Entry, now: &Entry, start: Timestamp) -> bool {
+        if now.kind == EntryType::Object {
+            let is_same = bucket_change::unchanged(previous, now, self.change_by, start);
+            return is_same && !self.rules.force;
+        }
         unchanged(previous, now, self.rules, start)
             && attributes_unchanged(previous, now, self.rules, start)
     }
@@ -256,6 +317,21 @@ pub(super) fn has_same_metadata(previous: &Entry, now: &Entry) -> bool {
         && previous.mtime == now.mtime
         && previous.link_target == now.link_target
         && previous.device == now.device
+        && (&previous.etag, &previous.version) == (&now.etag, &now.version)
+        && previous.class == now.class
+}
+
+/// Adds to an object what its listing does not show, from the snapshot that has the same one.
+fn complete(item: &mut Item, previous: &Entry) {
+    if let Item::Object(object) = item {
+        let entry = &mut object.entry;
+        if entry.version.is_empty() {
+            entry.version.clone_from(&previous.version);
+        }
+        if entry.etag.is_empty() {
+            entry.etag.clone_from(&previous.etag);
+        }
+    }
 }
 
 /// Memory of each map of hard links before it goes to disk.
@@ -275,7 +351,7 @@ pub(super) fn link_key(entry: &Entry) -> [u8; 16] {
     key
 }
 
-fn cannot_compare(progress: &dyn Progress, error: &crate::error::EngineError) {
+fn cannot_compare(progress: &dyn Progress, error: &EngineError) {
     progress.warning(&format!(
         "cannot compare with an earlier snapshot from here on, so files are read again: {error}"
     ));

@@ -13,10 +13,13 @@ use larder_format::keys::Keyring;
 use crate::budget::{Budget, Held};
 use crate::cancel::Cancel;
 use crate::chunker::{ChunkBuffer, Chunker};
+use crate::error::EngineError;
 use crate::source::attributes::{AttributeList, attributes};
+use crate::source::item::Item;
 use crate::source::read::{FileReader, Finish, Run};
 use crate::source::stat::{WalkIssue, Walked};
 
+use super::read_object::read_object;
 use super::wide::Wide;
 
 /// How often a file is read before it is kept as it was seen, marked as changed while read.
@@ -36,6 +39,8 @@ pub(super) enum Piece {
     Hole(u64),
     /// The file changed: what came before counts for nothing.
     Restart,
+    /// What was read is of no use, nor is anything else of the source.
+    Failed(Box<EngineError>),
     /// The end: the entry as it is in the snapshot, but for its content.
     Done(Box<ReadEntry>),
 }
@@ -77,7 +82,7 @@ pub(super) struct ReadContext<'a> {
 
 impl ReadContext<'_> {
     /// Tells whether nobody wants what is read any more.
-    fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         self.cancel.is_requested() || self.budget.is_stopped()
     }
 }
@@ -104,6 +109,19 @@ pub(super) struct Stopped;
 
 /// Reads one entry and hands its pieces to `emit`, the last one being [`Piece::Done`].
 pub(super) fn read_entry(
+    context: &ReadContext<'_>,
+    buffer: &mut ChunkBuffer,
+    item: &Item,
+    ticket: u64,
+    emit: &mut dyn FnMut(Piece) -> Result<(), Stopped>,
+) -> Result<(), Stopped> {
+    match item {
+        Item::File(walked) => read_file(context, buffer, walked, ticket, emit),
+        Item::Object(object) => read_object(context, buffer, object, ticket, emit),
+    }
+}
+
+fn read_file(
     context: &ReadContext<'_>,
     buffer: &mut ChunkBuffer,
     walked: &Walked,
@@ -255,8 +273,9 @@ impl Attempt<'_, '_> {
     }
 }
 
-fn hold(context: &ReadContext<'_>, ticket: u64, bytes: usize) -> Result<Held, Failure> {
-    context.budget.hold(ticket, bytes).ok_or(Failure::Stopped)
+/// Waits until so many bytes more may be held.
+pub(super) fn hold(context: &ReadContext<'_>, ticket: u64, bytes: usize) -> Result<Held, Stopped> {
+    context.budget.hold(ticket, bytes).ok_or(Stopped)
 }
 
 fn unread(context: &ReadContext<'_>, walked: &Walked, error: io::Error) -> Failure {

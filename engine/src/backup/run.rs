@@ -1,6 +1,7 @@
 //! One source from walk to tree: the threads and what passes between them.
 
 use std::iter;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
@@ -13,14 +14,18 @@ use crate::chunker::ChunkBuffer;
 use crate::error::{EngineError, Result};
 use crate::progress::Progress;
 use crate::repository::Repository;
+use crate::source::bucket::Object;
+use crate::source::bucket::listing::Listing;
 use crate::source::change::ChangeRules;
+use crate::source::item::Item;
+use crate::source::select::Selection;
 use crate::source::stat::WalkIssue;
 use crate::source::walk::{Step, Walk, WalkOptions};
 
 use super::feed::Feeder;
-use super::plan::{Job, Planner, ReadJob};
+use super::plan::{Given, Job, Planner, ReadJob};
 use super::read::{ReadContext, Stopped, read_attributes, read_entry};
-use super::sources::Prepared;
+use super::sources::{Place, Prepared};
 use super::wide::Wide;
 use super::{BackupOptions, Writer};
 
@@ -38,6 +43,8 @@ const BATCH_STEPS: usize = 32;
 const BATCH_READ_BYTES: u64 = 256 << 10;
 /// Threads that read files.
 const READERS: usize = 4;
+/// Threads that read objects, at most; each holds a range of one.
+const READERS_MAX: usize = 32;
 
 /// Backs one source up into a tree, with checkpoints on the way.
 pub(super) fn run_source(
@@ -48,12 +55,7 @@ pub(super) fn run_source(
     cancel: &Cancel,
 ) -> Result<Source> {
     let repository = writer.repository;
-    let walk = Walk::start(
-        &source.path,
-        source.selection.clone(),
-        walk_options(repository, options),
-    )
-    .map_err(|issue| file_error(&issue))?;
+    let begun = Begun::new(source, walk_options(repository, options))?;
     let (items, bytes) = expected(writer, source);
     progress.phase("backing up", items, bytes);
     let rules = ChangeRules {
@@ -61,7 +63,16 @@ pub(super) fn run_source(
         ignore_inode: options.ignore_inode,
         force: options.force,
     };
+    let rules = (rules, options.buckets.change_by);
     let planner = Planner::new(repository, &writer.previous, &source.name, rules, progress);
+    let planner = Bounded {
+        planner,
+        gone_percent_max: match &source.place {
+            Place::Folder(..) => None,
+            Place::Bucket(_) => Some(options.buckets.allow_vanished_percent),
+        },
+        name: String::from_utf8_lossy(&source.name).into_owned(),
+    };
     let chunker = repository.chunker()?;
     let budget = Budget::new(budget_bytes(repository.workers().current_num_threads()));
     let wide = Wide::new(repository, &chunker);
@@ -73,28 +84,34 @@ pub(super) fn run_source(
         cancel,
     };
     let mut feeder = Feeder::new(repository, source, &context, progress, cancel)?;
-    let (to_readers, reading) = bounded(STEPS_AHEAD / BATCH_STEPS);
+    // Room for a whole batch, so that whoever plans it never waits for who waits for it.
+    let (to_readers, reading) = bounded(match &source.place {
+        Place::Folder(..) => STEPS_AHEAD / BATCH_STEPS,
+        Place::Bucket(_) => STEPS_AHEAD,
+    });
     let (to_feeder, planned) = bounded(STEPS_AHEAD / BATCH_STEPS);
     let fed = AtomicBool::new(false);
     thread::scope(|scope| {
-        if items.is_none() && progress.wants_totals() {
-            scope.spawn(|| count_ahead(source, walk_options(repository, options), progress, &fed));
+        if items.is_none()
+            && progress.wants_totals()
+            && let Place::Folder(path, selection) = &source.place
+        {
+            let options = walk_options(repository, options);
+            scope.spawn(|| count_ahead(path, selection, options, progress, &fed));
         }
-        for _ in 0..READERS {
+        for _ in 0..begun.readers() {
             let reading = reading.clone();
             let context = &context;
             scope.spawn(move || read_all(context, &reading));
         }
         drop(reading);
         let outcome = if repository.is_in_order() {
-            feeder.feed(writer, &mut plan_here(planner, walk, to_readers))
+            feeder.feed(writer, &mut plan_here(planner, begun.steps(), to_readers))
         } else {
-            walk.ahead(STEPS_AHEAD)
-                .map_err(|error| EngineError::Internal(format!("cannot start a thread: {error}")))
-                .and_then(|ahead| {
-                    scope.spawn(move || plan_all(planner, ahead, &to_readers, &to_feeder));
-                    feeder.feed(writer, &mut planned.iter())
-                })
+            begun.ahead().and_then(|ahead| {
+                scope.spawn(move || plan_all(planner, ahead, &to_readers, &to_feeder));
+                feeder.feed(writer, &mut planned.iter())
+            })
         };
         fed.store(true, Ordering::Relaxed);
         // Readers and planner end when nobody takes what they have.
@@ -102,6 +119,104 @@ pub(super) fn run_source(
         drop(planned);
         outcome.and_then(|()| feeder.finish(writer))
     })
+}
+
+/// A source that was begun.
+enum Begun {
+    Walk(Box<Walk>),
+    Listing(Listing, usize),
+}
+
+impl Begun {
+    fn new(source: &Prepared, options: WalkOptions) -> Result<Self> {
+        match &source.place {
+            Place::Folder(path, selection) => {
+                let walk = Walk::start(path, (**selection).clone(), options);
+                let walk = walk.map_err(|issue| file_error(&issue))?;
+                Ok(Self::Walk(Box::new(walk)))
+            }
+            Place::Bucket(bucket) => {
+                let readers = bucket.calls_at_once().clamp(READERS, READERS_MAX);
+                Ok(Self::Listing(Listing::new(bucket), readers))
+            }
+        }
+    }
+
+    fn readers(&self) -> usize {
+        match self {
+            Self::Walk(_) => READERS,
+            Self::Listing(_, readers) => *readers,
+        }
+    }
+
+    /// Goes on as it is asked.
+    fn steps(self) -> Box<dyn Iterator<Item = Given>> {
+        match self {
+            Self::Walk(walk) => Box::new(walk.map(Given::from)),
+            Self::Listing(listing, _) => Box::new(listing.flat_map(objects)),
+        }
+    }
+
+    /// Goes on in a thread of its own, ahead of who asks.
+    fn ahead(self) -> Result<Box<dyn Iterator<Item = Given> + Send>> {
+        let failed = |error| EngineError::Internal(format!("cannot start a thread: {error}"));
+        match self {
+            Self::Walk(walk) => {
+                let ahead = walk.ahead(STEPS_AHEAD).map_err(failed)?;
+                Ok(Box::new(ahead.map(Given::from)))
+            }
+            Self::Listing(listing, _) => {
+                let (to_planner, pages) = bounded(1);
+                let thread = thread::Builder::new().name("list".into());
+                // It ends when nobody takes its pages.
+                let send = move || {
+                    for page in listing {
+                        if to_planner.send(page).is_err() {
+                            break;
+                        }
+                    }
+                };
+                thread.spawn(send).map_err(failed)?;
+                Ok(Box::new(pages.into_iter().flat_map(objects)))
+            }
+        }
+    }
+}
+
+fn objects(page: Result<Vec<Object>>) -> Vec<Given> {
+    match page {
+        Ok(objects) => {
+            let items = objects.into_iter().map(Item::Object);
+            items.map(|item| Given::Item(Box::new(item))).collect()
+        }
+        Err(error) => vec![Given::Failed(error)],
+    }
+}
+
+/// A planner that does not believe that too much is gone.
+struct Bounded<'a> {
+    planner: Planner<'a>,
+    gone_percent_max: Option<u8>,
+    name: String,
+}
+
+impl Bounded<'_> {
+    /// Refuses a source that has too little of what its parent had, once everything was planned.
+    fn end(&mut self) -> Result<()> {
+        let Some(percent_max) = self.gone_percent_max.take() else {
+            return Ok(());
+        };
+        let Some((gone, entries)) = self.planner.gone()? else {
+            return Ok(());
+        };
+        if u128::from(gone) * 100 <= u128::from(entries) * u128::from(percent_max) {
+            return Ok(());
+        }
+        Err(EngineError::Request(format!(
+            "{gone} of the {entries} objects that the parent snapshot has of {} are gone, more than {percent_max} %; if that is right, allow more with --allow-vanished",
+            self.name
+        )))
+    }
 }
 
 fn budget_bytes(workers: usize) -> usize {
@@ -121,12 +236,13 @@ fn walk_options(repository: &Repository, options: &BackupOptions) -> WalkOptions
 
 /// Walks the source ahead of the backup, for a first run whose totals nobody knows.
 fn count_ahead(
-    source: &Prepared,
+    path: &Path,
+    selection: &Selection,
     options: WalkOptions,
     progress: &dyn Progress,
     stop: &AtomicBool,
 ) {
-    let Ok(walk) = Walk::start(&source.path, source.selection.clone(), options) else {
+    let Ok(walk) = Walk::start(path, selection.clone(), options) else {
         return;
     };
     let (mut items, mut bytes) = (0, 0_u64);
@@ -151,8 +267,8 @@ fn expected(writer: &Writer<'_>, source: &Prepared) -> (Option<u64>, Option<u64>
 
 /// Plans every step and hands the jobs on in batches.
 fn plan_all(
-    mut planner: Planner<'_>,
-    mut steps: impl Iterator<Item = Step>,
+    mut planner: Bounded<'_>,
+    mut steps: impl Iterator<Item = Given>,
     to_readers: &Sender<Vec<ReadJob>>,
     to_feeder: &Sender<Vec<Result<Job>>>,
 ) {
@@ -165,8 +281,8 @@ fn plan_all(
 
 /// Plans on the feeder's thread: no batch before the one before it is done.
 fn plan_here<'a>(
-    mut planner: Planner<'a>,
-    mut steps: impl Iterator<Item = Step> + 'a,
+    mut planner: Bounded<'a>,
+    mut steps: impl Iterator<Item = Given> + 'a,
     to_readers: Sender<Vec<ReadJob>>,
 ) -> impl Iterator<Item = Vec<Result<Job>>> + 'a {
     iter::from_fn(move || plan_batch(&mut planner, &mut steps, &to_readers))
@@ -174,19 +290,25 @@ fn plan_here<'a>(
 
 /// Plans the next steps, and hands what must be read to the readers before anybody waits for them.
 fn plan_batch(
-    planner: &mut Planner<'_>,
-    steps: &mut impl Iterator<Item = Step>,
+    planner: &mut Bounded<'_>,
+    steps: &mut impl Iterator<Item = Given>,
     to_readers: &Sender<Vec<ReadJob>>,
 ) -> Option<Vec<Result<Job>>> {
     let (mut jobs, mut reads) = (Vec::new(), Vec::new());
     let mut bytes = 0_u64;
     while jobs.len() < BATCH_STEPS && bytes < BATCH_READ_BYTES {
-        let Some(step) = steps.next() else { break };
+        let Some(step) = steps.next() else {
+            // Once: the next batch has nothing in it.
+            if let Err(error) = planner.end() {
+                jobs.push(Err(error));
+            }
+            break;
+        };
         let before = reads.len();
-        let job = planner.plan(step, &mut reads);
+        let job = planner.planner.plan(step, &mut reads);
         let added = reads.get(before..).unwrap_or_default().iter();
         bytes = added.fold(bytes, |sum, read| {
-            sum.saturating_add(read.walked.entry.size)
+            sum.saturating_add(read.item.entry().size)
         });
         let has_failed = job.is_err();
         jobs.push(job);
@@ -194,7 +316,17 @@ fn plan_batch(
             break;
         }
     }
-    let is_taken = reads.is_empty() || to_readers.send(reads).is_ok();
+    // An answer of a bucket is waited for, so each of its objects may go to another reader.
+    let is_bucket = reads
+        .iter()
+        .any(|read| matches!(read.item, Item::Object(_)));
+    let together = if is_bucket { 1 } else { BATCH_STEPS };
+    let mut is_taken = true;
+    while is_taken && !reads.is_empty() {
+        let rest = reads.split_off(together.min(reads.len()));
+        is_taken = to_readers.send(reads).is_ok();
+        reads = rest;
+    }
     (is_taken && !jobs.is_empty()).then_some(jobs)
 }
 
@@ -202,13 +334,13 @@ fn read_all(context: &ReadContext<'_>, jobs: &Receiver<Vec<ReadJob>>) {
     let mut buffer = ChunkBuffer::new();
     for job in jobs.iter().flatten() {
         let mut emit = |piece| job.pieces.send(piece).map_err(|_| Stopped);
-        if let Some(content) = job.kept {
-            if emit(read_attributes(&job.walked, content)).is_err() {
+        if let (Some(content), Item::File(walked)) = (job.kept, &job.item) {
+            if emit(read_attributes(walked, content)).is_err() {
                 return;
             }
             continue;
         }
-        if read_entry(context, &mut buffer, &job.walked, job.ticket, &mut emit).is_err() {
+        if read_entry(context, &mut buffer, &job.item, job.ticket, &mut emit).is_err() {
             return;
         }
     }

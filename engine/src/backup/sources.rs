@@ -3,6 +3,7 @@
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::error::{EngineError, Result};
 use crate::progress::Progress;
@@ -10,20 +11,27 @@ use crate::repository::Repository;
 use crate::source::only::Only;
 use crate::source::paths::{look, real_path};
 use crate::source::select::{Excludes, Pattern, SelectOptions, Selection};
+use crate::storage::bucket::Bucket;
 
 use super::BackupOptions;
 
 /// What is tried first with each.
 pub(super) const READ_SOURCE: &str = "read the source";
 
-/// A source that is there, with what is left out of it.
+/// A source that is there.
 pub(super) struct Prepared {
-    /// The path as it is recorded.
+    /// The path, or the bucket, as it is recorded.
     pub name: Vec<u8>,
-    /// The same as a path.
-    pub path: PathBuf,
-    /// What is left out.
-    pub selection: Selection,
+    /// Where it is.
+    pub place: Place,
+}
+
+/// Where a source is.
+pub(super) enum Place {
+    /// Below a path of this machine, and what is left out of it.
+    Folder(PathBuf, Box<Selection>),
+    /// In a bucket.
+    Bucket(Arc<dyn Bucket>),
 }
 
 /// The sources that were asked for.
@@ -53,7 +61,8 @@ pub(super) fn prepare(
     if only && paths.is_empty() {
         paths.push(PathBuf::from("/"));
     }
-    if paths.is_empty() {
+    let buckets = &options.buckets.sources;
+    if paths.is_empty() && buckets.is_empty() {
         return Err(EngineError::Request(
             "there is nothing to back up; name at least one source".to_owned(),
         ));
@@ -63,7 +72,7 @@ pub(super) fn prepare(
     refuse_relative(&paths)?;
     refuse_nested(&paths)?;
     // One that is not there keeps no other from being backed up.
-    let may_miss = paths.iter().any(|path| look(path).is_ok());
+    let may_miss = !buckets.is_empty() || paths.iter().any(|path| look(path).is_ok());
     let own = repository_folder(repository);
     let (mut there, mut missing) = (Vec::new(), Vec::new());
     for path in paths {
@@ -81,7 +90,36 @@ pub(super) fn prepare(
             }
         }
     }
+    there.extend(prepare_buckets(repository, buckets)?);
+    there.sort_by(|one, two| one.name.cmp(&two.name));
     Ok(Sources { there, missing })
+}
+
+fn prepare_buckets(repository: &Repository, buckets: &[Arc<dyn Bucket>]) -> Result<Vec<Prepared>> {
+    let mut names: Vec<String> = buckets.iter().map(|bucket| bucket.describe()).collect();
+    names.push(repository.location().to_owned());
+    for (at, one) in names.iter().enumerate() {
+        let others = names.iter().skip(at + 1);
+        let within = |one: &str, two: &str| format!("{one}/").starts_with(&format!("{two}/"));
+        for two in others {
+            let is_repository = two == repository.location();
+            if within(one, two) || within(two, one) {
+                return Err(EngineError::Request(match is_repository {
+                    true => format!(
+                        "the bucket {one} and the repository {two} lie within each other; choose a prefix for each"
+                    ),
+                    false => format!(
+                        "the buckets {one} and {two} lie within each other; name one of them"
+                    ),
+                }));
+            }
+        }
+    }
+    let sources = buckets.iter().map(|bucket| Prepared {
+        name: bucket.describe().into_bytes(),
+        place: Place::Bucket(Arc::clone(bucket)),
+    });
+    Ok(sources.collect())
 }
 
 fn prepare_one(
@@ -119,8 +157,7 @@ fn prepare_one(
         .map_err(|error| EngineError::Request(error.to_string()))?;
     Ok(Prepared {
         name: path.as_os_str().as_bytes().to_vec(),
-        path,
-        selection,
+        place: Place::Folder(path, Box::new(selection)),
     })
 }
 

@@ -1,3 +1,4 @@
+mod buckets;
 mod checkpoints;
 mod collectors;
 mod sources;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use larder_format::cell::Cell;
-use larder_format::entry::Entry;
+use larder_format::entry::{Entry, EntryType};
 use larder_format::tree::diff::{Change, Diff};
 use larder_format::tree::read::{NodeSource, lookup, scan_prefix};
 
@@ -160,8 +160,8 @@ fn parts<S: NodeSource<Error = EngineError>>(
             None => origin.path.clone(),
         };
         Ok(Part {
-            is_directory: root
-                .is_none_or(|entry| entry.kind == larder_format::entry::EntryType::Directory),
+            is_directory: origin.is_bucket()
+                || root.is_none_or(|entry| entry.kind == EntryType::Directory),
             key: Vec::new(),
             relative,
             origin,
@@ -275,6 +275,7 @@ fn changed(old: Item, new: Item, each: &mut dyn FnMut(Difference) -> Result<()>)
         || (one.uid, one.gid) != (two.uid, two.gid)
         || (&one.user, &one.group) != (&two.user, &two.group)
         || one.mtime != two.mtime
+        || one.class != two.class
         || one.attributes != two.attributes;
     if content || metadata {
         each(Difference::Changed { old, new, content })?;

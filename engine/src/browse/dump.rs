@@ -5,7 +5,7 @@ use std::io::Write;
 use std::sync::Arc;
 
 use larder_format::attributes::{self, ExtendedAttribute};
-use larder_format::entry::{Attributes, Content, Entry, EntryType, Extent};
+use larder_format::entry::{Attributes, Content, Entry, EntryType, Extent, is_file_key};
 use larder_format::ids::{ChunkId, ChunkType};
 use larder_format::list::{ListRoot, extents};
 use larder_format::tree::read::scan_prefix;
@@ -47,10 +47,7 @@ pub fn dump(
 ) -> Result<u64> {
     let view = prepare(repository)?;
     let cell = cell_of(&view, snapshot)?;
-    let mut dump = Dump {
-        nodes: RefCell::new(ChunkReader::new(repository)?),
-        chunks: ChunkReader::new(repository)?,
-    };
+    let mut dump = Contents::new(repository)?;
     match locate_or_say(&mut Shared(&dump.nodes), cell, path)? {
         Located::Inside(found) if !found.is_directory() => {
             let item = found.item();
@@ -111,19 +108,21 @@ impl<'a> Folder<'a> {
     /// Writes everything at or below a key of one source, under `base`.
     fn take(
         &mut self,
-        dump: &mut Dump,
+        dump: &mut Contents,
         number: u64,
         origin: &Origin,
         key: &[u8],
         base: &[u8],
     ) -> Result<()> {
-        let Dump { nodes, chunks } = dump;
+        let Contents { nodes, chunks } = dump;
         for entry in scan_prefix(Shared(nodes), &origin.root, key)? {
             let entry = entry?;
-            let path = origin.path_of(&entry.key);
+            let path = origin.path_of_entry(&entry);
             let name = member_name(base, key, &entry);
-            self.unreadable += u64::from(entry.flags.unreadable);
-            if left_out(&entry, &path) {
+            let is_left_out = left_out(&entry, &path);
+            let is_lacking = is_left_out && entry.kind == EntryType::Object;
+            self.unreadable += u64::from(entry.flags.unreadable || is_lacking);
+            if is_left_out {
                 continue;
             }
             let attributes = read_attributes(chunks, &entry);
@@ -152,13 +151,27 @@ impl<'a> Folder<'a> {
 }
 
 /// What content is read with: nodes and chunks apart, so that neither drives the other out.
-struct Dump {
+pub(crate) struct Contents {
     nodes: RefCell<ChunkReader>,
     chunks: ChunkReader,
 }
 
-impl Dump {
-    fn content(&mut self, entry: &Entry, path: &[u8], out: &mut dyn Write) -> Result<()> {
+impl Contents {
+    /// Reads nothing yet.
+    pub(crate) fn new(repository: &Arc<Repository>) -> Result<Self> {
+        Ok(Self {
+            nodes: RefCell::new(ChunkReader::new(repository)?),
+            chunks: ChunkReader::new(repository)?,
+        })
+    }
+
+    /// Writes the bytes of a file or object; `path` is named in errors.
+    pub(crate) fn content(
+        &mut self,
+        entry: &Entry,
+        path: &[u8],
+        out: &mut dyn Write,
+    ) -> Result<()> {
         write_content(&self.nodes, &mut self.chunks, entry, out)
             .map_err(|error| while_dumping(error, path))
     }
@@ -230,6 +243,8 @@ fn write_chunk(
 
 fn read_attributes(chunks: &mut ChunkReader, entry: &Entry) -> Result<Vec<ExtendedAttribute>> {
     match &entry.attributes {
+        // A tar stream has no place for the properties of an object.
+        _ if entry.kind == EntryType::Object => Ok(Vec::new()),
         Attributes::None => Ok(Vec::new()),
         Attributes::Inline(record) => Ok(attributes::decode(record)?),
         Attributes::OutOfLine(id) => {
@@ -267,8 +282,10 @@ fn left_out(entry: &Entry, path: &[u8]) -> bool {
     let shown = String::from_utf8_lossy(path);
     if entry.kind == EntryType::Socket {
         tracing::warn!("{shown} is a socket and was left out");
-    } else if entry.flags.unreadable && entry.kind == EntryType::File {
+    } else if entry.flags.unreadable && entry.kind.has_content() {
         tracing::warn!("{shown} could not be read when it was backed up and was left out");
+    } else if entry.kind == EntryType::Object && !is_file_key(&entry.key, EntryType::File) {
+        tracing::warn!("{shown} has a key that no file can have and was left out");
     } else {
         return false;
     }
@@ -279,13 +296,13 @@ fn left_out(entry: &Entry, path: &[u8]) -> bool {
 fn refuse_other(entry: &Entry, path: &[u8]) -> Result<()> {
     let shown = String::from_utf8_lossy(path);
     let what = match entry.kind {
-        EntryType::File if entry.flags.unreadable => {
+        EntryType::File | EntryType::Object if entry.flags.unreadable => {
             return Err(EngineError::Request(format!(
                 "{shown} could not be read when it was backed up: the snapshot has its metadata \
                  alone"
             )));
         }
-        EntryType::File | EntryType::Directory => return Ok(()),
+        EntryType::File | EntryType::Object | EntryType::Directory => return Ok(()),
         EntryType::Symlink => {
             let target = String::from_utf8_lossy(&entry.link_target);
             format!("a symbolic link to {target}")

@@ -71,7 +71,7 @@ pub(super) fn list_cell<S: NodeSource<Error = EngineError>>(
     } else if recursive {
         for entry in scan_prefix(nodes, &found.origin.root, &found.key)? {
             let entry = entry?;
-            if entry.key != found.key {
+            if entry.key != found.key || entry.kind == EntryType::Object {
                 each(found.origin.item(entry))?;
             }
         }
@@ -129,7 +129,7 @@ fn source<S: NodeSource<Error = EngineError>>(
     }
     let entry = lookup(nodes, &origin.root, b"", 0)?;
     each(match entry {
-        Some(entry) => origin.item(entry),
-        None => origin.bare_directory(b""),
+        Some(entry) if !origin.is_bucket() => origin.item(entry),
+        _ => origin.bare_directory(b""),
     })
 }

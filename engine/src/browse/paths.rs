@@ -9,7 +9,7 @@ use larder_format::tree::read::{NodeSource, lookup, scan_prefix};
 
 use super::{Item, root_of};
 use crate::error::{EngineError, Result};
-use crate::snapshots::clean_path;
+use crate::snapshots::{clean_path, is_url};
 
 /// A source of a snapshot, under its path in its plainest form.
 #[derive(Debug, Clone)]
@@ -58,10 +58,23 @@ impl Origin {
         join(&self.path, key)
     }
 
+    /// Tells whether it is a bucket.
+    pub fn is_bucket(&self) -> bool {
+        is_url(&self.path)
+    }
+
+    /// Gives the whole path of an entry; every byte of an object's key counts.
+    pub fn path_of_entry(&self, entry: &Entry) -> Vec<u8> {
+        match entry.kind {
+            EntryType::Object => [with_slash(&self.path), entry.key.clone()].concat(),
+            _ => self.path_of(&entry.key),
+        }
+    }
+
     /// Gives an entry under its whole path.
     pub fn item(&self, entry: Entry) -> Item {
         Item {
-            path: self.path_of(&entry.key),
+            path: self.path_of_entry(&entry),
             entry,
         }
     }
@@ -231,6 +244,30 @@ pub(super) fn with_slash(path: &[u8]) -> Vec<u8> {
     path
 }
 
+/// Finds the object of a key, or what begins with it and a `/`, which is no entry of its own.
+fn find_object<S: NodeSource<Error = EngineError>>(
+    nodes: &mut S,
+    origin: &Origin,
+    key: Vec<u8>,
+) -> Result<Option<Found>> {
+    let found = |entry: Option<Entry>, key: Vec<u8>| Found {
+        origin: origin.clone(),
+        entry,
+        key,
+    };
+    if key.is_empty() {
+        return Ok(Some(found(None, key)));
+    }
+    if !key.ends_with(b"/")
+        && let Some(entry) = lookup(&mut *nodes, &origin.root, &key, 0)?
+    {
+        return Ok(Some(found(Some(entry), key)));
+    }
+    let prefix = with_slash(&key);
+    let first = scan_prefix(&mut *nodes, &origin.root, &prefix)?.next();
+    Ok(first.transpose()?.map(|_| found(None, prefix)))
+}
+
 fn find_key<S: NodeSource<Error = EngineError>>(
     nodes: &mut S,
     origin: &Origin,
@@ -243,6 +280,9 @@ fn find_key<S: NodeSource<Error = EngineError>>(
             key,
         })
     };
+    if origin.is_bucket() {
+        return find_object(nodes, origin, key);
+    }
     if key.is_empty() {
         let entry = lookup(&mut *nodes, &origin.root, b"", 0)?;
         return Ok(found(entry, key));

@@ -28,7 +28,7 @@ pub(super) struct Member<'a> {
 impl Member<'_> {
     /// Tells whether content follows.
     pub fn has_content(&self) -> bool {
-        self.entry.kind == EntryType::File && self.first_name.is_none()
+        self.entry.kind.has_content() && self.first_name.is_none()
     }
 
     fn size(&self) -> u64 {
@@ -105,7 +105,7 @@ fn header_of(member: &Member<'_>) -> tar::Header {
     let mut header = tar::Header::new_ustar();
     header.set_entry_type(match entry.kind {
         _ if member.first_name.is_some() => tar::EntryType::Link,
-        EntryType::File | EntryType::Socket => tar::EntryType::Regular,
+        EntryType::File | EntryType::Object | EntryType::Socket => tar::EntryType::Regular,
         EntryType::Directory => tar::EntryType::Directory,
         EntryType::Symlink => tar::EntryType::Symlink,
         EntryType::Fifo => tar::EntryType::Fifo,

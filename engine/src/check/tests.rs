@@ -185,6 +185,7 @@ impl Fixture {
 fn backup_options(source: &Path) -> BackupOptions {
     BackupOptions {
         sources: vec![source.to_owned()],
+        buckets: Default::default(),
         selection: Selection::default(),
         host: "host".to_owned(),
         user: "user".to_owned(),

@@ -325,7 +325,10 @@ impl Walk<'_, '_> {
         }
         let read = self.nodes.read(ChunkType::Value, id, self.damage)?;
         let clean = match read {
-            Ok(record) => match attributes::decode(&record) {
+            // Which of the two forms it has to have, the entry says, which is not at hand here.
+            Ok(record) => match attributes::decode_properties(&record)
+                .or_else(|_| attributes::decode(&record))
+            {
                 Ok(_) => true,
                 Err(error) => self.malformed(site, &error, &path_of(site.source, key)),
             },

@@ -1,4 +1,4 @@
-//! Restore: a snapshot, or a part of it, into a folder.
+//! Restore: a snapshot, or a part of it, into a folder or a bucket.
 //!
 //! ```text
 //! scan (tree, in order) ──► directories, links, devices made at once
@@ -9,10 +9,12 @@
 //! cannot be had where it was planned is planned anew at another place: the plan is fetched in
 //! rounds until nothing is left, and one round is all that an undamaged repository takes.
 
+mod bucket;
 mod compare;
 mod fetch;
 mod files;
 mod finish;
+mod objects;
 mod plan;
 mod planner;
 mod roots;
@@ -22,6 +24,8 @@ pub(crate) mod select;
 mod tally;
 #[cfg(test)]
 mod tests;
+
+pub use bucket::{BucketRestoreOptions, restore_into_bucket};
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -106,6 +110,8 @@ pub struct RestoreReport {
     pub issues: Vec<RestoreIssue>,
     /// Entries that could not be restored.
     pub failed: u64,
+    /// Those among them whose names nothing in the target can have.
+    pub refused: u64,
     /// Warnings: what could not be set (owners, attributes), at most 1,000.
     pub warnings: Vec<String>,
     /// Seconds that it took.

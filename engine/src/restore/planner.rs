@@ -87,6 +87,17 @@ impl<'a> Planner<'a> {
         }
     }
 
+    /// Makes a folder that objects are in, and those above it; false if that cannot be done.
+    ///
+    /// They are no entries of their own, but they stay when others are removed.
+    pub(super) fn implied_folders(&mut self, folder: &[u8]) -> Result<bool> {
+        let slashes = folder.iter().enumerate();
+        for (end, _) in slashes.filter(|(_, byte)| **byte == b'/') {
+            self.keep(folder.get(..=end).unwrap_or_default())?;
+        }
+        self.parents(&[folder, b"x"].concat())
+    }
+
     /// Makes a directory; tells whether it is new, or nothing if it cannot be had.
     pub(super) fn directory(&mut self, entry: Entry, is_in_new: bool) -> Result<Option<bool>> {
         let context = self.context;

@@ -3,10 +3,11 @@
 use larder_format::cell::{Cell, Source};
 use larder_format::entry::{Entry, EntryType};
 use larder_format::tree::build::Root as TreeRoot;
-use larder_format::tree::read::lookup;
+use larder_format::tree::read::{lookup, scan_prefix};
 
 use crate::chunks::ChunkReader;
 use crate::error::{EngineError, Result};
+use crate::snapshots::is_url;
 
 /// A tree, or a part of one, and its place in the target.
 #[derive(Debug, Clone)]
@@ -32,9 +33,15 @@ pub(super) fn find(
     let Some(path) = path else {
         let sources = cell.sources.iter();
         return sources
-            .map(|source| whole(source, relative(&source.path), reader))
+            .map(|source| whole(source, &place_of(&source.path), reader))
             .collect();
     };
+    if is_url(path) {
+        let mut sources = cell.sources.iter();
+        let found = sources.find_map(|source| Some((source, below_bucket(&source.path, path)?)));
+        let (source, key) = found.ok_or_else(|| missing(path, cell))?;
+        return Ok(vec![in_bucket(source, key, path, reader)?]);
+    }
     let path = trimmed(path);
     for source in &cell.sources {
         if let Some(key) = below(trimmed(&source.path), path) {
@@ -73,6 +80,7 @@ fn missing(path: &[u8], cell: &Cell) -> EngineError {
 fn whole(source: &Source, place: &[u8], reader: &mut ChunkReader) -> Result<Root> {
     let tree = tree_of(source);
     let is_directory = match lookup(&mut *reader, &tree, b"", 0) {
+        Ok(_) if is_url(&source.path) => true,
         Ok(entry) => entry.is_none_or(|entry| entry.kind == EntryType::Directory),
         // Its scan says what is damaged. What has a place for one entry only is a file.
         Err(error) if super::tally::is_damage(&error) => source.entries != 1,
@@ -113,6 +121,61 @@ fn part(source: &Source, key: &[u8], path: &[u8], reader: &mut ChunkReader) -> R
     Err(EngineError::NotFound(format!(
         "there is no {path} in the snapshot; `larder ls` shows what it has"
     )))
+}
+
+/// Takes the object of a key, or all whose keys begin with it and a `/`.
+fn in_bucket(source: &Source, key: &[u8], path: &[u8], reader: &mut ChunkReader) -> Result<Root> {
+    let tree = tree_of(source);
+    let root = |prefix: &[u8], place: &[u8], single| Root {
+        tree,
+        prefix: prefix.to_vec(),
+        place: place.to_vec(),
+        single,
+        path: path.to_vec(),
+    };
+    if key.is_empty() {
+        return Ok(root(b"", b"", false));
+    }
+    let is_prefix = key.ends_with(b"/");
+    if !is_prefix && lookup(&mut *reader, &tree, key, 0)?.is_some() {
+        return Ok(root(key, file_name(key), true));
+    }
+    let prefix = if is_prefix {
+        key.to_vec()
+    } else {
+        [key, b"/"].concat()
+    };
+    if scan_prefix(&mut *reader, &tree, &prefix)?
+        .next()
+        .transpose()?
+        .is_some()
+    {
+        return Ok(root(&prefix, b"", false));
+    }
+    let path = crate::target::error::Escaped(path);
+    Err(EngineError::NotFound(format!(
+        "there is no {path} in the snapshot; `larder ls` shows what it has"
+    )))
+}
+
+/// Gives the key that a path means in a bucket; empty for the bucket itself.
+fn below_bucket<'a>(bucket: &[u8], path: &'a [u8]) -> Option<&'a [u8]> {
+    let rest = path.strip_prefix(bucket)?;
+    match rest.strip_prefix(b"/") {
+        Some(key) => Some(key),
+        None if rest.is_empty() => Some(rest),
+        None => None,
+    }
+}
+
+/// Gives the place of a whole source below the target: its own path; of `s3://bucket` it is `s3/bucket`.
+fn place_of(path: &[u8]) -> Vec<u8> {
+    if !is_url(path) {
+        return relative(path).to_vec();
+    }
+    let parts = path.split(|byte| matches!(byte, b'/' | b':'));
+    let parts: Vec<&[u8]> = parts.filter(|part| !part.is_empty()).collect();
+    parts.join(&b'/')
 }
 
 fn tree_of(source: &Source) -> TreeRoot {

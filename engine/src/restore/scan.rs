@@ -6,6 +6,7 @@ use larder_format::tree::read::{Cursor, Gap};
 use crate::chunks::ChunkReader;
 use crate::error::{EngineError, Result};
 
+use super::objects::{Mapped, Mapping};
 use super::planner::Planner;
 use super::roots::Root;
 use super::select::{Choice, Verdict};
@@ -24,6 +25,10 @@ pub(super) struct Scan<'a, 'b> {
     new: Option<Vec<u8>>,
     /// Whether directories may be missing in the tree because it is damaged.
     has_gaps: bool,
+    /// Which files objects become.
+    mapping: Mapping,
+    /// The folder of the last object.
+    folder: Vec<u8>,
 }
 
 impl<'a, 'b> Scan<'a, 'b> {
@@ -41,6 +46,8 @@ impl<'a, 'b> Scan<'a, 'b> {
             above: Vec::new(),
             new: None,
             has_gaps: false,
+            mapping: Mapping::default(),
+            folder: Vec::new(),
         }
     }
 
@@ -150,6 +157,9 @@ impl<'a, 'b> Scan<'a, 'b> {
             tally.issue(&entry.key, &error.to_string(), 1);
             return Ok(is_directory.then(|| past(original)));
         }
+        if entry.kind == EntryType::Object {
+            return self.object(&below, entry).map(|()| None);
+        }
         while let Some(last) = self.above.last()
             && !entry.key.starts_with(&last.key)
         {
@@ -189,6 +199,33 @@ impl<'a, 'b> Scan<'a, 'b> {
         }
     }
 
+    /// Plans the file that an object becomes.
+    fn object(&mut self, below: &[u8], entry: Entry) -> Result<()> {
+        let name = if self.root.single { &entry.key } else { below };
+        let mapped = self.mapping.map(name, entry.size);
+        if let Mapped::Refused(why) = &mapped {
+            self.planner.context.tally.refused(&entry.key, why);
+            return Ok(());
+        }
+        let is_wanted = self.root.single || self.choice.verdict(below) == Verdict::Selected;
+        if !is_wanted || mapped == Mapped::Target {
+            return Ok(());
+        }
+        let slash = entry.key.iter().rposition(|byte| *byte == b'/');
+        let folder = slash.and_then(|slash| entry.key.get(..=slash));
+        let folder = folder.unwrap_or_default().to_vec();
+        if folder != self.folder {
+            if !self.planner.implied_folders(&folder)? {
+                return Ok(());
+            }
+            self.folder = folder;
+        }
+        match mapped {
+            Mapped::File => self.planner.leaf(as_file(entry), false),
+            _ => Ok(()),
+        }
+    }
+
     fn directory(&mut self, entry: Entry) -> Result<bool> {
         let is_in_new = self.is_in_new(&entry.key);
         let key = entry.key.clone();
@@ -201,6 +238,24 @@ impl<'a, 'b> Scan<'a, 'b> {
 
     fn is_in_new(&self, key: &[u8]) -> bool {
         self.new.as_ref().is_some_and(|new| key.starts_with(new))
+    }
+}
+
+/// Gives the file that an object becomes: it belongs to whoever restores it.
+fn as_file(object: Entry) -> Entry {
+    Entry {
+        key: object.key,
+        ordinal: object.ordinal,
+        kind: EntryType::File,
+        size: object.size,
+        mode: 0o644,
+        uid: rustix::process::geteuid().as_raw(),
+        gid: rustix::process::getegid().as_raw(),
+        mtime: object.mtime,
+        links: 1,
+        flags: object.flags,
+        content: object.content,
+        ..Entry::default()
     }
 }
 

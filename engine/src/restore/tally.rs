@@ -46,6 +46,12 @@ impl<'a> Tally<'a> {
         }
     }
 
+    /// Notes that nothing in the target can have an entry's name.
+    pub(super) fn refused(&self, key: &[u8], why: &str) {
+        self.issue(key, why, 1);
+        self.count(|report| report.refused += 1);
+    }
+
     /// Notes that an entry could not be written; fails if there is no room for any other.
     pub(super) fn failed(&self, error: TargetError) -> Result<()> {
         if error.is_out_of_space() {

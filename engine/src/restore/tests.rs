@@ -83,6 +83,7 @@ impl World {
         let repository = self.open();
         let options = BackupOptions {
             sources: sources.to_vec(),
+            buckets: Default::default(),
             selection: Selection::default(),
             host: "host".into(),
             user: "user".into(),

@@ -94,7 +94,7 @@ impl LeaveOut<'_> {
 
 fn count(entry: &Entry, statistics: &mut Statistics) {
     match entry.kind {
-        EntryType::File => statistics.files += 1,
+        EntryType::File | EntryType::Object => statistics.files += 1,
         EntryType::Directory => statistics.directories += 1,
         _ => statistics.others += 1,
     }

@@ -75,6 +75,7 @@ pub(crate) fn open(storage: &Arc<dyn Storage>) -> Arc<Repository> {
 pub(crate) fn options(sources: &[&Path]) -> BackupOptions {
     BackupOptions {
         sources: sources.iter().map(|path| PathBuf::from(*path)).collect(),
+        buckets: Default::default(),
         selection: Selection::default(),
         host: "desk".to_owned(),
         user: "me".to_owned(),

@@ -1,4 +1,4 @@
-//! The only place that writes the user's files in a restore.
+//! The only place that writes the user's files and buckets in a restore.
 //!
 //! It knows nothing of repositories: it takes entries, attribute pairs and bytes, and puts them
 //! below the handle of one root directory. The order in which it wants to be called:
@@ -17,6 +17,7 @@
 //! set through handles, in the order owner, attributes, permissions, times, so that it lands
 //! on what was made and not on what its name means by then.
 
+pub mod bucket;
 mod delete;
 pub mod error;
 mod existing;

@@ -11,7 +11,7 @@ use crate::error::{FormatError, Result};
 use crate::ids::ChunkId;
 use crate::limits::{
     INLINE_ATTRIBUTE_BYTES, INLINE_EXTENTS, LINK_TARGET_BYTES, NODE_ITEMS, NODE_KEY_BYTES,
-    OWNER_NAME_BYTES,
+    OBJECT_CLASS_BYTES, OBJECT_TAG_BYTES, OWNER_NAME_BYTES,
 };
 use crate::page::{PageReader, PageWriter};
 
@@ -91,6 +91,9 @@ pub fn encode_leaf(entries: &[Entry]) -> Result<Vec<u8>> {
     page.integers(23, 0, all.map(flag_bits));
     put_contents(&mut page, entries);
     put_attributes(&mut page, entries);
+    page.strings(40, entries.iter().map(|entry| entry.etag.as_slice()));
+    page.strings(41, entries.iter().map(|entry| entry.version.as_slice()));
+    page.strings(42, entries.iter().map(|entry| entry.class.as_slice()));
     Ok(page.finish(0, entries.len()))
 }
 
@@ -115,6 +118,7 @@ pub fn decode_leaf(page: &[u8]) -> Result<Vec<Entry>> {
     let sizes: Vec<u64> = entries.iter().map(|entry| entry.size).collect();
     let contents = read_contents(&mut page, &sizes)?;
     let attributes = read_attributes(&mut page)?;
+    read_object_facts(&mut page, &mut entries)?;
     for ((entry, content), attributes) in entries.iter_mut().zip(contents).zip(attributes) {
         entry.content = content;
         entry.attributes = attributes;
@@ -339,6 +343,28 @@ fn read_owner_names(page: &mut PageReader<'_>, entries: &mut [Entry]) -> Result<
     if let Some(targets) = page.strings(21, count, target, LINK_TARGET_BYTES)? {
         for (entry, target) in entries.iter_mut().zip(targets) {
             entry.link_target = target.to_vec();
+        }
+    }
+    Ok(())
+}
+
+/// Reads the columns that only objects of buckets fill.
+fn read_object_facts(page: &mut PageReader<'_>, entries: &mut [Entry]) -> Result<()> {
+    let count = page.items;
+    if let Some(etags) = page.strings(40, count, "bytes of an ETag", OBJECT_TAG_BYTES)? {
+        for (entry, etag) in entries.iter_mut().zip(etags) {
+            entry.etag = etag.to_vec();
+        }
+    }
+    if let Some(versions) = page.strings(41, count, "bytes of a version id", OBJECT_TAG_BYTES)? {
+        for (entry, version) in entries.iter_mut().zip(versions) {
+            entry.version = version.to_vec();
+        }
+    }
+    let class = "bytes of a storage class";
+    if let Some(classes) = page.strings(42, count, class, OBJECT_CLASS_BYTES)? {
+        for (entry, class) in entries.iter_mut().zip(classes) {
+            entry.class = class.to_vec();
         }
     }
     Ok(())

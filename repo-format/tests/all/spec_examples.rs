@@ -3,10 +3,11 @@
 //! Both are recomputed from fixed inputs and compared byte for byte. After a change of the format
 //! `LARDER_WRITE_VECTORS=1 cargo test -p larder-format --test all spec_examples` writes the vectors
 //! anew and prints the lines for SPEC.md; without a change it writes the same bytes.
+use larder_format::attributes::{ExtendedAttribute, encode_properties};
 use larder_format::block::{BlockBuilder, Compression, open_block};
 use larder_format::compression::{Compressor, Decompressor};
 use larder_format::config::{Chunker, Config};
-use larder_format::entry::{Content, Entry, EntryType, Extent, Timestamp};
+use larder_format::entry::{Attributes, Content, Entry, EntryType, Extent, Timestamp};
 use larder_format::ids::ChunkType;
 use larder_format::ids::{
     ChunkId, ReplicaId, RepositoryId, SessionId, SlotId, decode_hex, encode_hex,
@@ -100,6 +101,23 @@ fn nodes(examples: &mut Examples) {
     };
     let leaf = encode_leaf(&[source, file, symlink]).unwrap();
     let other = encode_leaf(&[entry(b"b", EntryType::File, 0o600)]).unwrap();
+    let object = |key: &[u8], etag: &[u8]| Entry {
+        etag: etag.to_vec(),
+        class: b"STANDARD".to_vec(),
+        ..entry(key, EntryType::Object, 0)
+    };
+    let property = ExtendedAttribute {
+        name: b"content-type".to_vec(),
+        value: b"text/plain".to_vec(),
+    };
+    let first = Entry {
+        size: 5,
+        content: Content::Whole(hello),
+        version: b"v1".to_vec(),
+        attributes: Attributes::Inline(encode_properties(&[property]).unwrap()),
+        ..object(b"a", b"e1")
+    };
+    let objects = encode_leaf(&[first, object(b"a/", b"e2")]).unwrap();
     let child = |key: &[u8], rank, id, entries, bytes| Child {
         separator_key: key.to_vec(),
         separator_ordinal: 0,
@@ -146,6 +164,7 @@ fn nodes(examples: &mut Examples) {
         ("interior node of a tree", encode_hex(&interior)),
         ("leaf of a list", encode_hex(&list)),
         ("another leaf", encode_hex(&other)),
+        ("leaf of objects", encode_hex(&objects)),
         ("both leaves by column", encode_hex(&columns)),
     ]);
 }

@@ -104,6 +104,7 @@ impl Desk {
     pub fn options(&self) -> BackupOptions {
         BackupOptions {
             sources: vec![self.path("source")],
+            buckets: Default::default(),
             selection: Selection::default(),
             host: "desk".to_owned(),
             user: "me".to_owned(),

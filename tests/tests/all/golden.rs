@@ -211,6 +211,7 @@ fn word(kind: EntryType) -> &'static str {
         EntryType::Socket => "socket",
         EntryType::CharacterDevice => "character device",
         EntryType::BlockDevice => "block device",
+        EntryType::Object => "object",
     }
 }
 

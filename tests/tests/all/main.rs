@@ -10,6 +10,7 @@
 
 mod awkward;
 mod bad_input;
+mod bucket;
 mod cli;
 mod collection;
 mod copy;

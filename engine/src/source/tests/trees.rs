@@ -41,6 +41,7 @@ fn as_find_says(walked: &Walked, find_size: &str) -> Vec<String> {
         EntryType::Socket => "s",
         EntryType::CharacterDevice => "c",
         EntryType::BlockDevice => "b",
+        EntryType::Object => panic!("no walk finds objects"),
     };
     let size = if entry.kind == EntryType::File {
         entry.size.to_string()

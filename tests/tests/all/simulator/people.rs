@@ -176,6 +176,7 @@ impl Person {
     pub fn backup_options(&mut self) -> BackupOptions {
         BackupOptions {
             sources: vec![self.source.clone()],
+            buckets: Default::default(),
             selection: Selection::default(),
             host: format!("host-{:02}", self.who % 100),
             user: "me".to_owned(),

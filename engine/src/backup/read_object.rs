@@ -1,0 +1,154 @@
+//! Reading one object of a bucket: its chunks in order, and its properties.
+
+use std::io;
+
+use bytes::Bytes;
+use larder_format::entry::Entry;
+use larder_format::ids::ChunkType;
+
+use crate::chunker::ChunkBuffer;
+use crate::error::EngineError;
+use crate::source::bucket::read::{ObjectReader, Unread};
+use crate::source::bucket::{Object, record};
+use crate::source::stat::WalkIssue;
+use crate::storage::bucket::is_cold;
+use crate::storage::error::{ErrorKind, Reason, StorageError};
+
+use super::read::{Piece, ReadContext, ReadEntry, Stopped, hold};
+
+/// How often an object is read that changes meanwhile.
+const READS_MAX: u32 = 5;
+
+/// Reads one object and hands its pieces to `emit`, the last one being [`Piece::Done`].
+pub(super) fn read_object(
+    context: &ReadContext<'_>,
+    buffer: &mut ChunkBuffer,
+    object: &Object,
+    ticket: u64,
+    emit: &mut dyn FnMut(Piece) -> Result<(), Stopped>,
+) -> Result<(), Stopped> {
+    if is_cold(&object.entry.class) {
+        return emit(unread(object.entry.clone(), 0, Vec::new(), false));
+    }
+    let mut bytes_read = 0;
+    for _ in 0..READS_MAX {
+        let failure = match ObjectReader::open(object) {
+            Ok(mut reader) => {
+                let mut attempt = Attempt {
+                    context,
+                    buffer: &mut *buffer,
+                    ticket,
+                    emit: &mut *emit,
+                    bytes_read: &mut bytes_read,
+                };
+                match attempt.read(&mut reader)? {
+                    true => return emit(done(&reader, bytes_read)),
+                    false => reader.into_failure().unwrap_or(Unread::Changed),
+                }
+            }
+            Err(failure) => failure,
+        };
+        match failure {
+            Unread::Changed => emit(Piece::Restart)?,
+            Unread::Vanished => {
+                return emit(unread(object.entry.clone(), bytes_read, Vec::new(), true));
+            }
+            Unread::Cold => {
+                // Its class did not say so: it is in the archive of a class that has one.
+                let mut entry = object.entry.clone();
+                entry.class = b"GLACIER".to_vec();
+                return emit(unread(entry, bytes_read, Vec::new(), false));
+            }
+            Unread::Failed(error) if is_of_one_object(&error) => {
+                let error = io::Error::other(error);
+                return emit(failed(object, error, bytes_read));
+            }
+            Unread::Failed(error) => {
+                return emit(Piece::Failed(Box::new(EngineError::Storage(error))));
+            }
+        }
+    }
+    let why = format!("it was changed while it was read, {READS_MAX} times");
+    emit(failed(object, io::Error::other(why), bytes_read))
+}
+
+/// Tells whether an error says nothing about other objects.
+fn is_of_one_object(error: &StorageError) -> bool {
+    match error.kind {
+        ErrorKind::Denied => {
+            matches!(error.reason, Reason::NotPermitted | Reason::EncryptionKey)
+        }
+        ErrorKind::Permanent => matches!(error.reason, Reason::Settings | Reason::Other),
+        ErrorKind::NotFound => error.reason != Reason::NoBucket,
+        _ => false,
+    }
+}
+
+struct Attempt<'a, 'b> {
+    context: &'a ReadContext<'a>,
+    buffer: &'a mut ChunkBuffer,
+    ticket: u64,
+    emit: &'a mut (dyn FnMut(Piece) -> Result<(), Stopped> + 'b),
+    bytes_read: &'a mut u64,
+}
+
+impl Attempt<'_, '_> {
+    /// Reads all chunks; false if that ended too early.
+    fn read(&mut self, reader: &mut ObjectReader<'_>) -> Result<bool, Stopped> {
+        let context = self.context;
+        *self.buffer = ChunkBuffer::new();
+        let mut left = reader.size();
+        while left > 0 {
+            if context.is_over() {
+                return Err(Stopped);
+            }
+            let chunk = match self.buffer.next(context.chunker, reader, left) {
+                Ok(Some(chunk)) => chunk,
+                Ok(None) | Err(_) => return Ok(false),
+            };
+            let length = chunk.len();
+            let held = hold(context, self.ticket, length)?;
+            let id = context.keyring.chunk_id(ChunkType::Data, chunk);
+            let bytes = Bytes::from(self.buffer.take_last(length));
+            left = left.saturating_sub(length as u64);
+            *self.bytes_read += length as u64;
+            (self.emit)(Piece::Chunk { id, bytes, held })?;
+        }
+        Ok(true)
+    }
+}
+
+fn done(reader: &ObjectReader<'_>, bytes_read: u64) -> Piece {
+    let mut entry = reader.entry();
+    let attributes = record(reader.properties());
+    entry.flags.attributes_incomplete = attributes.is_none();
+    Piece::Done(Box::new(ReadEntry {
+        entry,
+        has_content: false,
+        attributes: attributes.unwrap_or_default(),
+        issues: Vec::new(),
+        vanished: false,
+        bytes_read,
+    }))
+}
+
+fn failed(object: &Object, error: io::Error, bytes_read: u64) -> Piece {
+    let issue = WalkIssue {
+        path: object.path(),
+        operation: "read",
+        error,
+    };
+    unread(object.entry.clone(), bytes_read, vec![issue], false)
+}
+
+fn unread(mut entry: Entry, bytes_read: u64, issues: Vec<WalkIssue>, vanished: bool) -> Piece {
+    entry.flags.unreadable = true;
+    Piece::Done(Box::new(ReadEntry {
+        entry,
+        has_content: false,
+        attributes: Vec::new(),
+        issues,
+        vanished,
+        bytes_read,
+    }))
+}

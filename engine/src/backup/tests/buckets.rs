@@ -1,0 +1,621 @@
+//! Buckets as sources, against a bucket in memory and a plain map of what it held.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use larder_format::attributes::decode_properties;
+use larder_format::cell::{Cell, CellKind};
+use larder_format::entry::{Attributes, Entry, EntryType};
+use larder_format::ids::ChunkType;
+use larder_format::tree::build::Root;
+use larder_format::tree::read::Cursor;
+
+use super::super::*;
+use crate::browse::Contents;
+use crate::chunks::ChunkReader;
+use crate::progress::Silent;
+use crate::restore::{BucketRestoreOptions, Overwrite, RestoreReport, restore_into_bucket};
+use crate::snapshots::Filter;
+use crate::snapshots::fixture::{back_up, init, open, options};
+use crate::storage::Storage;
+use crate::storage::bucket::Properties;
+use crate::storage::bucket::memory::{Counts, Held, MemoryBucket, Wrong};
+use crate::storage::object::ObjectStorage;
+
+/// Objects of a page: few, so that listings have many pages.
+const PAGE: usize = 7;
+/// Keys that file systems, URLs or careless programs would change.
+const HURTFUL: [&[u8]; 14] = [
+    b"",
+    b".",
+    b"..",
+    b"../x",
+    b"/",
+    b"//",
+    b"/a",
+    b"a",
+    b"a/",
+    b"a/b",
+    b"a//b",
+    b"a/./b",
+    b"\xc3\xbc \x01%2F+",
+    b"\xff\xfe",
+];
+
+struct World {
+    bucket: Arc<MemoryBucket>,
+    repository: Arc<Repository>,
+}
+
+impl World {
+    fn new() -> Self {
+        let storage: Arc<dyn Storage> = Arc::new(ObjectStorage::memory());
+        init(storage.as_ref());
+        Self {
+            bucket: Arc::new(MemoryBucket::new(PAGE)),
+            repository: open(&storage),
+        }
+    }
+
+    fn put(&self, key: &[u8], bytes: &[u8]) {
+        let properties = Properties::from([(b"content-type".to_vec(), b"text/plain".to_vec())]);
+        let bytes = Bytes::copy_from_slice(bytes);
+        self.bucket.put(key, bytes, &properties).unwrap();
+    }
+
+    fn options(&self) -> BackupOptions {
+        let bucket: Arc<dyn Bucket> = Arc::clone(&self.bucket) as _;
+        BackupOptions {
+            buckets: Buckets {
+                sources: vec![bucket],
+                ..Buckets::default()
+            },
+            ..options(&[])
+        }
+    }
+
+    /// Backs up, and gives what the bucket was asked for it.
+    fn back_up(&self) -> (BackupReport, Counts) {
+        let _ = self.bucket.take_counts();
+        let report = back_up(&self.repository, &self.options());
+        (report, self.bucket.take_counts())
+    }
+
+    fn fails(&self, options: &BackupOptions) -> String {
+        let failed = backup(&self.repository, options, &Silent, &Cancel::default());
+        failed.unwrap_err().to_string()
+    }
+
+    fn cells(&self) -> Vec<Cell> {
+        let view = view::read(&self.repository, false, None).unwrap();
+        let cells = view.cells.into_values();
+        let mut cells: Vec<Cell> = cells
+            .filter(|cell| cell.kind == CellKind::Complete)
+            .collect();
+        cells.sort_by_key(|cell| cell.ended);
+        cells
+    }
+
+    fn newest(&self) -> BTreeMap<Vec<u8>, (Entry, Vec<u8>)> {
+        stored(&self.repository, self.cells().last().unwrap())
+    }
+}
+
+/// Gives every object of a snapshot with its bytes.
+fn stored(repository: &Arc<Repository>, cell: &Cell) -> BTreeMap<Vec<u8>, (Entry, Vec<u8>)> {
+    let source = &cell.sources[0];
+    assert_eq!(source.path, b"s3://memory/bucket");
+    let root = Root {
+        id: source.root,
+        level: source.level,
+        entries: source.entries,
+        bytes: source.bytes,
+    };
+    let mut contents = Contents::new(repository).unwrap();
+    let cursor = Cursor::new(ChunkReader::new(repository).unwrap(), &root);
+    let entries = cursor.map(|entry| {
+        let entry = entry.unwrap();
+        let mut bytes = Vec::new();
+        if !entry.flags.unreadable {
+            contents.content(&entry, b"", &mut bytes).unwrap();
+        }
+        (entry.key.clone(), (entry, bytes))
+    });
+    entries.collect()
+}
+
+fn properties(repository: &Arc<Repository>, entry: &Entry) -> Properties {
+    let record = match &entry.attributes {
+        Attributes::None => return Properties::new(),
+        Attributes::Inline(record) => record.clone(),
+        Attributes::OutOfLine(id) => {
+            let mut reader = ChunkReader::new(repository).unwrap();
+            reader.read(ChunkType::Value, id).unwrap().to_vec()
+        }
+    };
+    let pairs = decode_properties(&record).unwrap();
+    pairs
+        .into_iter()
+        .map(|pair| (pair.name, pair.value))
+        .collect()
+}
+
+/// Holds a snapshot against what the bucket held.
+fn assert_holds(world: &World, cell: &Cell, expected: &BTreeMap<Vec<u8>, Held>) {
+    let found = stored(&world.repository, cell);
+    let keys = |map: Vec<&Vec<u8>>| map.into_iter().cloned().collect::<Vec<_>>();
+    assert_eq!(
+        keys(found.keys().collect()),
+        keys(expected.keys().collect())
+    );
+    for (key, held) in expected {
+        let (entry, bytes) = &found[key];
+        assert_eq!(entry.kind, EntryType::Object);
+        assert_eq!(bytes, &held.bytes, "{key:?}");
+        assert_eq!(entry.etag, held.etag.as_bytes());
+        assert_eq!(entry.class, held.class.as_bytes());
+        assert_eq!(entry.mtime.seconds, held.modified.as_second());
+        assert_eq!(properties(&world.repository, entry), held.properties);
+    }
+}
+
+#[test]
+fn an_unchanged_bucket_costs_its_listing_alone() {
+    let world = World::new();
+    for number in 0..100 {
+        world.put(format!("k{number:03}").as_bytes(), &[7; 300]);
+    }
+    let (first, counts) = world.back_up();
+    assert_eq!((first.statistics.files, first.statistics.new), (100, 100));
+    assert_eq!((counts.pages, counts.gets), (15, 100));
+    let (second, counts) = world.back_up();
+    assert!(second.unchanged);
+    assert_eq!(
+        (second.statistics.unchanged, second.statistics.bytes_read),
+        (100, 0)
+    );
+    assert_eq!((counts.pages, counts.gets), (15, 0));
+    // All of it is read when that is asked for.
+    let forced = BackupOptions {
+        force: true,
+        ..world.options()
+    };
+    assert!(back_up(&world.repository, &forced).unchanged);
+    assert_eq!(world.bucket.take_counts().gets, 100);
+}
+
+#[test]
+fn hurtful_keys_are_kept_as_they_are() {
+    let world = World::new();
+    for (number, key) in HURTFUL.iter().enumerate() {
+        world.put(key, format!("object {number}").as_bytes());
+    }
+    world.put(&[b'k'; 4000], b"long");
+    world.back_up();
+    assert_holds(&world, &world.cells()[0], &world.bucket.objects());
+    let (again, counts) = world.back_up();
+    assert!(again.unchanged && counts.gets == 0);
+}
+
+/// A small deterministic generator (splitmix64).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % limit
+    }
+
+    fn key(&mut self) -> Vec<u8> {
+        if self.below(4) == 0 {
+            return HURTFUL[self.below(HURTFUL.len() as u64) as usize].to_vec();
+        }
+        format!("d{}/o{}", self.below(4), self.below(30)).into_bytes()
+    }
+
+    fn bytes(&mut self) -> Vec<u8> {
+        let length = [0, 1, 100, 3000][self.below(4) as usize];
+        let seed = self.below(1 << 40);
+        let mut bytes = vec![0; length];
+        blake3::Hasher::new()
+            .update(&seed.to_le_bytes())
+            .finalize_xof()
+            .fill(&mut bytes);
+        bytes
+    }
+}
+
+/// Does something to a bucket; gives the keys whose objects have to be read because of it.
+fn step(world: &World, random: &mut Random) -> Vec<Vec<u8>> {
+    let objects = world.bucket.objects();
+    let any = |random: &mut Random| {
+        let at = random.below(objects.len().max(1) as u64) as usize;
+        objects.keys().nth(at).cloned()
+    };
+    match (random.below(7), any(random)) {
+        (0, Some(key)) => {
+            world.bucket.delete(&key).unwrap();
+            Vec::new()
+        }
+        (1, Some(key)) => {
+            // A rename: the same object under another key.
+            let held = &objects[&key];
+            let new = random.key();
+            world.bucket.delete(&key).unwrap();
+            world
+                .bucket
+                .put(&new, held.bytes.clone(), &held.properties)
+                .unwrap();
+            vec![new]
+        }
+        (2, Some(key)) => {
+            // New metadata, the same bytes.
+            let mut properties = objects[&key].properties.clone();
+            properties.insert(
+                b"meta/step".to_vec(),
+                random.below(100).to_string().into_bytes(),
+            );
+            let long = "x".repeat(random.below(2000) as usize);
+            properties.insert(b"meta/long".to_vec(), long.into_bytes());
+            world
+                .bucket
+                .put(&key, objects[&key].bytes.clone(), &properties)
+                .unwrap();
+            vec![key]
+        }
+        (3, Some(key)) => {
+            // Other bytes of the same size at the same time.
+            let old = &objects[&key];
+            let other: Vec<u8> = old.bytes.iter().map(|byte| !byte).collect();
+            world
+                .bucket
+                .put(&key, other.into(), &old.properties)
+                .unwrap();
+            world.bucket.change(|objects| {
+                objects.get_mut(&key).unwrap().modified = old.modified;
+            });
+            vec![key]
+        }
+        (4, Some(key)) => {
+            // Another class: the listing says all of it.
+            world.bucket.change(|objects| {
+                objects.get_mut(&key).unwrap().class = "STANDARD_IA".to_owned();
+            });
+            Vec::new()
+        }
+        _ => {
+            let key = random.key();
+            world.put(&key, &random.bytes());
+            vec![key]
+        }
+    }
+}
+
+#[test]
+fn every_snapshot_holds_what_the_bucket_held() {
+    for seed in 0..8 {
+        let world = World::new();
+        let mut random = Random(seed);
+        let mut history = Vec::new();
+        for _ in 0..30 {
+            world.put(&random.key(), &random.bytes());
+        }
+        for round in 0..12 {
+            let mut touched: Vec<Vec<u8>> = Vec::new();
+            for _ in 0..random.below(6) {
+                touched.extend(step(&world, &mut random));
+            }
+            let objects = world.bucket.objects();
+            touched.retain(|key| objects.contains_key(key));
+            touched.sort();
+            touched.dedup();
+            let mut options = world.options();
+            options.buckets.allow_vanished_percent = 100;
+            let _ = world.bucket.take_counts();
+            back_up(&world.repository, &options);
+            let gets = world.bucket.take_counts().gets;
+            if round > 0 {
+                assert_eq!(gets, touched.len() as u64, "seed {seed}, round {round}");
+            }
+            history.push(objects);
+        }
+        let cells = world.cells();
+        assert_eq!(cells.len(), history.len());
+        for (cell, objects) in cells.iter().zip(&history) {
+            assert_holds(&world, cell, objects);
+        }
+    }
+}
+
+/// Restores a snapshot into a bucket.
+fn restore_into(
+    world: &World,
+    cell: &Cell,
+    target: &Arc<MemoryBucket>,
+    change: impl FnOnce(&mut BucketRestoreOptions),
+) -> RestoreReport {
+    let bucket: Arc<dyn Bucket> = Arc::clone(target) as _;
+    let mut options = BucketRestoreOptions {
+        bucket,
+        overwrite: Overwrite::Always,
+        delete: false,
+        dry_run: false,
+    };
+    change(&mut options);
+    let all = snapshots::list(&world.repository, &Filter::default(), false).unwrap();
+    let info = all.iter().find(|info| info.session == cell.id).unwrap();
+    let path = Some(&b"s3://memory/bucket"[..]);
+    let cancel = Cancel::default();
+    restore_into_bucket(&world.repository, info, path, &options, &Silent, &cancel).unwrap()
+}
+
+#[test]
+fn every_snapshot_comes_back_into_a_bucket_as_it_was() {
+    let world = World::new();
+    let mut random = Random(77);
+    let mut history = Vec::new();
+    for key in HURTFUL {
+        world.put(key, &random.bytes());
+    }
+    for _ in 0..4 {
+        for _ in 0..8 {
+            step(&world, &mut random);
+        }
+        let mut options = world.options();
+        options.buckets.allow_vanished_percent = 100;
+        back_up(&world.repository, &options);
+        history.push(world.bucket.objects());
+    }
+    // One target goes through all of them: what a snapshot does not have is removed.
+    let target = Arc::new(MemoryBucket::new(PAGE));
+    let content = |objects: &BTreeMap<Vec<u8>, Held>| -> Vec<_> {
+        let objects = objects.iter();
+        objects
+            .map(|(key, held)| (key.clone(), held.bytes.clone(), held.properties.clone()))
+            .collect()
+    };
+    for (cell, expected) in world.cells().iter().zip(&history) {
+        let before = content(&target.objects());
+        let dry = restore_into(&world, cell, &target, |options| {
+            options.delete = true;
+            options.dry_run = true;
+        });
+        assert!(content(&target.objects()) == before);
+        let report = restore_into(&world, cell, &target, |options| options.delete = true);
+        assert_eq!((report.failed, report.files), (0, expected.len() as u64));
+        assert_eq!((dry.files, dry.deleted), (report.files, report.deleted));
+        assert!(content(&target.objects()) == content(expected));
+    }
+    // Nothing is written that is right by size and ETag, and nothing at all that is to be kept.
+    let cells = world.cells();
+    let last = cells.last().unwrap();
+    let newest = history.last().unwrap();
+    target.change(|objects| {
+        for (key, held) in objects.iter_mut() {
+            held.etag = newest[key].etag.clone();
+        }
+        objects.remove(&b"a"[..]);
+        if let Some(held) = objects.get_mut(&b"a/"[..]) {
+            held.etag = "other".to_owned();
+        }
+    });
+    let missing = u64::from(newest.contains_key(&b"a"[..]));
+    let other = u64::from(newest.contains_key(&b"a/"[..]));
+    let _ = target.take_counts();
+    let kept = restore_into(&world, last, &target, |options| {
+        options.overwrite = Overwrite::Never;
+        options.dry_run = true;
+    });
+    assert_eq!(kept.files, missing);
+    let report = restore_into(&world, last, &target, |options| {
+        options.overwrite = Overwrite::IfChanged;
+    });
+    assert_eq!(report.files, missing + other);
+    assert_eq!(report.unchanged, newest.len() as u64 - missing - other);
+    assert_eq!(target.take_counts().puts, missing + other);
+}
+
+#[test]
+fn a_listing_that_cannot_be_relied_on_makes_no_snapshot() {
+    let world = World::new();
+    for number in 0..40 {
+        world.put(format!("k{number:02}").as_bytes(), b"x");
+    }
+    world.back_up();
+    let wrongs = [
+        Wrong::Fails,
+        Wrong::Repeats,
+        Wrong::IsUnsorted,
+        Wrong::HasOneTwice,
+        Wrong::GoesBack,
+    ];
+    for wrong in wrongs {
+        for at in 0..5 {
+            if at == 0 && wrong == Wrong::Repeats {
+                // The first page is asked for by nothing, so nothing leads back to it.
+                continue;
+            }
+            world.bucket.go_wrong(Some((at, wrong)));
+            let told = world.fails(&world.options());
+            assert!(!told.is_empty(), "{wrong:?} at {at}");
+            assert_eq!(world.cells().len(), 1, "{wrong:?} at {at}: {told}");
+        }
+    }
+    world.bucket.go_wrong(None);
+    assert!(world.back_up().0.unchanged);
+}
+
+#[test]
+fn too_many_gone_objects_are_not_believed() {
+    let world = World::new();
+    for number in 0..100 {
+        world.put(format!("k{number:02}").as_bytes(), b"x");
+    }
+    world.back_up();
+    for number in 0..30 {
+        world
+            .bucket
+            .delete(format!("k{:02}", 3 * number).as_bytes())
+            .unwrap();
+    }
+    world.back_up();
+    assert_eq!(world.newest().len(), 70);
+    for number in 70..100 {
+        world
+            .bucket
+            .delete(format!("k{number:02}").as_bytes())
+            .unwrap();
+    }
+    let left = world.bucket.objects().len();
+    assert!(left * 100 < 70 * 80, "{left}");
+    let mut options = world.options();
+    options.buckets.allow_vanished_percent = 20;
+    let told = world.fails(&options);
+    assert!(
+        told.contains("of the 70 objects") && told.contains("--allow-vanished"),
+        "{told}"
+    );
+    // An empty bucket looks like one that was lost.
+    world.bucket.change(BTreeMap::clear);
+    assert!(world.fails(&world.options()).contains("70 of the 70"));
+    options.buckets.allow_vanished_percent = 100;
+    back_up(&world.repository, &options);
+    assert!(world.newest().is_empty());
+}
+
+#[test]
+fn large_objects_are_read_by_ranges_of_one_and_the_same() {
+    let world = World::new();
+    let large = |byte: u8| -> Vec<u8> {
+        let mut bytes = vec![byte; 9 << 20];
+        blake3::Hasher::new()
+            .finalize_xof()
+            .fill(&mut bytes[..1 << 20]);
+        bytes
+    };
+    world.put(b"large", &large(1));
+    let (_, counts) = world.back_up();
+    assert_eq!(counts.gets, 3);
+    // It is replaced between two of its ranges, by one that is as long.
+    world.put(b"large", &large(2));
+    let replacement = Bytes::from(large(3));
+    let mut reads = 0;
+    world.bucket.meanwhile(Some(Box::new(move |objects, key| {
+        reads += 1;
+        if reads == 2 {
+            let held = objects.get_mut(key).unwrap();
+            held.bytes = replacement.clone();
+            held.etag = "another".to_owned();
+        }
+    })));
+    let (report, counts) = world.back_up();
+    assert_eq!((report.issue_count, counts.gets), (0, 5));
+    world.bucket.meanwhile(None);
+    let newest = world.newest();
+    let (entry, bytes) = &newest[&b"large"[..]];
+    assert!(*bytes == large(3) && entry.etag == b"another");
+    // One that never holds still is told, and tried again the next time.
+    world.put(b"large", &large(4));
+    let mut reads = 0;
+    world.bucket.meanwhile(Some(Box::new(move |objects, key| {
+        reads += 1;
+        objects.get_mut(key).unwrap().etag = format!("e{reads}");
+    })));
+    let (report, _) = world.back_up();
+    assert_eq!((report.issue_count, report.statistics.unreadable), (1, 1));
+    assert!(report.issues[0].error.contains("changed while it was read"));
+    world.bucket.meanwhile(None);
+    assert_eq!(world.back_up().0.statistics.unreadable, 0);
+    assert!(world.newest()[&b"large"[..]].1 == large(4));
+}
+
+#[test]
+fn what_grows_shrinks_or_vanishes_meanwhile_is_kept_as_it_is_then() {
+    let world = World::new();
+    world.put(b"gone", b"x");
+    world.put(b"grows", b"small");
+    world.put(b"shrinks", &vec![1; 5 << 20]);
+    let grown = Bytes::from(vec![2; 5 << 20]);
+    let bytes = grown.clone();
+    world.bucket.meanwhile(Some(Box::new(move |objects, key| {
+        match key {
+            b"gone" => drop(objects.remove(key)),
+            b"grows" => objects.get_mut(key).unwrap().bytes = bytes.clone(),
+            _ => objects.get_mut(key).unwrap().bytes = Bytes::new(),
+        };
+    })));
+    let (report, _) = world.back_up();
+    assert_eq!(report.issue_count, 0);
+    let newest = world.newest();
+    assert_eq!(
+        newest.keys().map(Vec::as_slice).collect::<Vec<_>>(),
+        [&b"grows"[..], b"shrinks"]
+    );
+    assert!(newest[&b"grows"[..]].1 == grown && newest[&b"shrinks"[..]].1.is_empty());
+}
+
+#[test]
+fn archived_objects_are_counted_and_asked_for_by_nobody() {
+    let world = World::new();
+    world.put(b"warm", b"w");
+    world.put(b"moves", b"m");
+    world.put(b"cold", b"c");
+    let freeze = |key: &'static [u8]| {
+        world
+            .bucket
+            .change(|objects| objects.get_mut(key).unwrap().class = "GLACIER".to_owned());
+    };
+    freeze(b"cold");
+    let (report, counts) = world.back_up();
+    assert_eq!(
+        (report.cold, report.statistics.unreadable, counts.gets),
+        (1, 0, 2)
+    );
+    let (entry, _) = &world.newest()[&b"cold"[..]];
+    assert!(entry.flags.unreadable && entry.size == 1);
+    // What was read before it went cold stays.
+    freeze(b"moves");
+    let (report, counts) = world.back_up();
+    assert_eq!((report.cold, counts.gets), (1, 0));
+    let newest = world.newest();
+    let (entry, bytes) = &newest[&b"moves"[..]];
+    assert_eq!(
+        (entry.class.as_slice(), bytes.as_slice()),
+        (&b"GLACIER"[..], &b"m"[..])
+    );
+    // And once it is warm again, it is read.
+    world.bucket.change(|objects| {
+        objects.get_mut(&b"cold"[..]).unwrap().class = "STANDARD".to_owned();
+    });
+    assert_eq!(world.back_up().0.cold, 0);
+    assert_eq!(world.newest()[&b"cold"[..]].1, b"c");
+}
+
+#[test]
+fn buckets_and_folders_stand_in_one_snapshot_and_not_within_each_other() {
+    let world = World::new();
+    world.put(b"k", b"x");
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("f"), "y").unwrap();
+    let both = BackupOptions {
+        sources: vec![folder.path().to_path_buf()],
+        ..world.options()
+    };
+    let report = back_up(&world.repository, &both);
+    assert_eq!(
+        (report.statistics.files, report.statistics.directories),
+        (2, 1)
+    );
+    let mut twice = world.options();
+    twice
+        .buckets
+        .sources
+        .extend(world.options().buckets.sources);
+    assert!(world.fails(&twice).contains("within each other"));
+}

@@ -1,0 +1,368 @@
+//! Restore into a bucket: the target's listing merged with the snapshot's tree.
+//!
+//! ```text
+//! tree, in order ──┐
+//!                  ├─► merge ──► writers (read, put)
+//! listing ─────────┘      └────► deletions
+//! ```
+
+use std::sync::Arc;
+use std::thread;
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use larder_format::attributes::decode_properties;
+use larder_format::entry::{Attributes, Entry, EntryType};
+use larder_format::ids::ChunkType;
+use larder_format::tree::read::scan_prefix;
+
+use crate::browse::Contents;
+use crate::cancel::Cancel;
+use crate::chunks::ChunkReader;
+use crate::error::{EngineError, Result};
+use crate::progress::Progress;
+use crate::repository::Repository;
+use crate::session::Reading;
+use crate::snapshots::SnapshotInfo;
+use crate::source::bucket::Object;
+use crate::source::bucket::listing::Listing;
+use crate::storage::bucket::{Bucket, Properties};
+use crate::storage::error::{ErrorKind, Reason, StorageError};
+use crate::sync::lock;
+use crate::target::bucket::ObjectWriter;
+use crate::view;
+
+use super::roots::{self, Root};
+use super::tally::{Tally, is_damage};
+use super::{Overwrite, RestoreReport};
+
+/// Threads that write, at most; each holds a part and some blocks.
+const WRITERS_MAX: usize = 16;
+/// Entries that a writer takes together, since neighbours share blocks; and their bytes.
+const BATCH_ENTRIES: usize = 16;
+const BATCH_BYTES: u64 = 1 << 20;
+
+/// How a restore into a bucket is made.
+#[derive(Debug, Clone)]
+pub struct BucketRestoreOptions {
+    /// The bucket to restore into.
+    pub bucket: Arc<dyn Bucket>,
+    /// What happens to objects that are there already; size and ETag tell whether one is right.
+    pub overwrite: Overwrite,
+    /// Removes what the snapshot does not have.
+    pub delete: bool,
+    /// Writes nothing.
+    pub dry_run: bool,
+}
+
+/// Restores a snapshot, or the part of it at or below `path`, into a bucket.
+///
+/// Files become objects, too; what has no content does not. Nothing is deleted once anything of the
+/// tree could not be read.
+///
+/// # Errors
+/// `NotFound` for a path that the snapshot does not have, or what storage and bucket answer. Single
+/// objects that cannot be restored do not stop the others: they are in the report.
+pub fn restore_into_bucket(
+    repository: &Arc<Repository>,
+    snapshot: &SnapshotInfo,
+    path: Option<&[u8]>,
+    options: &BucketRestoreOptions,
+    progress: &dyn Progress,
+    cancel: &Cancel,
+) -> Result<RestoreReport> {
+    let clock = Instant::now();
+    refuse_repository(repository, options)?;
+    progress.phase("planning", None, None);
+    let view = view::read(repository, true, None)?;
+    let cell = view.cells.get(&snapshot.session).ok_or_else(|| {
+        let id = &snapshot.id;
+        EngineError::NotFound(format!("snapshot {id} is gone or cannot be read"))
+    })?;
+    let mut reader = ChunkReader::new(repository)?;
+    let mut roots = roots::find(cell, path, &mut reader)?;
+    roots.sort_by(|one, two| one.place.cmp(&two.place));
+    let _reading = match options.dry_run {
+        true => None,
+        false => Reading::start(repository, cell.id),
+    };
+    let entries = roots.iter().map(|root| root.tree.entries);
+    let bytes = roots.iter().map(|root| root.tree.bytes);
+    progress.phase(
+        "restoring",
+        path.is_none().then(|| entries.fold(0, u64::saturating_add)),
+        path.is_none().then(|| bytes.fold(0, u64::saturating_add)),
+    );
+    let tally = Tally::new(progress);
+    let run = Run {
+        repository,
+        options,
+        progress,
+        cancel,
+        tally: &tally,
+    };
+    run.restore(&roots, &mut reader)?;
+    let mut report = tally.take();
+    report.seconds = clock.elapsed().as_secs_f64();
+    Ok(report)
+}
+
+/// Refuses to write among the repository's own objects.
+fn refuse_repository(repository: &Repository, options: &BucketRestoreOptions) -> Result<()> {
+    let target = options.bucket.describe();
+    let own = repository.location();
+    let within = |one: &str, two: &str| format!("{one}/").starts_with(&format!("{two}/"));
+    let reaches = within(&target, own) || (options.delete && within(own, &target));
+    match reaches {
+        true => Err(EngineError::Request(format!(
+            "the target {target} and the repository {own} lie within each other; choose another target"
+        ))),
+        false => Ok(()),
+    }
+}
+
+/// An object that is to be written.
+struct Job {
+    key: Vec<u8>,
+    entry: Entry,
+}
+
+struct Run<'a> {
+    repository: &'a Arc<Repository>,
+    options: &'a BucketRestoreOptions,
+    progress: &'a dyn Progress,
+    cancel: &'a Cancel,
+    tally: &'a Tally<'a>,
+}
+
+impl Run<'_> {
+    fn restore(&self, roots: &[Root], reader: &mut ChunkReader) -> Result<()> {
+        let writers = self.options.bucket.calls_at_once().clamp(1, WRITERS_MAX);
+        let (to_writers, jobs) = bounded::<Vec<Job>>(writers);
+        let failure = std::sync::Mutex::new(None);
+        let planned = thread::scope(|scope| {
+            for _ in 0..writers {
+                let (jobs, failure) = (jobs.clone(), &failure);
+                scope.spawn(move || {
+                    if let Err(error) = self.write_all(&jobs) {
+                        lock(failure).get_or_insert(error);
+                    }
+                });
+            }
+            drop(jobs);
+            self.plan(roots, reader, to_writers)
+        });
+        lock(&failure).take().map_or(planned, Err)
+    }
+
+    /// Goes through the snapshot and, where that matters, through what is there, in one order.
+    fn plan(&self, roots: &[Root], reader: &mut ChunkReader, to: Sender<Vec<Job>>) -> Result<()> {
+        let needs_listing = self.options.delete || self.options.overwrite != Overwrite::Always;
+        let mut there = There::new(needs_listing.then(|| Listing::new(&self.options.bucket)))?;
+        let (mut batch, mut bytes) = (Vec::new(), 0_u64);
+        for root in roots {
+            for entry in scan_prefix(&mut *reader, &root.tree, &root.prefix)? {
+                self.cancel.check()?;
+                let entry = entry?;
+                if root.single && entry.key != root.prefix {
+                    break;
+                }
+                let rest = entry.key.strip_prefix(root.prefix.as_slice());
+                let key = [root.place.as_slice(), rest.unwrap_or_default()].concat();
+                let Some(found) = self.meet(&mut there, &key, &entry)? else {
+                    continue;
+                };
+                if !self.is_wanted(&key, &entry, found.as_ref()) {
+                    continue;
+                }
+                bytes = bytes.saturating_add(entry.size);
+                batch.push(Job { key, entry });
+                if batch.len() == BATCH_ENTRIES || bytes >= BATCH_BYTES {
+                    bytes = 0;
+                    if to.send(std::mem::take(&mut batch)).is_err() {
+                        // All writers have failed, and said why.
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        // Whoever does not take it has failed.
+        let _ = to.send(batch);
+        while let Some(extra) = there.take_before(None)? {
+            self.remove(&extra)?;
+        }
+        Ok(())
+    }
+
+    /// Removes what is there before a key and not wanted, and gives what is there under it; nothing for
+    /// what cannot be an object.
+    fn meet(&self, there: &mut There, key: &[u8], entry: &Entry) -> Result<Option<Option<Object>>> {
+        if entry.kind == EntryType::Directory {
+            return Ok(None);
+        }
+        while let Some(extra) = there.take_before(Some(key))? {
+            self.remove(&extra)?;
+        }
+        let found = there.take(key)?;
+        if !entry.kind.has_content() {
+            self.tally
+                .refused(key, "a bucket holds nothing but objects with content");
+            return Ok(None);
+        }
+        Ok(Some(found))
+    }
+
+    fn is_wanted(&self, key: &[u8], entry: &Entry, found: Option<&Object>) -> bool {
+        if entry.flags.unreadable {
+            let why = "its content could not be read when it was backed up";
+            self.tally.issue(key, why, 1);
+            return false;
+        }
+        let is_right = |object: &Object| match self.options.overwrite {
+            Overwrite::Always => false,
+            Overwrite::Never => true,
+            Overwrite::IfChanged => {
+                let there = &object.entry;
+                there.size == entry.size && !entry.etag.is_empty() && there.etag == entry.etag
+            }
+        };
+        if found.is_some_and(is_right) {
+            self.tally.count(|report| report.unchanged += 1);
+            self.progress.advance(1, entry.size);
+            return false;
+        }
+        true
+    }
+
+    fn remove(&self, extra: &Object) -> Result<()> {
+        if !self.options.delete {
+            return Ok(());
+        }
+        let key = &extra.entry.key;
+        if !self.options.dry_run {
+            match self.options.bucket.delete(key) {
+                Err(error) if is_of_one_object(&error) => {
+                    self.tally.issue(key, &error.to_string(), 1);
+                    return Ok(());
+                }
+                outcome => outcome?,
+            }
+        }
+        self.tally.count(|report| report.deleted += 1);
+        Ok(())
+    }
+
+    fn write_all(&self, jobs: &Receiver<Vec<Job>>) -> Result<()> {
+        let mut contents = Contents::new(self.repository)?;
+        let mut values = ChunkReader::new(self.repository)?;
+        for job in jobs.iter().flatten() {
+            self.cancel.check()?;
+            self.progress.current(&job.key);
+            if !self.options.dry_run {
+                match self.write(&job, &mut contents, &mut values) {
+                    Ok(()) => {}
+                    Err(EngineError::Storage(error)) if !is_of_one_object(&error) => {
+                        return Err(EngineError::Storage(error));
+                    }
+                    Err(error) if is_damage(&error) => {
+                        self.tally.issue(&job.key, &error.to_string(), 1);
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            let size = job.entry.size;
+            self.progress.advance(1, size);
+            self.tally.count(|report| {
+                report.files += 1;
+                report.bytes += size;
+            });
+        }
+        Ok(())
+    }
+
+    fn write(&self, job: &Job, contents: &mut Contents, values: &mut ChunkReader) -> Result<()> {
+        let properties = properties(&job.entry, values)?;
+        let bucket = self.options.bucket.as_ref();
+        let mut writer = ObjectWriter::new(bucket, &job.key, job.entry.size, &properties);
+        if let Err(error) = contents.content(&job.entry, &job.key, &mut writer) {
+            return Err(writer.take_failure().map_or(error, EngineError::Storage));
+        }
+        Ok(writer.finish()?)
+    }
+}
+
+/// Reads what an object was stored with; files have nothing that a bucket could keep.
+fn properties(entry: &Entry, values: &mut ChunkReader) -> Result<Properties> {
+    let pairs = match &entry.attributes {
+        _ if entry.kind != EntryType::Object => Vec::new(),
+        Attributes::None => Vec::new(),
+        Attributes::Inline(record) => decode_properties(record)?,
+        Attributes::OutOfLine(id) => decode_properties(&values.read(ChunkType::Value, id)?)?,
+    };
+    Ok(pairs
+        .into_iter()
+        .map(|pair| (pair.name, pair.value))
+        .collect())
+}
+
+/// Tells whether what a bucket answers says nothing about other objects.
+fn is_of_one_object(error: &StorageError) -> bool {
+    match error.kind {
+        ErrorKind::Permanent => matches!(error.reason, Reason::Settings | Reason::Other),
+        ErrorKind::Oversized => true,
+        _ => false,
+    }
+}
+
+/// What is in the target, in key order.
+struct There {
+    listing: Option<Listing>,
+    page: std::vec::IntoIter<Object>,
+    next: Option<Object>,
+}
+
+impl There {
+    fn new(listing: Option<Listing>) -> Result<Self> {
+        let mut there = Self {
+            listing,
+            page: Vec::new().into_iter(),
+            next: None,
+        };
+        there.advance()?;
+        Ok(there)
+    }
+
+    fn advance(&mut self) -> Result<Option<Object>> {
+        let mut next = self.page.next();
+        while next.is_none() {
+            let Some(page) = self.listing.as_mut().and_then(Iterator::next) else {
+                break;
+            };
+            self.page = page?.into_iter();
+            next = self.page.next();
+        }
+        Ok(std::mem::replace(&mut self.next, next))
+    }
+
+    /// Takes the next object before a key, or the next one at all.
+    fn take_before(&mut self, key: Option<&[u8]>) -> Result<Option<Object>> {
+        let is_before = |object: &Object| key.is_none_or(|key| object.entry.key.as_slice() < key);
+        match self.next.as_ref().is_some_and(is_before) {
+            true => self.advance(),
+            false => Ok(None),
+        }
+    }
+
+    /// Takes the object of a key, if it is the next one.
+    fn take(&mut self, key: &[u8]) -> Result<Option<Object>> {
+        match self
+            .next
+            .as_ref()
+            .is_some_and(|object| object.entry.key == key)
+        {
+            true => self.advance(),
+            false => Ok(None),
+        }
+    }
+}
