@@ -14,9 +14,10 @@ use larder_format::ids::{
     ChunkId, ChunkPrefix, ObjectId, ReplicaId, RepositoryId, SessionId, SlotId,
 };
 use larder_format::list::{ListChild, ListInterior, encode_list_leaf};
+use larder_format::mirror::Manifest;
 use larder_format::names;
 use larder_format::node::{Child, Interior, LEAF_RAW_FIELDS, encode_leaf};
-use larder_format::object::{Header, Kind, close};
+use larder_format::object::{CLOSING_BYTES, HEADER_BYTES, Header, Kind, close};
 use larder_format::page::transpose;
 use larder_format::record::Record;
 use larder_format::secret_text::recovery_key_text;
@@ -210,6 +211,19 @@ fn records() {
         }
         .encode(),
     );
+    let manifest = Manifest {
+        number: 1,
+        state: 2,
+        round: 3,
+        cells: vec![SESSION],
+        amendments: vec![(SESSION, 1)],
+        gone_packs: vec![ObjectId([1; 32])],
+        time: 1_700_000_000,
+        ..Manifest::default()
+    };
+    let object = manifest.close([7; 16]).unwrap();
+    let body = HEADER_BYTES..object.len() - CLOSING_BYTES;
+    put("manifest", "some", &object[body]);
     put(
         "state",
         "some",
