@@ -212,14 +212,14 @@ impl Run {
         self
     }
 
-    /// Parses every line as JSON.
+    /// Parses every line as JSON; without those of the status, which come by the clock.
     #[track_caller]
     pub fn lines(&self) -> Vec<Value> {
-        let lines = self.stdout.lines();
-        lines
-            .map(|line| {
-                serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))
-            })
+        let parsed = self.stdout.lines().map(|line| {
+            serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))
+        });
+        parsed
+            .filter(|line: &Value| line["message_type"] != "status")
             .collect()
     }
 
