@@ -187,9 +187,13 @@ impl FilterArgs {
     }
 }
 
-/// Makes a source's path absolute, as snapshots have it.
+/// Makes a source's path absolute, as snapshots have it; a URL stays.
 fn source_path(text: &str) -> anyhow::Result<String> {
     anyhow::ensure!(!text.is_empty(), "an empty path names no source");
+    // A bucket is recorded by its URL.
+    if text.contains("://") {
+        return Ok(text.to_owned());
+    }
     let current = std::env::current_dir().context("cannot tell the current folder")?;
     let path = commands::backup::absolute(Path::new(text), &current)?;
     let path = path.into_os_string().into_string();

@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use clap::Args;
 use jiff::tz::TimeZone;
 use larder_engine::browse::{self, Version};
-use larder_engine::format::entry::EntryType;
+use larder_engine::format::entry::{Entry, Timestamp};
 use serde::Serialize;
 
 use crate::args::FilterArgs;
@@ -84,10 +84,14 @@ fn table(versions: &[Version], zone: &TimeZone) -> Table<'static> {
         let entry = version.item.as_ref().map(|item| &item.entry);
         let size = match entry {
             None => "gone".to_owned(),
-            Some(entry) if entry.kind == EntryType::File => render::size(entry.size),
+            Some(entry) if entry.kind.has_content() => render::size(entry.size),
             Some(_) => String::new(),
         };
-        let modified = entry.and_then(|entry| render::timestamp(entry.mtime));
+        // A folder of a bucket has no time.
+        let timed = |entry: &&Entry| entry.mtime != Timestamp::default();
+        let modified = entry
+            .filter(timed)
+            .and_then(|entry| render::timestamp(entry.mtime));
         let cells = [
             id.to_owned(),
             render::time(version.first.time, zone),

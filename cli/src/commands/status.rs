@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::time::Duration;
 
+use anyhow::bail;
 use clap::Args;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -43,6 +44,9 @@ pub struct StatusArgs {
 /// # Errors
 /// What the engine answers.
 pub fn run(context: &Context, args: &StatusArgs) -> anyhow::Result<Exit> {
+    if args.prometheus && context.json() {
+        bail!("--prometheus and --json are two forms of the same; choose one");
+    }
     let repository = context.open()?;
     let snapshots = snapshots::list(&repository, &args.filter.filter(), false)?;
     let max_age = args.max_age.map(Duration::from_secs);

@@ -35,7 +35,7 @@ use crate::repository::Repository;
 use crate::snapshots::{self, Statistics};
 use crate::storage::bucket::Bucket;
 use crate::view::{self, View};
-use sources::Sources;
+use sources::{Place, Sources};
 use writer::Writer;
 
 pub use crate::source::bucket::change::ChangeBy;
@@ -268,6 +268,12 @@ fn run(writer: &mut Writer<'_>, sources: &Sources) -> Result<Option<String>> {
     }
     for source in &sources.there {
         let tree = run::run_source(writer, source, options, progress, cancel)?;
+        if tree.entries == 0 && matches!(source.place, Place::Bucket(_)) {
+            let name = String::from_utf8_lossy(&source.name);
+            progress.warning(&format!(
+                "there is no object below {name}/; of a bucket all that begins with the prefix and a '/' is backed up"
+            ));
+        }
         writer.trees.push(tree);
         writer.packer.end_blocks();
     }

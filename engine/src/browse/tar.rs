@@ -113,7 +113,11 @@ fn header_of(member: &Member<'_>) -> tar::Header {
         EntryType::BlockDevice => tar::EntryType::Block,
     });
     set_name(&mut header, &member.name);
-    header.set_mode(entry.mode);
+    // An object has no permissions of its own.
+    header.set_mode(match entry.kind {
+        EntryType::Object => 0o644,
+        _ => entry.mode,
+    });
     let mtime = u64::try_from(entry.mtime.seconds).unwrap_or_default();
     set_numbers(&mut header, entry.uid.into(), entry.gid.into(), mtime);
     header.set_size(if member.size() > LONG_MAX {

@@ -25,6 +25,7 @@ use crate::error::{EngineError, Result};
 use crate::progress::Progress;
 use crate::random;
 use crate::repository::{read_config, unverified_config};
+use crate::source::paths::real_path;
 use crate::storage::error::ErrorKind;
 use crate::storage::{Storage, create_or_confirm};
 
@@ -93,6 +94,7 @@ pub fn sync(
     cancel: &Cancel,
 ) -> Result<SyncReport> {
     let clock = Instant::now();
+    refuse_nested(source.as_ref(), target.as_ref())?;
     let (source, own_replica) = readable(Arc::clone(source))?;
     let (number, object) = read_config(source.as_ref())?;
     let config = unverified_config(&source.describe(), number, &object)?;
@@ -124,6 +126,23 @@ pub fn sync(
     report.findings = findings.map(|(name, why)| finding(&name, &why)).collect();
     report.seconds = clock.elapsed().as_secs_f64();
     Ok(report)
+}
+
+/// Refuses folders within each other: a prune refuses what is not of its repository.
+fn refuse_nested(source: &dyn Storage, target: &dyn Storage) -> Result<()> {
+    let places = [source.describe(), target.describe()];
+    let folders = places.each_ref().map(|place| real_path(Path::new(place)));
+    match folders {
+        [Some(one), Some(other)]
+            if one != other && (one.starts_with(&other) || other.starts_with(&one)) =>
+        {
+            let [source, target] = places;
+            Err(EngineError::Request(format!(
+                "{target} and the repository {source} lie within each other; choose another place"
+            )))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn finding(name: &Name, why: &str) -> Finding {

@@ -11,6 +11,7 @@ use crate::progress::Progress;
 use crate::repository::Repository;
 use crate::session::Reading;
 use crate::snapshots::SnapshotInfo;
+use crate::snapshots::is_url;
 use crate::source::paths::real_path;
 use crate::target::options::{Handles, Options, Owners};
 use crate::target::{Target, options};
@@ -50,6 +51,12 @@ pub(super) fn run(
     })?;
     let mut reader = ChunkReader::new(repository)?;
     let roots = roots::find(cell, path, &mut reader)?;
+    if options.delete && roots.iter().any(|root| is_url(&root.path)) {
+        return Err(EngineError::Request(
+            "--delete does not apply to a bucket that is restored into a folder; restore into an empty folder, or into a bucket"
+                .to_owned(),
+        ));
+    }
     let bytes = roots.iter().map(|root| root.tree.bytes);
     let is_long = bytes.fold(0, u64::saturating_add) >= LONG_BYTES;
     // A prune waits for it, or lets it know by ending it: then moved packs are looked for.

@@ -158,8 +158,21 @@ fn a_bucket_is_backed_up_looked_into_and_restored() {
         "{diff}"
     );
 
+    // Chosen by its URL.
+    let chosen = world.json(["snapshots", "--path", "s3://test/in"]);
+    assert_eq!(chosen.as_array().unwrap().len(), 3);
+    assert!(world.ok(["history", "s3://test/in/d/03"]).contains("3 B"));
+    // A prefix that nothing begins with is told.
+    world
+        .run(["backup", "--dry-run", "s3://test/in/large"])
+        .expect(0)
+        .says("there is no object below s3://test/in/large/");
+
     // Into a folder: what no file can be called is refused by name, all else is there.
     let target = world.path("out");
+    let line = ["restore", "latest:s3://test/in", "--delete", "--target"];
+    let refused = world.run([&line[..], &[target.to_str().unwrap()]].concat());
+    refused.expect(1).says("--delete does not apply");
     let run = world.run([
         "restore".as_ref(),
         "latest:s3://test/in".as_ref(),

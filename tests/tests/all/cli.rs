@@ -788,6 +788,10 @@ fn monitoring_learns_from_the_exit_code_whether_a_backup_is_too_old() {
     let none = world.run(["status", "--max-age", "1h", "--host", "nobody"]);
     assert!(none.expect(6).stdout.contains("no snapshots"));
     world.run(["status", "--host", "nobody"]).expect(0);
+    world
+        .run(["--json", "status", "--prometheus"])
+        .expect(1)
+        .says("choose one");
     let metrics = world.run(["status", "--prometheus"]).expect(0).stdout;
     assert_eq!(metrics.matches("\nlarder_snapshots{").count(), 2);
 }

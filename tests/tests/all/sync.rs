@@ -34,6 +34,12 @@ fn a_mirror_is_kept_without_the_password_and_read_with_it() {
     let dry = sync(&world, &["--dry-run"]).expect(0);
     assert!(dry.stdout.starts_with("would copy "), "{dry:?}");
     assert!(!world.path("mirror").exists());
+    let mut inside = world.bare_command();
+    inside
+        .arg("sync")
+        .arg("--to")
+        .arg(world.path("repo/inside"));
+    run(&mut inside).expect(1).says("lie within each other");
     let made = sync(&world, &[]).expect(0);
     assert!(made.stdout.starts_with("made a mirror at "), "{made:?}");
     world.write("f3", noise(99, 70_000));
