@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -30,7 +30,6 @@ def main() -> None:
     parser.add_argument("--scratch", type=Path, required=True)
     parser.add_argument("--entries", type=int, default=5_000_000, help="of the large tree; 0 for none")
     parser.add_argument("--one-folder", type=int, default=1_000_000, help="files in one folder; 0 for none")
-    parser.add_argument("--restore-max", type=int, default=1_000_000, help="entries up to which restores are measured")
     parser.add_argument("--rounds", type=int, default=1, help="of which the median is given")
     parser.add_argument("--no-save", action="store_true")
     given = parser.parse_args()
@@ -42,12 +41,7 @@ def main() -> None:
     tool = tools.larder(given.larder)
     rows = []
     for name, entries, per_folder in cases:
-        source = given.scratch / "source"
-        make_tree(source, entries, per_folder)
-        rounds = [
-            one_case(tool, source, given.scratch, entries <= given.restore_max) for _ in range(given.rounds)
-        ]
-        shutil.rmtree(source)
+        rounds = [one_case(tool, given.scratch, entries, per_folder) for _ in range(given.rounds)]
         peaks = {step: sorted(one[step]["rss_mib"] for one in rounds)[len(rounds) // 2] for step in rounds[0]}
         rows.append({"name": name, "entries": entries, "rss_mib": peaks, "all": rounds})
         print(name, peaks, {step: one["wall_s"] for step, one in rounds[0].items()}, file=sys.stderr)
@@ -84,15 +78,27 @@ def make_folder(root: Path, number: int) -> Path:
     return folder
 
 
-def one_case(tool: tools.Tool, source: Path, scratch: Path, is_restored: bool) -> dict[str, dict[str, float]]:
+def one_case(tool: tools.Tool, scratch: Path, entries: int, per_folder: int) -> dict[str, dict[str, float]]:
     base = scratch / "work"
     base.mkdir()
-    there = tools.Places(source, base / "repository", base / "cache", base / "target")
+    there = tools.Places(scratch / "source", base / "repository", base / "cache", base / "target")
+    make_tree(there.source, entries, per_folder)
     measure.run(tool.init(there), tool.environment, base / "log")
-    steps = ["first", "unchanged"] + (["restore"] if is_restored else [])
-    found = {step: measure.run(tool.steps[step](there), tool.environment, base / "log") for step in steps}
-    shutil.rmtree(base)
+    found = {step: step_of(tool, there, base, step) for step in ("first", "unchanged")}
+    # What was saved and what is restored need not be in memory together.
+    remove(there.source)
+    found["restore"] = step_of(tool, there, base, "restore")
+    remove(base)
     return found
+
+
+def remove(folder: Path) -> None:
+    # shutil.rmtree holds all names of a folder at once, and a child's peak begins with its parent's.
+    subprocess.run(["rm", "-rf", "--", str(folder)], check=True)
+
+
+def step_of(tool: tools.Tool, there: tools.Places, base: Path, step: str) -> dict[str, float]:
+    return measure.run(tool.steps[step](there), tool.environment, base / "log")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
 import sys
 import time
 from pathlib import Path
@@ -26,6 +27,9 @@ def run(command: list[str], environment: dict[str, str], log: Path) -> dict[str,
         wall = time.perf_counter() - begun
     if os.waitstatus_to_exitcode(status) != 0:
         sys.exit(f"{' '.join(command)} failed:\n{log.read_text(errors='replace')}")
+    # A child starts with its parent's peak, as the kernel counts.
+    if usage.ru_maxrss <= resource.getrusage(resource.RUSAGE_SELF).ru_maxrss:
+        sys.exit(f"{' '.join(command)} needed less memory than this program: its peak is unknown")
     return {
         "wall_s": round(wall, 3),
         "cpu_s": round(usage.ru_utime + usage.ru_stime, 3),

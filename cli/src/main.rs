@@ -5,6 +5,7 @@ mod commands;
 mod context;
 mod document;
 mod exit;
+mod heap;
 mod interrupt;
 mod item;
 mod keep;
@@ -33,6 +34,7 @@ use crate::exit::Exit;
 use crate::interrupt::Interrupt;
 
 fn main() -> ExitCode {
+    heap::share();
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => return misunderstood(&error).into(),
