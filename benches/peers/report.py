@@ -76,7 +76,7 @@ def chart(result: dict) -> str:
 
 
 def page(result: dict, benches: Path) -> str:
-    """Writes the section on figures: how they were taken, the table, the chart, and memory if it was measured."""
+    """Writes the section on figures: how they were taken, the table, the chart, and what else was measured."""
     data, machine = result["data"], result["machine"]
     versions = ", ".join(result["tools"].values())
     text = [
@@ -101,6 +101,9 @@ def page(result: dict, benches: Path) -> str:
     memory = benches / "memory" / "results.json"
     if memory.exists():
         text += memory_section(json.loads(memory.read_text()))
+    prune = benches / "prune" / "results.md"
+    if prune.exists():
+        text.append(prune.read_text())
     return "\n".join(text)
 
 

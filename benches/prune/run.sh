@@ -1,0 +1,45 @@
+#!/bin/bash
+# Measures marking and planning, which `prune` does before anything else: `benches/prune/run.sh [--no-save]`.
+#
+# Ten million chunks in one snapshot; one million in one snapshot and in a thousand of the same tree. Needs
+# 2 GB in ${TMPDIR:-/tmp} and about five minutes.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+top=$(cd "$here/../.." && pwd)
+cd "$top"
+source scripts/env.sh
+cargo build --quiet --release --locked --workspace --example prune_scale
+scale=$(realpath "${CARGO_TARGET_DIR:-target}/release/examples/prune_scale")
+place=$(mktemp -d)
+trap 'rm -rf "$place"' EXIT
+
+# row LABEL ENTRIES SNAPSHOTS: makes the repository, then prints a line of the table.
+row() {
+    "$scale" make "$place/made" "$2" "$3" >&2
+    # The first run fills the page cache.
+    "$scale" mark "$place/made" >/dev/null
+    "$scale" mark "$place/made" >"$place/mark"
+    "$scale" plan "$place/made" >"$place/plan"
+    rm -rf "$place/made"
+    awk -v label="$1" '
+        / s$/ && FILENAME ~ /mark$/ { marking += $(NF - 1) }
+        /chunks needed/ { nodes = $1 }
+        /^planning/ { planning = $(NF - 1) }
+        /^memory/ { if ($(NF - 1) > most) most = $(NF - 1) }
+        END { printf "| %s | %d | %.1f | %.1f | %.0f |\n", label, nodes, marking, planning, most / 1024 }
+    ' "$place/mark" "$place/plan"
+}
+
+table() {
+    echo "Marking what snapshots need, and planning a prune, in seconds, and the peak memory (\`benches/prune/run.sh\`):"
+    echo
+    echo "|  | nodes | marking, s | planning, s | memory, MiB |"
+    echo "| --- | ---: | ---: | ---: | ---: |"
+    row "10,000,000 chunks, one snapshot" 10000000 1
+    row "1,000,000 chunks, one snapshot" 1000000 1
+    row "the same in 1,000 snapshots" 1000000 1000
+}
+
+table >"$place/table"
+cat "$place/table"
+[ "${1:-}" = --no-save ] || cp "$place/table" "$here/results.md"
