@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::builder::NonEmptyStringValueParser;
-use clap::{ArgAction, Args, Parser, Subcommand};
+use clap::{ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use larder_engine::snapshots::Filter;
 
 use crate::commands;
 use crate::password::SecretFlags;
+use crate::streams;
 
 /// Deduplicated, encrypted backups.
 ///
@@ -83,6 +84,25 @@ pub struct Globals {
     /// Read settings from this file in place of larder/larder.toml [env: LARDER_CONFIG]
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
+}
+
+impl Arguments {
+    /// Reads a command line.
+    ///
+    /// # Errors
+    /// What clap has to say to it.
+    pub fn read<T: Into<OsString> + Clone>(
+        line: impl IntoIterator<Item = T>,
+    ) -> Result<Self, clap::Error> {
+        let mut matches = Self::command().try_get_matches_from(line)?;
+        let given = matches.subcommand_matches("backup").map(streams::given);
+        let mut arguments = Self::from_arg_matches_mut(&mut matches)?;
+        // Of what is repeated clap keeps no order among different options.
+        if let (Command::Backup(args), Some(given)) = (&mut arguments.command, given) {
+            args.given = given;
+        }
+        Ok(arguments)
+    }
 }
 
 impl Globals {
@@ -213,7 +233,6 @@ fn tag_list(text: &str) -> anyhow::Result<String> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
-    use clap::CommandFactory as _;
 
     #[test]
     fn the_definition_is_sound() {

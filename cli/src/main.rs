@@ -6,6 +6,7 @@ mod context;
 mod document;
 mod exit;
 mod heap;
+mod hooks;
 mod interrupt;
 mod item;
 mod keep;
@@ -16,13 +17,13 @@ mod person;
 mod progress;
 mod render;
 mod settings;
+mod streams;
 mod times;
 
 use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 
-use clap::Parser as _;
 use clap::error::ErrorKind;
 use larder_engine::error::EngineError;
 use larder_engine::storage::error::{ErrorKind as StorageErrorKind, StorageError};
@@ -35,7 +36,7 @@ use crate::interrupt::Interrupt;
 
 fn main() -> ExitCode {
     heap::share();
-    let arguments = match Arguments::try_parse() {
+    let arguments = match Arguments::read(std::env::args_os()) {
         Ok(arguments) => arguments,
         Err(error) => return misunderstood(&error).into(),
     };

@@ -9,6 +9,7 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, bail};
 use larder_engine::error::EngineError;
@@ -272,11 +273,24 @@ fn read_file(path: &std::path::Path) -> anyhow::Result<Zeroizing<Vec<u8>>> {
     read_bounded(file).with_context(tried)
 }
 
+/// Whether standard input is something to back up, of which a password command may read nothing.
+static INPUT_IS_DATA: AtomicBool = AtomicBool::new(false);
+
+/// From now on password commands find an empty standard input.
+pub fn keep_standard_input() {
+    INPUT_IS_DATA.store(true, Ordering::Relaxed);
+}
+
 fn run(command: &OsStr) -> anyhow::Result<Zeroizing<Vec<u8>>> {
     let tried = || format!("cannot run the password command '{}'", command.display());
+    let stdin = match INPUT_IS_DATA.load(Ordering::Relaxed) {
+        true => Stdio::null(),
+        false => Stdio::inherit(),
+    };
     let mut child = Command::new("/bin/sh")
         .arg("-c")
         .arg(command)
+        .stdin(stdin)
         .stdout(Stdio::piped())
         .spawn()
         .with_context(tried)?;

@@ -15,6 +15,7 @@ use toml::de::{DeTable, DeValue};
 use zeroize::Zeroizing;
 
 use crate::locations::{self, Locations};
+use crate::streams::NamedCommand;
 
 /// Looks an environment variable up; an empty one counts as unset.
 pub type Env<'a> = &'a dyn Fn(&str) -> Option<OsString>;
@@ -62,6 +63,8 @@ pub struct Settings {
 pub struct BackupSettings {
     /// What is backed up when no source is named.
     pub sources: Vec<PathBuf>,
+    /// Commands whose output is backed up besides.
+    pub commands: Vec<NamedCommand>,
     /// Patterns of what is left out.
     pub exclude: Vec<String>,
     /// The same, whatever the case.
@@ -100,6 +103,16 @@ pub struct BackupSettings {
     pub solid: Option<bool>,
     /// Time between checkpoints.
     pub checkpoint_interval: Option<String>,
+    /// Commands that are run first.
+    pub before: Vec<String>,
+    /// Commands that are run at the end.
+    pub after: Vec<String>,
+    /// Commands that are run once the snapshot is made.
+    pub after_success: Vec<String>,
+    /// Commands that are run if none was made.
+    pub after_failure: Vec<String>,
+    /// How long one of them may take.
+    pub hook_timeout: Option<String>,
 }
 
 /// Defaults of `larder forget`; counts of -1 keep all.

@@ -4,6 +4,7 @@
 #[allow(clippy::unwrap_used, reason = "tests")]
 pub(crate) mod fixture;
 mod spec;
+pub mod times;
 
 use jiff::Timestamp;
 use larder_format::cell::{Cell, CellKind};
@@ -16,6 +17,8 @@ use crate::repository::Repository;
 use crate::view::{self, Unusable, View};
 
 pub use spec::{Spec, Which, parse_time};
+
+use times::SourceTimes;
 
 /// One finished backup, as it is listed.
 #[derive(Debug, Clone, serde::Serialize)]
@@ -40,6 +43,8 @@ pub struct SnapshotInfo {
     pub tags: Vec<String>,
     /// Sources as they were given (lossy where they are not UTF-8).
     pub sources: Vec<String>,
+    /// When each source was read, in the order in which they were; empty if there is one, or nobody knows.
+    pub read: Vec<SourceTimes>,
     /// Id of the snapshot that it was compared with.
     pub parent: Option<String>,
     /// Program that made it.
@@ -351,6 +356,7 @@ fn info(view: &View, cell: &Cell) -> SnapshotInfo {
         sources: sources
             .map(|source| String::from_utf8_lossy(&source.path).into_owned())
             .collect(),
+        read: times::of(cell),
         parent: cell.parent.map(|parent| parent.snapshot_name()),
         program: cell.program.clone(),
         statistics: Statistics {

@@ -166,6 +166,7 @@ mod tests {
             user: "me".to_owned(),
             tags: Vec::new(),
             sources: vec![source.to_owned()],
+            read: Vec::new(),
             parent: None,
             program: "larder".to_owned(),
             statistics: Statistics {

@@ -103,6 +103,7 @@ fn options(sources: Vec<PathBuf>) -> BackupOptions {
     BackupOptions {
         sources,
         buckets: Default::default(),
+        streams: Default::default(),
         selection: Selection::default(),
         host: "golden-host".to_owned(),
         user: "golden-user".to_owned(),

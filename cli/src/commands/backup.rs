@@ -11,20 +11,23 @@ use clap::{Args, ValueEnum};
 use jiff::Zoned;
 use larder_engine::amend::clean_tags;
 use larder_engine::backup::{
-    BackupOptions, BackupReport, Buckets, ChangeBy, CheckpointRhythm, Compression, Selection,
-    backup,
+    BackupOptions, BackupReport, Buckets, ChangeBy, CheckpointRhythm, Compression, Origin,
+    Selection, Stream, Streams, backup,
 };
+use larder_engine::hooks::HookReport;
 
 use crate::args::parse_setting;
 use crate::context::Context;
 use crate::exit::Exit;
+use crate::hooks::{HookArgs, Hooks, Outcome};
 use crate::settings::{BackupSettings, Env, Settings, process_env};
-use crate::{output, person, render, times};
+use crate::streams::{self, Given, Turn};
+use crate::{output, password, person, render, times};
 
 /// Seconds between checkpoints unless told otherwise.
 const CHECKPOINT_SECONDS: u64 = 300;
 
-/// Back up files, folders and buckets into a new snapshot
+/// Back up files, folders, buckets and streams into a new snapshot
 ///
 /// Files whose size, times and inode are as in the parent (the newest snapshot of the same host
 /// and sources) are not read again. An interrupted backup leaves a checkpoint, from which the next
@@ -35,12 +38,35 @@ const CHECKPOINT_SECONDS: u64 = 300;
 /// larder.toml. Its objects are compared by what its listing shows, and those that are the same are
 /// not asked for; patterns of what is left out do not apply to it.
 ///
+/// A stream is one file of unknown length: what a command prints (--command 'pg_dump shop' --name
+/// shop.sql), or what is piped in (--stdin --name shop.sql). It is read whole every time, and only what is
+/// new of it is stored. Sources are read one after the other, in the order in which they are given.
+///
+/// Hooks are shell commands; their environment tells LARDER_HOOK, LARDER_REPOSITORY and LARDER_HOST, and
+/// those that come after LARDER_OUTCOME (success, incomplete, failure, interrupted), LARDER_EXIT_CODE,
+/// LARDER_SNAPSHOT and LARDER_ERROR.
+///
 /// Example: larder backup /home /etc --exclude '*.iso' --exclude-caches --tag nightly
 #[derive(Debug, Default, Args)]
 pub struct BackupArgs {
     /// Files, folders and buckets to back up; by default those of larder.toml
     #[arg(value_name = "SOURCE")]
     sources: Vec<PathBuf>,
+    /// What was given of sources and streams, in its order.
+    #[arg(skip)]
+    pub given: Vec<Given>,
+
+    /// Back up what is piped into standard input, as the file that --name says
+    #[arg(long, help_heading = "Streams")]
+    stdin: bool,
+    /// Back up what this shell command prints, as the file that --name says; may be given several times
+    ///
+    /// If it does not end with exit code 0, no snapshot is made.
+    #[arg(long, value_name = "COMMAND", help_heading = "Streams")]
+    command: Vec<String>,
+    /// The path of the --command or --stdin before it in the snapshot, e.g. db.sql or dumps/db.sql
+    #[arg(long, value_name = "PATH", help_heading = "Streams")]
+    name: Vec<String>,
 
     /// Leave out what matches this gitignore-style pattern; `!` before a pattern takes back
     #[arg(short, long, value_name = "PATTERN", help_heading = "Selection")]
@@ -157,6 +183,9 @@ pub struct BackupArgs {
     /// Makes a checkpoint after so many entries too, for tests that cannot wait
     #[arg(long, value_name = "COUNT", hide = true)]
     checkpoint_entries: Option<NonZeroU64>,
+
+    #[command(flatten)]
+    hooks: HookArgs,
 }
 
 /// What tells that an object changed.
@@ -184,26 +213,77 @@ pub fn run(context: &Context, args: &BackupArgs) -> anyhow::Result<Exit> {
     let mut options = args.options(&context.settings, &process_env, &Zoned::now())?;
     for source in args.named(&context.settings.backup) {
         if let Some(bucket) = context.bucket(source, &args.bucket_option)? {
+            let name = bucket.describe().into_bytes();
+            let order = options.streams.order.iter_mut();
+            let mut same = order.filter(|one| *one == source.as_os_str().as_bytes());
+            if let Some(one) = same.next() {
+                *one = name;
+            }
             options.buckets.sources.push(bucket);
         }
     }
+    streams::refuse_terminal(&options.streams.sources)?;
+    let reads_input = |stream: &Stream| matches!(stream.origin, Origin::StandardInput(_));
+    if options.streams.sources.iter().any(reads_input) {
+        password::keep_standard_input();
+    }
     let repository = context.open()?;
+    let location = repository.location().to_owned();
+    let mut hooks = args.hooks(&context.settings.backup, location, options.host.clone())?;
     let reporter = context.reporter();
-    let result = backup(&repository, &options, &reporter, context.cancel());
+    let cancel = context.cancel();
+    let result = hooks.before().and_then(|()| {
+        let report = backup(&repository, &options, &reporter, cancel)?;
+        Ok((exit_of(&report), report))
+    });
     reporter.finish();
-    let report = result?;
+    let told = result.as_ref().err().map(crate::paragraph);
+    let outcome = match &result {
+        Ok((exit, report)) => Outcome {
+            exit: *exit,
+            snapshot: report.snapshot.as_deref(),
+            error: None,
+        },
+        Err(error) => Outcome {
+            exit: Exit::of(error),
+            snapshot: None,
+            error: told.as_deref(),
+        },
+    };
+    let after = hooks.after(&outcome);
+    let (exit, report) = match (result, &after) {
+        (Ok(done), _) => done,
+        (Err(error), Ok(())) => return Err(error),
+        (Err(error), Err(hook)) => {
+            // The first failure decides; the other must not be silent.
+            crate::report(&format!("warning: {hook}"), Exit::Failure, false);
+            return Err(error);
+        }
+    };
     if context.json() {
-        output::summary(&report)?;
+        output::summary(&Summary {
+            report: &report,
+            hooks: &hooks.reports,
+        })?;
     } else if context.talks() {
         output::line(&summary(&report, options.dry_run))?;
     }
-    Ok(
-        if report.issue_count > 0 || report.statistics.unreadable > 0 {
-            Exit::SourceUnreadable
-        } else {
-            Exit::Success
-        },
-    )
+    after.map(|()| exit)
+}
+
+/// What a program is told of a backup.
+#[derive(serde::Serialize)]
+struct Summary<'a> {
+    #[serde(flatten)]
+    report: &'a BackupReport,
+    hooks: &'a [HookReport],
+}
+
+fn exit_of(report: &BackupReport) -> Exit {
+    match report.issue_count > 0 || report.statistics.unreadable > 0 {
+        true => Exit::SourceUnreadable,
+        false => Exit::Success,
+    }
 }
 
 impl BackupArgs {
@@ -211,6 +291,7 @@ impl BackupArgs {
     fn options(&self, settings: &Settings, env: Env, now: &Zoned) -> anyhow::Result<BackupOptions> {
         let file = &settings.backup;
         let (sources, only) = self.what(settings)?;
+        let streams = self.streams(settings)?;
         let in_file = |key: &str| format!("larder.toml, [backup] {key}");
         let time = self.time.as_deref().map(|text| times::point(text, now));
         let compressed = match (&self.compression, &file.compression) {
@@ -234,6 +315,7 @@ impl BackupArgs {
                 change_by: self.change_by(),
                 allow_vanished_percent: self.allow_vanished,
             },
+            streams,
             selection: self.selection(file, only)?,
             host: person::host_name(self.host.as_deref(), file.host.as_deref(), env)?,
             user: person::user_name(),
@@ -260,6 +342,19 @@ impl BackupArgs {
         })
     }
 
+    /// Gives the hooks; a dry run has none.
+    fn hooks(
+        &self,
+        file: &BackupSettings,
+        repository: String,
+        host: String,
+    ) -> anyhow::Result<Hooks> {
+        match self.dry_run {
+            true => HookArgs::default().hooks(&BackupSettings::default(), repository, host),
+            false => self.hooks.hooks(file, repository, host),
+        }
+    }
+
     fn change_by(&self) -> ChangeBy {
         let has = |sign| self.change_by.is_empty() || self.change_by.contains(&sign);
         ChangeBy {
@@ -270,11 +365,49 @@ impl BackupArgs {
 
     /// Gives the sources as they were named.
     fn named<'a>(&'a self, file: &'a BackupSettings) -> &'a [PathBuf] {
-        let is_listed = !self.files_from.is_empty() || !self.files_from0.is_empty();
-        match self.sources.is_empty() && !is_listed {
+        match self.is_of_file() {
             true => &file.sources,
             false => &self.sources,
         }
+    }
+
+    /// Tells whether what larder.toml names is meant, since the command line names nothing.
+    fn is_of_file(&self) -> bool {
+        let lists = self.files_from.len() + self.files_from0.len();
+        lists == 0 && self.sources.is_empty() && !self.has_streams()
+    }
+
+    fn has_streams(&self) -> bool {
+        self.stdin || !self.command.is_empty()
+    }
+
+    /// Gives the streams, and the order in which all sources are read.
+    fn streams(&self, settings: &Settings) -> anyhow::Result<Streams> {
+        let turns = match self.is_of_file() {
+            true => {
+                let file = &settings.backup;
+                let sources = file.sources.iter().cloned().map(Turn::Source);
+                let streams = streams::of_file(&file.commands).into_iter();
+                sources.chain(streams.map(Turn::Stream)).collect()
+            }
+            false => streams::turns(&self.given)?,
+        };
+        let mut streams = Streams::default();
+        for turn in turns {
+            streams.order.push(match turn {
+                // A bucket's name is known to the bucket alone.
+                Turn::Source(path) if settings.is_bucket(&path) => {
+                    path.into_os_string().into_encoded_bytes()
+                }
+                Turn::Source(path) => streams::name_of(&path)?,
+                Turn::Stream(stream) => {
+                    let name = stream.path.clone();
+                    streams.sources.push(stream);
+                    name
+                }
+            });
+        }
+        Ok(streams)
     }
 
     /// Gives the sources that are paths, or the paths of `--files-from`, made absolute.
@@ -287,6 +420,10 @@ impl BackupArgs {
         let paths = sources.iter().filter(|source| !settings.is_bucket(source));
         let paths: Vec<PathBuf> = paths.cloned().collect();
         if !self.files_from.is_empty() || !self.files_from0.is_empty() {
+            let mut lists = self.files_from.iter().chain(&self.files_from0);
+            if self.stdin && lists.any(|list| list == Path::new("-")) {
+                bail!("--stdin and a list of files cannot both be standard input");
+            }
             let mut listed = Vec::new();
             for path in &self.files_from {
                 listed.extend(lines(&read_list(path)?));
@@ -300,7 +437,7 @@ impl BackupArgs {
             // Without a source the paths may lie anywhere; those of the file are not meant.
             return Ok((place(paths)?, place(listed)?));
         }
-        if sources.is_empty() {
+        if sources.is_empty() && !self.has_streams() && settings.backup.commands.is_empty() {
             bail!(
                 "nothing to back up was named; give files or folders, e.g. `larder backup /home`, \
                  or `sources` in larder.toml"

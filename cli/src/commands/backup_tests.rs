@@ -2,12 +2,11 @@
 use super::*;
 use crate::args::{Arguments, Command};
 use crate::settings::Settings;
-use clap::Parser as _;
 use larder_engine::snapshots::Statistics;
 
 fn options(flags: &str, file: &str) -> anyhow::Result<BackupOptions> {
     let line = format!("larder backup {flags}");
-    let arguments = Arguments::try_parse_from(line.split_whitespace())?;
+    let arguments = Arguments::read(line.split_whitespace())?;
     let Command::Backup(args) = arguments.command else {
         bail!("not a backup");
     };

@@ -148,6 +148,7 @@ mod tests {
             user: "me".into(),
             tags: vec!["a".into(), "b".into()],
             sources: vec!["/etc".into(), "/home".into()],
+            read: Vec::new(),
             parent: None,
             program: "larder 0.1.0".into(),
             statistics: Statistics {

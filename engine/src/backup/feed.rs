@@ -358,24 +358,7 @@ impl<'a> Feeder<'a> {
 
     /// Counts the entry and adds it to the tree.
     fn push(&mut self, writer: &mut Writer<'_>, entry: Entry, class: Class) -> Result<()> {
-        let counted = &mut writer.statistics;
-        match entry.kind {
-            EntryType::File | EntryType::Object => counted.files += 1,
-            EntryType::Directory => counted.directories += 1,
-            _ => counted.others += 1,
-        }
-        writer.entries_since += 1;
-        match class {
-            Class::New => counted.new += 1,
-            Class::Changed => counted.changed += 1,
-            Class::Unchanged => counted.unchanged += 1,
-        }
-        if entry.flags.unreadable {
-            match entry.kind == EntryType::Object && is_cold(&entry.class) {
-                true => writer.cold += 1,
-                false => counted.unreadable += 1,
-            }
-        }
+        count(writer, &entry, class);
         self.progress.advance(1, entry.size);
         self.builder.push(entry, &mut sink(&mut writer.packer))
     }
@@ -463,8 +446,30 @@ fn keep_attributes(record: Vec<u8>, packer: &mut Packer) -> Result<Attributes> {
     Ok(Attributes::OutOfLine(id))
 }
 
+/// Counts an entry that comes into a tree.
+pub(super) fn count(writer: &mut Writer<'_>, entry: &Entry, class: Class) {
+    let counted = &mut writer.statistics;
+    match entry.kind {
+        EntryType::File | EntryType::Object => counted.files += 1,
+        EntryType::Directory => counted.directories += 1,
+        _ => counted.others += 1,
+    }
+    writer.entries_since += 1;
+    match class {
+        Class::New => counted.new += 1,
+        Class::Changed => counted.changed += 1,
+        Class::Unchanged => counted.unchanged += 1,
+    }
+    if entry.flags.unreadable {
+        match entry.kind == EntryType::Object && is_cold(&entry.class) {
+            true => writer.cold += 1,
+            false => counted.unreadable += 1,
+        }
+    }
+}
+
 /// Gives what keeps the nodes of trees and lists.
-fn sink(packer: &mut Packer) -> impl FnMut(NodeOut) -> Result<ChunkId> + '_ {
+pub(super) fn sink(packer: &mut Packer) -> impl FnMut(NodeOut) -> Result<ChunkId> + '_ {
     |node| {
         let id = packer.chunk_id(node.chunk_type, &node.plain);
         packer.put(node.chunk_type, id, &node.plain, None)?;
@@ -472,7 +477,12 @@ fn sink(packer: &mut Packer) -> impl FnMut(NodeOut) -> Result<ChunkId> + '_ {
     }
 }
 
-fn finish(builder: TreeBuilder, source: &Prepared, packer: &mut Packer) -> Result<Source> {
+/// Gives the whole tree of a source.
+pub(super) fn finish(
+    builder: TreeBuilder,
+    source: &Prepared,
+    packer: &mut Packer,
+) -> Result<Source> {
     let root = builder.finish(&mut sink(packer))?;
     Ok(Source {
         path: source.name.clone(),
@@ -485,9 +495,12 @@ fn finish(builder: TreeBuilder, source: &Prepared, packer: &mut Packer) -> Resul
 
 /// How an entry compares with the snapshot before.
 #[derive(Clone, Copy)]
-enum Class {
+pub(super) enum Class {
+    /// It did not have one.
     New,
+    /// Something differs.
     Changed,
+    /// Nothing does.
     Unchanged,
 }
 

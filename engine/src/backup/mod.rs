@@ -15,6 +15,7 @@ mod read;
 mod read_object;
 mod run;
 mod sources;
+mod streamed;
 #[cfg(test)]
 mod tests;
 mod wide;
@@ -32,6 +33,8 @@ use crate::cancel::Cancel;
 use crate::error::{EngineError, Result};
 use crate::progress::Progress;
 use crate::repository::Repository;
+use crate::session;
+use crate::snapshots::times::SourceTimes;
 use crate::snapshots::{self, Statistics};
 use crate::storage::bucket::Bucket;
 use crate::view::{self, View};
@@ -39,6 +42,7 @@ use sources::{Place, Sources};
 use writer::Writer;
 
 pub use crate::source::bucket::change::ChangeBy;
+pub use crate::source::stream::{Origin, Stream};
 
 /// What is left out of a backup.
 #[derive(Debug, Clone, Default)]
@@ -86,6 +90,16 @@ impl Default for Buckets {
     }
 }
 
+/// The streams of a backup, and which source is read when.
+#[derive(Debug, Clone, Default)]
+pub struct Streams {
+    /// The streams; each is a source that is one file.
+    pub sources: Vec<Stream>,
+    /// Names of sources of any kind, in the order in which they are read; those that are missing here
+    /// follow in the order of their names.
+    pub order: Vec<Vec<u8>>,
+}
+
 /// How data is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compression {
@@ -104,6 +118,8 @@ pub struct BackupOptions {
     pub sources: Vec<PathBuf>,
     /// Buckets, besides the sources.
     pub buckets: Buckets,
+    /// Streams, besides the sources, and the order of all.
+    pub streams: Streams,
     /// What is left out.
     pub selection: Selection,
     /// Host name that the snapshot carries.
@@ -267,7 +283,13 @@ fn run(writer: &mut Writer<'_>, sources: &Sources) -> Result<Option<String>> {
         writer.report_missing(name);
     }
     for source in &sources.there {
+        let started = (sources.there.len() > 1).then(session::now_ns);
         let tree = run::run_source(writer, source, options, progress, cancel)?;
+        writer.times.extend(started.map(|started| SourceTimes {
+            source: source.name.clone(),
+            started,
+            ended: session::now_ns(),
+        }));
         if tree.entries == 0 && matches!(source.place, Place::Bucket(_)) {
             let name = String::from_utf8_lossy(&source.name);
             progress.warning(&format!(
@@ -277,6 +299,8 @@ fn run(writer: &mut Writer<'_>, sources: &Sources) -> Result<Option<String>> {
         writer.trees.push(tree);
         writer.packer.end_blocks();
     }
+    // The order in which they were read shows in their times alone.
+    writer.trees.sort_by(|one, two| one.path.cmp(&two.path));
     refuse_nothing(options, writer)?;
     let is_needless = options.skip_if_unchanged && writer.is_unchanged() && !writer.has_healed();
     if options.dry_run || is_needless {

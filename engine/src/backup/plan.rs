@@ -273,6 +273,11 @@ impl<'a> Planner<'a> {
         found
     }
 
+    /// Gives the entry of an earlier snapshot with this key; keys have to come in order.
+    pub(super) fn earlier(&mut self, key: &[u8]) -> Option<Entry> {
+        self.find(key).map(|found| found.entry)
+    }
+
     /// Gives how many of the parent's entries the source does not have any more, and how many there
     /// were, once everything was planned; nothing if there is no parent, or it cannot be read.
     pub(super) fn gone(&mut self) -> Result<Option<(u64, u64)>> {

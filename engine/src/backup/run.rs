@@ -26,12 +26,13 @@ use super::feed::Feeder;
 use super::plan::{Given, Job, Planner, ReadJob};
 use super::read::{ReadContext, Stopped, read_attributes, read_entry};
 use super::sources::{Place, Prepared};
+use super::streamed::run_stream;
 use super::wide::Wide;
-use super::{BackupOptions, Writer};
+use super::{BackupOptions, ChangeBy, Writer};
 
 /// Bytes between the source and sealed blocks: so many, and more for each worker, but not more
 /// than so many.
-const BUDGET_BYTES: usize = 16 << 20;
+pub(super) const BUDGET_BYTES: usize = 16 << 20;
 const BUDGET_BYTES_PER_WORKER: usize = 8 << 20;
 const BUDGET_BYTES_MAX: usize = 96 << 20;
 /// Steps that the walk is ahead of the plan, and the plan of the feeder.
@@ -54,21 +55,19 @@ pub(super) fn run_source(
     progress: &dyn Progress,
     cancel: &Cancel,
 ) -> Result<Source> {
+    if let Place::Stream(stream) = &source.place {
+        return run_stream(writer, source, stream, progress, cancel);
+    }
     let repository = writer.repository;
     let begun = Begun::new(source, walk_options(repository, options))?;
     let (items, bytes) = expected(writer, source);
     progress.phase("backing up", items, bytes);
-    let rules = ChangeRules {
-        ignore_ctime: options.ignore_ctime,
-        ignore_inode: options.ignore_inode,
-        force: options.force,
-    };
-    let rules = (rules, options.buckets.change_by);
+    let rules = rules(options);
     let planner = Planner::new(repository, &writer.previous, &source.name, rules, progress);
     let planner = Bounded {
         planner,
         gone_percent_max: match &source.place {
-            Place::Folder(..) => None,
+            Place::Folder(..) | Place::Stream(_) => None,
             Place::Bucket(_) => Some(options.buckets.allow_vanished_percent),
         },
         name: String::from_utf8_lossy(&source.name).into_owned(),
@@ -86,7 +85,7 @@ pub(super) fn run_source(
     let mut feeder = Feeder::new(repository, source, &context, progress, cancel)?;
     // Room for a whole batch, so that whoever plans it never waits for who waits for it.
     let (to_readers, reading) = bounded(match &source.place {
-        Place::Folder(..) => STEPS_AHEAD / BATCH_STEPS,
+        Place::Folder(..) | Place::Stream(_) => STEPS_AHEAD / BATCH_STEPS,
         Place::Bucket(_) => STEPS_AHEAD,
     });
     let (to_feeder, planned) = bounded(STEPS_AHEAD / BATCH_STEPS);
@@ -121,6 +120,16 @@ pub(super) fn run_source(
     })
 }
 
+/// Gives what tells that something changed.
+pub(super) fn rules(options: &BackupOptions) -> (ChangeRules, ChangeBy) {
+    let rules = ChangeRules {
+        ignore_ctime: options.ignore_ctime,
+        ignore_inode: options.ignore_inode,
+        force: options.force,
+    };
+    (rules, options.buckets.change_by)
+}
+
 /// A source that was begun.
 enum Begun {
     Walk(Box<Walk>),
@@ -139,6 +148,7 @@ impl Begun {
                 let readers = bucket.calls_at_once().clamp(READERS, READERS_MAX);
                 Ok(Self::Listing(Listing::new(bucket), readers))
             }
+            Place::Stream(_) => Err(EngineError::Internal("a stream was walked".to_owned())),
         }
     }
 
@@ -259,7 +269,7 @@ fn count_ahead(
 }
 
 /// Guesses entries and bytes from the snapshot that is compared with.
-fn expected(writer: &Writer<'_>, source: &Prepared) -> (Option<u64>, Option<u64>) {
+pub(super) fn expected(writer: &Writer<'_>, source: &Prepared) -> (Option<u64>, Option<u64>) {
     let parent = writer.previous.parent.as_ref();
     let found = parent.and_then(|cell| cell.sources.iter().find(|one| one.path == source.name));
     (found.map(|one| one.entries), found.map(|one| one.bytes))

@@ -1,5 +1,6 @@
 //! The sources of a backup, checked before anything is written.
 
+use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt as _};
 use std::path::{Path, PathBuf};
@@ -8,12 +9,13 @@ use std::sync::Arc;
 use crate::error::{EngineError, Result};
 use crate::progress::Progress;
 use crate::repository::Repository;
+use crate::snapshots::clean_path;
 use crate::source::only::Only;
 use crate::source::paths::{look, real_path};
 use crate::source::select::{Excludes, Pattern, SelectOptions, Selection};
 use crate::storage::bucket::Bucket;
 
-use super::BackupOptions;
+use super::{BackupOptions, Stream};
 
 /// What is tried first with each.
 pub(super) const READ_SOURCE: &str = "read the source";
@@ -32,6 +34,8 @@ pub(super) enum Place {
     Folder(PathBuf, Box<Selection>),
     /// In a bucket.
     Bucket(Arc<dyn Bucket>),
+    /// What comes out of a stream.
+    Stream(Stream),
 }
 
 /// The sources that were asked for.
@@ -62,7 +66,8 @@ pub(super) fn prepare(
         paths.push(PathBuf::from("/"));
     }
     let buckets = &options.buckets.sources;
-    if paths.is_empty() && buckets.is_empty() {
+    let streams = &options.streams.sources;
+    if paths.is_empty() && buckets.is_empty() && streams.is_empty() {
         return Err(EngineError::Request(
             "there is nothing to back up; name at least one source".to_owned(),
         ));
@@ -70,9 +75,10 @@ pub(super) fn prepare(
     paths.sort();
     paths.dedup();
     refuse_relative(&paths)?;
-    refuse_nested(&paths)?;
+    refuse_nested(&paths, streams)?;
     // One that is not there keeps no other from being backed up.
-    let may_miss = !buckets.is_empty() || paths.iter().any(|path| look(path).is_ok());
+    let others = buckets.len() + streams.len();
+    let may_miss = others > 0 || paths.iter().any(|path| look(path).is_ok());
     let own = repository_folder(repository);
     let (mut there, mut missing) = (Vec::new(), Vec::new());
     for path in paths {
@@ -91,7 +97,15 @@ pub(super) fn prepare(
         }
     }
     there.extend(prepare_buckets(repository, buckets)?);
-    there.sort_by(|one, two| one.name.cmp(&two.name));
+    there.extend(streams.iter().map(|stream| Prepared {
+        name: stream.path.clone(),
+        place: Place::Stream(stream.clone()),
+    }));
+    let turn = |name: &Vec<u8>| {
+        let mut order = options.streams.order.iter();
+        order.position(|one| one == name).unwrap_or(usize::MAX)
+    };
+    there.sort_by_key(|source| (turn(&source.name), source.name.clone()));
     Ok(Sources { there, missing })
 }
 
@@ -215,16 +229,36 @@ fn refuse_relative(paths: &[PathBuf]) -> Result<()> {
 }
 
 /// Refuses a source inside another: every path would be there twice.
-fn refuse_nested(paths: &[PathBuf]) -> Result<()> {
-    for pair in paths.windows(2) {
+fn refuse_nested(paths: &[PathBuf], streams: &[Stream]) -> Result<()> {
+    for stream in streams {
+        let path = &stream.path;
+        let is_plain = path.starts_with(b"/") && path.len() > 1 && clean_path(path) == *path;
+        let has_parents = path.split(|byte| *byte == b'/').any(|part| part == b"..");
+        if !is_plain || has_parents || path.contains(&0) {
+            return Err(EngineError::Request(format!(
+                "'{}' is no name for a stream; it has to be a path of names, e.g. db.sql or dumps/db.sql",
+                String::from_utf8_lossy(path)
+            )));
+        }
+    }
+    let streams = streams.iter();
+    let mut all: Vec<PathBuf> = streams
+        .map(|stream| OsStr::from_bytes(&stream.path).into())
+        .collect();
+    all.extend_from_slice(paths);
+    all.sort();
+    for pair in all.windows(2) {
         if let [outer, inner] = pair
             && inner.starts_with(outer)
         {
-            return Err(EngineError::Request(format!(
-                "the source {} lies inside the source {}; name one of them",
-                inner.display(),
-                outer.display()
-            )));
+            return Err(EngineError::Request(match outer == inner {
+                true => format!("two sources have the name {}", outer.display()),
+                false => format!(
+                    "the source {} lies inside the source {}; name one of them",
+                    inner.display(),
+                    outer.display()
+                ),
+            }));
         }
     }
     Ok(())

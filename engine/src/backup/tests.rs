@@ -2,3 +2,4 @@ mod buckets;
 mod checkpoints;
 mod collectors;
 mod sources;
+mod streams;

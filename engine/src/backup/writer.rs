@@ -1,5 +1,6 @@
 //! The writing side of a run: its sessions, checkpoints and commits.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ use crate::view::View;
 
 use super::sources::READ_SOURCE;
 use super::{BackupOptions, Compression, Previous, READ_FROM, SourceIssue};
+use crate::snapshots::times::{self, SourceTimes};
 
 /// Times that a run commits because collectors end its sessions.
 const COMMITS_MAX: usize = 8;
@@ -41,6 +43,8 @@ pub(super) struct Writer<'a> {
     /// When the run began, in nanoseconds since 1970: whatever changed since may be missing.
     pub(super) read_from: i64,
     pub(super) trees: Vec<Source>,
+    /// When each source was read that was read whole.
+    pub(super) times: Vec<SourceTimes>,
     pub(super) statistics: Statistics,
     pub(super) issues: Vec<SourceIssue>,
     pub(super) issue_count: u64,
@@ -99,6 +103,7 @@ impl<'a> Writer<'a> {
             author,
             read_from,
             trees: Vec::new(),
+            times: Vec::new(),
             statistics: Statistics::default(),
             issues: Vec::new(),
             issue_count: 0,
@@ -283,7 +288,7 @@ impl<'a> Writer<'a> {
                 new_chunks: written.chunks,
                 ..cell::Statistics::default()
             },
-            options: [(READ_FROM.to_owned(), self.read_from.to_string())].into(),
+            options: self.cell_options(),
             program: session::PROGRAM.to_owned(),
             config: self.repository.config().number,
             seen_cells: session::seen_cells(&self.opened.view),
@@ -292,6 +297,13 @@ impl<'a> Writer<'a> {
         let outcome = session::commit(self.repository, &cell, &self.opened.view.collection)?;
         self.packer.land()?;
         Ok(outcome)
+    }
+
+    /// Gives what a cell tells about how it was made.
+    fn cell_options(&self) -> BTreeMap<String, String> {
+        let mut options = times::record(&self.times);
+        options.insert(READ_FROM.to_owned(), self.read_from.to_string());
+        options
     }
 
     /// Reports a source that is not there.

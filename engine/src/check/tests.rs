@@ -186,6 +186,7 @@ fn backup_options(source: &Path) -> BackupOptions {
     BackupOptions {
         sources: vec![source.to_owned()],
         buckets: Default::default(),
+        streams: Default::default(),
         selection: Selection::default(),
         host: "host".to_owned(),
         user: "user".to_owned(),

@@ -84,6 +84,7 @@ impl World {
         let options = BackupOptions {
             sources: sources.to_vec(),
             buckets: Default::default(),
+            streams: Default::default(),
             selection: Selection::default(),
             host: "host".into(),
             user: "user".into(),
@@ -192,6 +193,7 @@ fn info(cell: &Cell) -> SnapshotInfo {
         user: String::new(),
         tags: Vec::new(),
         sources: Vec::new(),
+        read: Vec::new(),
         parent: None,
         program: String::new(),
         statistics: crate::snapshots::Statistics::default(),

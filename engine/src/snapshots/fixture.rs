@@ -76,6 +76,7 @@ pub(crate) fn options(sources: &[&Path]) -> BackupOptions {
     BackupOptions {
         sources: sources.iter().map(|path| PathBuf::from(*path)).collect(),
         buckets: Default::default(),
+        streams: Default::default(),
         selection: Selection::default(),
         host: "desk".to_owned(),
         user: "me".to_owned(),

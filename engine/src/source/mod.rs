@@ -18,6 +18,7 @@ pub mod paths;
 pub mod read;
 pub mod select;
 pub mod stat;
+pub mod stream;
 #[cfg(test)]
 mod tests;
 pub mod walk;

@@ -105,6 +105,7 @@ impl Desk {
         BackupOptions {
             sources: vec![self.path("source")],
             buckets: Default::default(),
+            streams: Default::default(),
             selection: Selection::default(),
             host: "desk".to_owned(),
             user: "me".to_owned(),

@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
@@ -190,6 +190,20 @@ impl World {
 }
 
 impl Run {
+    /// Takes what a process that has ended left.
+    pub fn of(output: Output) -> Self {
+        let status = output.status;
+        let code = status
+            .code()
+            .unwrap_or_else(|| 128 + status.signal().unwrap_or_default());
+        Self {
+            code,
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+            raw: output.stdout,
+        }
+    }
+
     /// Fails unless the exit code is this one.
     #[track_caller]
     pub fn expect(self, code: i32) -> Self {
@@ -234,17 +248,7 @@ impl Run {
 
 /// Runs a command to its end.
 pub fn run(command: &mut Command) -> Run {
-    let output = command.output().expect("the program cannot be started");
-    let status = output.status;
-    let code = status
-        .code()
-        .unwrap_or_else(|| 128 + status.signal().unwrap_or_default());
-    Run {
-        code,
-        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        raw: output.stdout,
-    }
+    Run::of(command.output().expect("the program cannot be started"))
 }
 
 /// Finds the program beside the folder that this test is in; `scripts/cargo-test.sh` builds it first.

@@ -177,6 +177,7 @@ impl Person {
         BackupOptions {
             sources: vec![self.source.clone()],
             buckets: Default::default(),
+            streams: Default::default(),
             selection: Selection::default(),
             host: format!("host-{:02}", self.who % 100),
             user: "me".to_owned(),
