@@ -30,6 +30,8 @@ fn limit_heaps(heaps: i32) -> bool {
 
 #[cfg(all(test, target_os = "linux", target_env = "gnu"))]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
     use std::collections::BTreeSet;
     use std::process::Command;
     use std::sync::{Arc, Barrier};

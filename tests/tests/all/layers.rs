@@ -23,6 +23,8 @@ const UNSAFE: &[&str] = &[
     "tests/no-std-probe/src/main",
     // The vector instructions of the chunker `toeplitz-aes`.
     "chunker/src/x86",
+    // A setting of the C library's allocator.
+    "cli/src/heap",
 ];
 
 /// The parts of the engine that touch the user's files.
