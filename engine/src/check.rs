@@ -1,19 +1,24 @@
 //! Check: is everything there, and is it right?
 //!
-//! Two levels. *Structure* reads every object but the packs, and of the packs the nodes of trees
+//! Four levels. *Quick* (`quick.rs`) compares what the storage lists with what the index says of
+//! its packs. *Structure* reads every object but the packs, and of the packs the nodes of trees
 //! and lists, each shared one once; of all other pack bytes it knows no more than the listing:
 //! that the pack is there and has its size. *Data* also reads the chosen packs whole and opens
 //! everything in them. So what is altered inside a pack of the right size, its directory
-//! included, is found for certain at the level of data only.
+//! included, is found for certain at the level of data only. The *restore drill* (`drill.rs`) reads a random
+//! sample of paths as a restore would. What each costs is told beforehand by `cost.rs`.
 //!
 //! What cannot be found at all: the latest amendment of a snapshot taken away, an object that
 //! nothing names taken away, and two key slots exchanged neither of which opened the repository.
 
 mod context;
+mod cost;
+mod drill;
 mod findings;
 mod listing;
 mod nodes;
 mod packs;
+mod quick;
 mod records;
 #[cfg(test)]
 mod tests;
@@ -36,6 +41,8 @@ use crate::random;
 use crate::repository::Repository;
 use context::Context;
 pub(crate) use context::{Outcome, Problem, attempt};
+pub use cost::{Cost, Costs, costs};
+pub use drill::{DrillOptions, Drilled};
 use findings::Damage;
 use listing::Listing;
 
@@ -113,6 +120,8 @@ pub struct CheckReport {
     pub new_suspects: u64,
     /// Why damaged packs could not be recorded as suspect.
     pub not_recorded: Option<String>,
+    /// What a restore drill read.
+    pub drilled: Option<Drilled>,
     /// Seconds that it took.
     pub seconds: f64,
 }
@@ -132,11 +141,66 @@ pub fn check(
     progress: &dyn Progress,
     cancel: &Cancel,
 ) -> Result<CheckReport> {
-    let clock = Instant::now();
     options.read_data.check()?;
+    let once = || check_once(repository, options, progress, cancel);
+    let records = options.records_suspects;
+    settled(repository, records, progress, cancel, &once)
+}
+
+/// Compares what the storage lists with what the index says of its packs; reads none of them.
+///
+/// # Errors
+/// As [`check`].
+pub fn quick(
+    repository: &Arc<Repository>,
+    records_suspects: bool,
+    progress: &dyn Progress,
+    cancel: &Cancel,
+) -> Result<CheckReport> {
+    let once = || quick::check_once(&Context::new(repository, progress, cancel));
+    settled(repository, records_suspects, progress, cancel, &once)
+}
+
+/// Restores a random sample of paths to nowhere, and compares what is read with its ids.
+///
+/// # Errors
+/// As [`check`]; `Request` if no snapshot has a source at, below or above the one to compare with.
+pub fn drill(
+    repository: &Arc<Repository>,
+    options: &DrillOptions,
+    progress: &dyn Progress,
+    cancel: &Cancel,
+) -> Result<CheckReport> {
+    let once = || drill::check_once(&Context::new(repository, progress, cancel), options);
+    let records = options.records_suspects;
+    settled(repository, records, progress, cancel, &once)
+}
+
+/// What came of checking once.
+struct Checked {
+    report: CheckReport,
+    /// Which collector records counted, unless they cannot be read.
+    seen: Option<Newest>,
+    /// Packs that are missing or damaged.
+    damaged: BTreeSet<ObjectId>,
+}
+
+/// Checks until no prune came between, and records what is damaged if that is wanted.
+fn settled(
+    repository: &Arc<Repository>,
+    records_suspects: bool,
+    progress: &dyn Progress,
+    cancel: &Cancel,
+    once: &dyn Fn() -> Result<Checked>,
+) -> Result<CheckReport> {
+    let clock = Instant::now();
     let mut checks = 1;
     loop {
-        let (mut report, seen, damaged) = check_once(repository, options, progress, cancel)?;
+        let Checked {
+            mut report,
+            seen,
+            damaged,
+        } = once()?;
         let is_sound = report
             .findings
             .iter()
@@ -144,7 +208,7 @@ pub fn check(
         // A prune takes away what was listed; what is missing then is looked for anew.
         let listed = || collection::list(repository).or_else(|_| collection::list(repository));
         if is_sound || seen.is_none() || collection::newest(&listed()?) == seen {
-            if options.records_suspects && !damaged.is_empty() {
+            if records_suspects && !damaged.is_empty() {
                 match record_suspects(repository, &damaged, progress, cancel) {
                     Ok(new) => report.new_suspects = new,
                     Err(EngineError::Interrupted) => return Err(EngineError::Interrupted),
@@ -163,14 +227,13 @@ pub fn check(
     }
 }
 
-/// Checks all once; gives also which collector records counted, unless they cannot be read, and
-/// the packs that are missing or damaged.
+/// Checks structure, and the packs that are chosen, once.
 fn check_once(
     repository: &Arc<Repository>,
     options: &CheckOptions,
     progress: &dyn Progress,
     cancel: &Cancel,
-) -> Result<(CheckReport, Option<Newest>, BTreeSet<ObjectId>)> {
+) -> Result<Checked> {
     let context = Context::new(repository, progress, cancel);
     let mut damage = Damage::new(repository.cache_dir());
     progress.phase("checking records", None, None);
@@ -200,7 +263,11 @@ fn check_once(
         bytes_read: context.bytes_read(),
         ..CheckReport::default()
     };
-    Ok((report, seen, damaged))
+    Ok(Checked {
+        report,
+        seen,
+        damaged,
+    })
 }
 
 impl ReadData {

@@ -1,46 +1,125 @@
 //! `larder check`.
 
 use std::fmt::Write as _;
+use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
-use clap::Args;
-use larder_engine::check::{CheckOptions, CheckReport, Finding, ReadData, Severity, check};
+use clap::{Args, ValueEnum, ValueHint};
+use larder_engine::check::{
+    CheckOptions, CheckReport, Cost, Costs, DrillOptions, Drilled, Finding, ReadData, Severity,
+    check, costs, drill, quick,
+};
 use larder_engine::error::EngineError;
 use larder_engine::format::names;
 use larder_engine::progress::Progress as _;
+use larder_engine::random;
 use larder_engine::storage::error::ErrorKind;
 
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::output::{self, Output};
-use crate::render;
+use crate::render::{self, Side, Table};
 
 /// Paths shown of one finding unless `-v` is given.
 const PATHS_SHOWN: usize = 10;
 
+/// Paths that a drill draws unless --sample says otherwise.
+const SAMPLE: u64 = 100;
+
 /// Check that everything is there and right
 ///
-/// The structure is always checked: every snapshot, and all that it needs, is there. With
-/// --read-data the bytes of all packs, or of a part of them, are read and verified too. What is
-/// found names the damaged object and the snapshots and paths that suffer.
+/// Four levels, each dearer than the one before but for the last:
+///
+/// quick      what the storage lists is compared with the index: every pack, its name and its size
+/// structure  every snapshot, and all that it needs, is there (if nothing else is said)
+/// data       the same, and the bytes of all packs, or of a part of them, are read and verified
+/// drill      a random sample of paths of random snapshots is restored to nowhere
+///
+/// What is found names the damaged object and, but for the quick level, the snapshots and paths
+/// that suffer. --dry-run says what each level would ask of the storage, and reads nothing else.
 ///
 /// Packs that are missing or damaged are recorded as suspect, where the repository can be written
 /// to: no backup builds on them from then on, and what a backup still finds in its sources of what
 /// they held is put in anew. --read-only leaves that out.
 ///
-/// Examples: larder check --read-data
+/// Examples: larder check --level quick
+///           larder check --read-data
 ///           larder check --read-data=10%
 ///           larder check --read-data=3/7     (the third of seven parts)
+///           larder check --level drill --sample 500 --against /home
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub struct CheckArgs {
+    /// How thoroughly to check
+    #[arg(long, value_name = "LEVEL")]
+    level: Option<Level>,
     /// Read and verify the packs too: all, a random N%, or the Nth of M parts
     #[arg(long, value_name = "N%|N/M", num_args = 0..=1, require_equals = true,
           default_missing_value = "all", value_parser = read_data)]
     read_data: Option<ReadData>,
+    /// Draw so many paths in a drill [default: 100]
+    #[arg(long, value_name = "N")]
+    sample: Option<u64>,
+    /// Draw the paths that a drill with this number drew; it is in its summary
+    #[arg(long, value_name = "NUMBER")]
+    seed: Option<u64>,
+    /// Compare a drill's paths also with the files there now that have the size and time they had
+    #[arg(long, value_name = "SOURCE", value_hint = ValueHint::AnyPath)]
+    against: Option<PathBuf>,
+    /// Say what each level would ask of the storage, and check nothing
+    #[arg(short = 'n', long)]
+    dry_run: bool,
     /// Change nothing: do not record damaged packs as suspect
     #[arg(long)]
     read_only: bool,
+}
+
+/// How thoroughly is checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Level {
+    /// What is listed, against the index
+    Quick,
+    /// Every snapshot down to the places of its chunks
+    Structure,
+    /// The same, and the bytes of packs
+    Data,
+    /// A sample of paths, restored to nowhere
+    Drill,
+}
+
+impl CheckArgs {
+    /// Decides the level; refuses flags that it has no use for.
+    fn level(&self) -> anyhow::Result<Level> {
+        let level = match (self.level, self.read_data) {
+            (None, None) => Level::Structure,
+            (None | Some(Level::Data), _) => Level::Data,
+            (Some(level), None) => level,
+            (Some(_), Some(_)) => {
+                bail!("--read-data is of the level data; leave it out, or --level")
+            }
+        };
+        let is_of_drill = self.sample.is_some() || self.seed.is_some() || self.against.is_some();
+        if is_of_drill && level != Level::Drill && !self.dry_run {
+            bail!("--sample, --seed and --against are of a drill; add --level drill");
+        }
+        Ok(level)
+    }
+
+    fn drill(&self) -> anyhow::Result<DrillOptions> {
+        let seed = match self.seed {
+            Some(seed) => seed,
+            // Few digits, so that it is easily given again.
+            None => u64::from(u32::from_le_bytes(random::bytes()?)),
+        };
+        let against = self.against.as_deref().map(std::path::absolute);
+        Ok(DrillOptions {
+            sample: self.sample.unwrap_or(SAMPLE),
+            seed,
+            against: against.transpose()?,
+            records_suspects: !self.read_only,
+        })
+    }
 }
 
 /// Checks the repository.
@@ -48,6 +127,7 @@ pub struct CheckArgs {
 /// # Errors
 /// What keeps the check from being made; damage is in the exit code.
 pub fn run(context: &Context, args: &CheckArgs) -> anyhow::Result<Exit> {
+    let level = args.level()?;
     let repository = match context.open() {
         Ok(repository) => repository,
         Err(error) if is_damage(&error) => {
@@ -57,12 +137,30 @@ pub fn run(context: &Context, args: &CheckArgs) -> anyhow::Result<Exit> {
         }
         Err(error) => return Err(error),
     };
-    let options = CheckOptions {
-        read_data: args.read_data.unwrap_or(ReadData::No),
-        records_suspects: !args.read_only,
+    let (reporter, cancel) = (context.reporter(), context.cancel());
+    if args.dry_run {
+        let sample = args.sample.unwrap_or(SAMPLE);
+        let read_data = args.read_data.unwrap_or(ReadData::All);
+        let found = costs(&repository, read_data, sample, &reporter, cancel);
+        reporter.finish();
+        return tell_costs(context, &found?);
+    }
+    let records = !args.read_only;
+    let result = match level {
+        Level::Quick => quick(&repository, records, &reporter, cancel),
+        Level::Drill => drill(&repository, &args.drill()?, &reporter, cancel),
+        Level::Structure | Level::Data => {
+            let all = match level {
+                Level::Data => ReadData::All,
+                _ => ReadData::No,
+            };
+            let options = CheckOptions {
+                read_data: args.read_data.unwrap_or(all),
+                records_suspects: records,
+            };
+            check(&repository, &options, &reporter, cancel)
+        }
     };
-    let reporter = context.reporter();
-    let result = check(&repository, &options, &reporter, context.cancel());
     reporter.finish();
     let report = result?;
     if let Some(why) = &report.not_recorded {
@@ -76,7 +174,7 @@ pub fn run(context: &Context, args: &CheckArgs) -> anyhow::Result<Exit> {
             output::message(&mut out, "finding", finding)?;
         }
         std::io::Write::flush(&mut out)?;
-        output::summary(&Summary::of(&report))?;
+        output::summary(&Summary::of(level, &report))?;
     } else {
         let all_paths = context.globals.verbose > 0;
         let found = findings(&report.findings, all_paths);
@@ -87,10 +185,61 @@ pub fn run(context: &Context, args: &CheckArgs) -> anyhow::Result<Exit> {
             output::line(&suspects(report.new_suspects))?;
         }
         if context.talks() {
-            output::line(&summary(&report))?;
+            output::line(&summary(level, &report))?;
         }
     }
     Ok(exit(&report.findings))
+}
+
+/// What a dry run says, as an object.
+#[derive(serde::Serialize)]
+struct DryRun<'a> {
+    dry_run: bool,
+    costs: &'a Costs,
+}
+
+fn tell_costs(context: &Context, costs: &Costs) -> anyhow::Result<Exit> {
+    if context.json() {
+        output::summary(&DryRun {
+            dry_run: true,
+            costs,
+        })?;
+    } else {
+        let mut out = Output::new();
+        cost_table(costs).write(&mut out)?;
+        std::io::Write::flush(&mut out)?;
+    }
+    Ok(Exit::Success)
+}
+
+fn cost_table(costs: &Costs) -> Table<'static> {
+    let row = |name: &str, cost: &Cost| {
+        let about = if cost.is_estimate { "about " } else { "" };
+        let cells = [
+            name.to_owned(),
+            render::count(cost.list_requests),
+            format!("{about}{}", render::count(cost.read_requests)),
+            format!("{about}{}", render::size(cost.bytes)),
+            format!("{about}{}", render::size(cost.egress_bytes)),
+        ];
+        cells.map(|cell| vec![cell]).to_vec()
+    };
+    Table {
+        columns: &[
+            ("Level", Side::Left),
+            ("Lists", Side::Right),
+            ("Reads", Side::Right),
+            ("Bytes", Side::Right),
+            ("Egress", Side::Right),
+        ],
+        rows: vec![
+            row("quick", &costs.quick),
+            row("structure", &costs.structure),
+            row("data", &costs.data),
+            row("drill", &costs.drill),
+        ],
+        footer: "requests and bytes that each level would ask of the storage".to_owned(),
+    }
 }
 
 /// Tells whether the repository could not be opened because of damage: also of a config that is
@@ -110,6 +259,7 @@ fn is_damage(error: &anyhow::Error) -> bool {
 /// The report without its findings, which were messages of their own.
 #[derive(serde::Serialize)]
 struct Summary {
+    level: Level,
     snapshots: u64,
     nodes: u64,
     chunks: u64,
@@ -118,6 +268,7 @@ struct Summary {
     bytes_read: u64,
     new_suspects: u64,
     not_recorded: Option<String>,
+    drilled: Option<Drilled>,
     seconds: f64,
     loss: usize,
     harmless: usize,
@@ -125,9 +276,10 @@ struct Summary {
 }
 
 impl Summary {
-    fn of(report: &CheckReport) -> Self {
+    fn of(level: Level, report: &CheckReport) -> Self {
         let count = |severity| number_of(&report.findings, severity);
         Self {
+            level,
             snapshots: report.snapshots,
             nodes: report.nodes,
             chunks: report.chunks,
@@ -136,6 +288,7 @@ impl Summary {
             bytes_read: report.bytes_read,
             new_suspects: report.new_suspects,
             not_recorded: report.not_recorded.clone(),
+            drilled: report.drilled,
             seconds: report.seconds,
             loss: count(Severity::Loss),
             harmless: count(Severity::Harmless),
@@ -239,21 +392,25 @@ fn suspects(count: u64) -> String {
     )
 }
 
-fn summary(report: &CheckReport) -> String {
-    let mut text = format!(
-        "checked {}, {}, {} and {}",
-        render::counted(report.snapshots, "snapshot", "snapshots"),
-        render::counted(report.nodes, "node", "nodes"),
-        render::counted(report.chunks, "chunk", "chunks"),
-        render::counted(report.packs, "pack", "packs")
-    );
-    let _ = writeln!(
-        text,
-        " in {}; read {} ({})",
-        render::duration(report.seconds),
-        render::counted(report.packs_read, "pack in full", "packs in full"),
-        render::size(report.bytes_read)
-    );
+fn summary(level: Level, report: &CheckReport) -> String {
+    let time = render::duration(report.seconds);
+    let snapshots = render::counted(report.snapshots, "snapshot", "snapshots");
+    let packs = |count| render::counted(count, "pack", "packs");
+    let mut text = match (level, &report.drilled) {
+        (Level::Quick, _) => {
+            let packs = packs(report.packs);
+            format!("compared {packs} of {snapshots} with the listing in {time}\n")
+        }
+        (_, Some(drilled)) => drill_summary(drilled, &snapshots, &time),
+        _ => format!(
+            "checked {snapshots}, {}, {} and {} in {time}; read {} ({})\n",
+            render::counted(report.nodes, "node", "nodes"),
+            render::counted(report.chunks, "chunk", "chunks"),
+            packs(report.packs),
+            render::counted(report.packs_read, "pack in full", "packs in full"),
+            render::size(report.bytes_read)
+        ),
+    };
     let loss = number_of(&report.findings, Severity::Loss);
     let harmless = number_of(&report.findings, Severity::Harmless);
     text.push_str(match (loss, harmless) {
@@ -261,6 +418,25 @@ fn summary(report: &CheckReport) -> String {
         (0, _) => "damage was found; it costs no data",
         _ => "damage was found; it costs data",
     });
+    text
+}
+
+fn drill_summary(drilled: &Drilled, snapshots: &str, time: &str) -> String {
+    let whole = render::counted(drilled.paths, "path", "paths");
+    let all = render::count(drilled.paths + drilled.failed);
+    let bytes = render::size(drilled.bytes);
+    let mut text = format!(
+        "restored {whole} of {all} that were drawn from {snapshots} to nowhere in {time}; {bytes} (--seed {} draws them again)\n",
+        drilled.seed
+    );
+    if drilled.compared > 0 {
+        let _ = writeln!(
+            text,
+            "compared {} that look unchanged; {} differ",
+            render::counted(drilled.compared, "living file", "living files"),
+            render::count(drilled.differing)
+        );
+    }
     text
 }
 
@@ -304,6 +480,64 @@ damage that costs data (1):
         assert!(text.starts_with(expected), "{text}");
         assert!(text.contains("    /f9\n    and 2 more (-v shows them)\n\nworth knowing (1):\n"));
         assert!(findings(&found, true).contains("    /f11\n\n"));
+    }
+
+    #[test]
+    fn flags_that_a_level_has_no_use_for_are_refused() {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            args: CheckArgs,
+        }
+        let level = |words: &[&str]| {
+            let words = [&["check"], words].concat();
+            let line = <Line as clap::Parser>::try_parse_from(words).unwrap();
+            line.args.level().ok()
+        };
+        assert_eq!(level(&[]), Some(Level::Structure));
+        assert_eq!(level(&["--read-data"]), Some(Level::Data));
+        assert_eq!(
+            level(&["--level", "data", "--read-data=1/2"]),
+            Some(Level::Data)
+        );
+        assert_eq!(level(&["--level", "quick"]), Some(Level::Quick));
+        assert_eq!(level(&["--level", "quick", "--read-data"]), None);
+        assert_eq!(
+            level(&["--level", "drill", "--seed", "7"]),
+            Some(Level::Drill)
+        );
+        assert_eq!(level(&["--sample", "7"]), None);
+        assert_eq!(
+            level(&["--sample", "7", "--dry-run"]),
+            Some(Level::Structure)
+        );
+    }
+
+    #[test]
+    fn a_drill_says_how_it_is_made_again() {
+        let mut report = CheckReport {
+            snapshots: 3,
+            drilled: Some(Drilled {
+                seed: 42,
+                paths: 9,
+                failed: 1,
+                bytes: 5 << 20,
+                compared: 4,
+                differing: 1,
+            }),
+            ..CheckReport::default()
+        };
+        let text = summary(Level::Drill, &report);
+        assert!(
+            text.starts_with("restored 9 paths of 10 that were drawn from 3 snapshots"),
+            "{text}"
+        );
+        assert!(
+            text.contains("(--seed 42 draws them again)\ncompared 4 living files"),
+            "{text}"
+        );
+        report.drilled = None;
+        assert!(summary(Level::Quick, &report).starts_with("compared 0 packs of 3 snapshots"));
     }
 
     #[test]

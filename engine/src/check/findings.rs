@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use larder_format::error::FormatError;
 use larder_format::ids::{ChunkPrefix, ObjectId, SessionId};
 use larder_format::names;
 
@@ -75,6 +76,14 @@ impl Damage {
         self.suspects.push(draft);
     }
 
+    /// Adds nodes of a snapshot that open and contradict the format or each other.
+    pub(super) fn add_malformed(&mut self, cell: &SessionId, error: &FormatError) -> DraftId {
+        let problem = format!(
+            "its tree was written wrongly or by somebody hostile: {error}; back the source up again"
+        );
+        self.add(Severity::Loss, names::cell(cell), problem)
+    }
+
     /// Adds a damaged pack, and the chunks that it no longer holds.
     pub(super) fn add_pack(
         &mut self,
@@ -125,6 +134,16 @@ impl Damage {
             return Ok(true);
         }
         Ok(self.lost.get(&lost_key(prefix, &place.pack))?.is_none())
+    }
+
+    /// Notes packs that nothing names.
+    pub(super) fn note_orphan_packs(&mut self, count: u64, bytes: u64) {
+        if count > 0 {
+            let problem = format!(
+                "{count} packs with {bytes} bytes are not named by any snapshot's segments: they are of a backup that is running, or was interrupted"
+            );
+            self.add(Severity::Note, names::PACKS, problem);
+        }
     }
 
     /// Gives the findings that are to blame for a chunk that none of its places holds.

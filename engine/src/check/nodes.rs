@@ -1,4 +1,4 @@
-//! Reading nodes and values from the storage itself, never from the local cache.
+//! Reading nodes, values and chunks from the storage itself, never from the local cache.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::index::{PackKind, Place};
 /// Plaintext bytes of opened blocks that are kept.
 const KEPT_BYTES: usize = 6 << 20;
 
-/// Reads nodes and values, and reports the packs that do not hold them.
+/// Reads nodes, values and chunks, and reports the packs that do not hold them.
 pub(super) struct Nodes<'a, 'b> {
     context: &'a Context<'b>,
     decompressor: Decompressor,
@@ -35,7 +35,7 @@ impl<'a, 'b> Nodes<'a, 'b> {
         })
     }
 
-    /// Reads a node or value from the first place that holds it; else gives what is to blame.
+    /// Reads a node, value or chunk from the first place that holds it; else gives what is to blame.
     pub(super) fn read(
         &mut self,
         chunk_type: ChunkType,
@@ -43,7 +43,11 @@ impl<'a, 'b> Nodes<'a, 'b> {
         damage: &mut Damage,
     ) -> Result<std::result::Result<Arc<[u8]>, Vec<DraftId>>> {
         let mut places = self.context.repository.index().lookup(&id.prefix())?;
-        places.retain(|place| place.pack_kind == PackKind::Tree);
+        let (kind, what) = match chunk_type {
+            ChunkType::Data => (PackKind::Data, "the chunk"),
+            _ => (PackKind::Tree, "the node"),
+        };
+        places.retain(|place| place.pack_kind == kind);
         for place in &places {
             if damage.is_gone(&place.pack) {
                 continue;
@@ -62,7 +66,7 @@ impl<'a, 'b> Nodes<'a, 'b> {
                 )?),
             }
         }
-        Ok(Err(damage.blame(&places, &format!("the node {id}"))))
+        Ok(Err(damage.blame(&places, &format!("{what} {id}"))))
     }
 
     fn read_at(

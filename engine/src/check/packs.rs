@@ -249,13 +249,8 @@ impl Feeder<'_, '_, '_> {
             bytes = bytes.saturating_add(size);
             Ok(())
         })?;
-        if count > 0 {
-            let problem = format!(
-                "{count} packs with {bytes} bytes are not named by any snapshot's segments: they are of a backup that is running, or was interrupted"
-            );
-            self.verifier
-                .with_damage(|damage| damage.add(Severity::Note, names::PACKS, problem));
-        }
+        self.verifier
+            .with_damage(|damage| damage.note_orphan_packs(count, bytes));
         Ok(())
     }
 }

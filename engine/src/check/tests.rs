@@ -9,6 +9,8 @@
     reason = "tests"
 )]
 
+mod levels;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};

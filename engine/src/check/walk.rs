@@ -12,10 +12,8 @@ use larder_format::entry::{Attributes, Content, Entry, Extent};
 use larder_format::error::FormatError;
 use larder_format::ids::{ChunkId, ChunkType};
 use larder_format::list::{ListChild, ListInterior, decode_list_leaf};
-use larder_format::names;
 use larder_format::node::{Child, Interior, decode_leaf};
 
-use super::Severity;
 use super::context::Context;
 use super::findings::{Damage, DraftId};
 use super::nodes::Nodes;
@@ -352,13 +350,9 @@ impl Walk<'_, '_> {
 
     /// Reports nodes that open and contradict the format or each other; gives false.
     fn malformed(&mut self, site: &mut Site<'_>, error: &FormatError, path: &str) -> bool {
-        let draft = *site.malformed.get_or_insert_with(|| {
-            let problem = format!(
-                "its tree was written wrongly or by somebody hostile: {error}; back the source up again"
-            );
-            self.damage
-                .add(Severity::Loss, names::cell(&site.cell.id), problem)
-        });
+        let draft = *site
+            .malformed
+            .get_or_insert_with(|| self.damage.add_malformed(&site.cell.id, error));
         self.damage.suffer(draft, &site.cell.id, Some(path));
         false
     }
@@ -378,7 +372,8 @@ impl Walk<'_, '_> {
     }
 }
 
-const CONTRADICTION: FormatError = FormatError::Malformed {
+/// What a node is that does not keep what is said of it.
+pub(super) const CONTRADICTION: FormatError = FormatError::Malformed {
     what: "tree",
     at: 0,
     why: "a node is not what is said of it above",
@@ -395,7 +390,7 @@ fn separator(child: &Child) -> (&[u8], u64) {
 }
 
 /// Gives an entry's path as it was backed up, without a closing slash.
-fn path_of(source: &Source, key: &[u8]) -> String {
+pub(super) fn path_of(source: &Source, key: &[u8]) -> String {
     let root = source.path.strip_suffix(b"/").unwrap_or(&source.path);
     let key = key.strip_suffix(b"/").unwrap_or(key);
     let path = if key.is_empty() {

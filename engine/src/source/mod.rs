@@ -12,6 +12,7 @@ pub mod change;
 mod folder;
 pub mod item;
 mod listing;
+pub mod living;
 mod marks;
 pub mod only;
 pub mod paths;
