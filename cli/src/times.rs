@@ -61,6 +61,24 @@ pub fn seconds(text: &str) -> anyhow::Result<u64> {
     u64::try_from(duration.as_secs()).ok().with_context(wrong)
 }
 
+/// Parses a duration that may be given in days and weeks, of 24 hours and 7 days: `30d`, `2w`, `26h`.
+///
+/// # Errors
+/// As [`seconds`].
+pub fn days(text: &str) -> anyhow::Result<u64> {
+    let trimmed = text.trim();
+    let unit = match trimmed.chars().next_back() {
+        Some('d') => 86_400,
+        Some('w') => 7 * 86_400,
+        _ => return seconds(text),
+    };
+    let number = trimmed
+        .get(..trimmed.len() - 1)
+        .and_then(|number| number.trim().parse().ok());
+    let days = number.and_then(|number: u64| number.checked_mul(unit));
+    days.map_or_else(|| seconds(text), Ok)
+}
+
 /// Parses a size in bytes: `4096`, `512K`, `1.5G`, `2 TiB`; units count by 1024.
 ///
 /// # Errors

@@ -14,7 +14,9 @@
 mod context;
 mod cost;
 mod drill;
+mod due;
 mod findings;
+mod healing;
 mod listing;
 mod nodes;
 mod packs;
@@ -34,6 +36,7 @@ use larder_format::ids::ObjectId;
 use crate::cancel::Cancel;
 use crate::collection;
 use crate::error::{EngineError, Result};
+use crate::ledger::Verified;
 use crate::progress::Progress;
 use crate::protocol::Newest;
 use crate::prune::record_suspects;
@@ -43,7 +46,9 @@ use context::Context;
 pub(crate) use context::{Outcome, Problem, attempt};
 pub use cost::{Cost, Costs, costs};
 pub use drill::{DrillOptions, Drilled};
+pub use due::Due;
 use findings::Damage;
+pub use healing::{Healing, healing};
 use listing::Listing;
 
 /// Times that all is checked because a prune changed the repository meanwhile.
@@ -60,6 +65,8 @@ pub enum ReadData {
     Percent(f64),
     /// The Nth of M parts, from 1, by pack name.
     Part(u64, u64),
+    /// What was verified longest ago by the ledger, as much as a budget allows.
+    Due(Due),
 }
 
 /// How a check is made.
@@ -67,8 +74,8 @@ pub enum ReadData {
 pub struct CheckOptions {
     /// How much of the packs' bytes is read.
     pub read_data: ReadData,
-    /// Records damaged packs as suspect, so that no backup builds on them; a check changes nothing
-    /// otherwise.
+    /// Records damaged packs as suspect, so that no backup builds on them, and in the ledger what was
+    /// verified; a check changes nothing otherwise.
     pub records_suspects: bool,
 }
 
@@ -122,6 +129,10 @@ pub struct CheckReport {
     pub not_recorded: Option<String>,
     /// What a restore drill read.
     pub drilled: Option<Drilled>,
+    /// What share of the packs was verified lately, this check included; none where that was not looked at.
+    pub verified: Option<Verified>,
+    /// Why what was verified could not be written into the ledger.
+    pub ledger_not_recorded: Option<String>,
     /// Seconds that it took.
     pub seconds: f64,
 }
@@ -239,13 +250,7 @@ fn check_once(
     progress.phase("checking records", None, None);
     let mut listing = Listing::read(&context, &mut damage)?;
     let view = records::check(&context, &listing, &mut damage)?;
-    let packs = packs::check(
-        &context,
-        &mut listing,
-        &view,
-        options.read_data,
-        &mut damage,
-    )?;
+    let packs = packs::check(&context, &mut listing, &view, options, &mut damage)?;
     let walked = walk::check(&context, &view, &mut damage);
     // What counted for this check alone must not be deduplicated against afterwards.
     repository.index().drop_pending()?;
@@ -261,6 +266,8 @@ fn check_once(
         packs: packs.packs,
         packs_read: packs.packs_read,
         bytes_read: context.bytes_read(),
+        verified: Some(packs.verified),
+        ledger_not_recorded: packs.not_recorded,
         ..CheckReport::default()
     };
     Ok(Checked {
@@ -273,7 +280,7 @@ fn check_once(
 impl ReadData {
     fn check(self) -> Result<()> {
         let is_possible = match self {
-            Self::No | Self::All => true,
+            Self::No | Self::All | Self::Due(_) => true,
             Self::Percent(percent) => (0.0..=100.0).contains(&percent),
             Self::Part(part, parts) => part >= 1 && part <= parts,
         };
@@ -289,7 +296,8 @@ impl ReadData {
     /// Tells whether a pack is read whole.
     fn chooses(self, pack: &ObjectId) -> Result<bool> {
         Ok(match self {
-            Self::No => false,
+            // What is due is chosen once all are known.
+            Self::No | Self::Due(_) => false,
             Self::All => true,
             Self::Percent(percent) => {
                 let fraction = f64::from(u32::from_le_bytes(random::bytes()?)) / 2_f64.powi(32);

@@ -21,6 +21,7 @@ pub mod hooks;
 pub mod index;
 pub mod inspect;
 pub mod keys;
+pub mod ledger;
 pub mod mark;
 mod memory;
 pub mod mirror;

@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use larder_format::config::Config;
 use larder_format::ids::SlotId;
+use larder_format::ledger::Verification;
 use larder_format::mirror::MARKER;
 use larder_format::names::{self, Name};
 use larder_format::verify::{Verifier, bytes_max};
@@ -22,8 +23,10 @@ use crate::budget::Budget;
 use crate::cancel::Cancel;
 use crate::check::{Finding, Outcome, Problem, Severity, attempt};
 use crate::error::{EngineError, Result};
+use crate::ledger::{self, Findings};
 use crate::mirror::{Newest, newest_manifest};
 use crate::progress::Progress;
+use crate::repository::Repository;
 use crate::scratch::ScratchMap;
 use crate::storage::Storage;
 use crate::storage::error::ErrorKind;
@@ -68,6 +71,8 @@ pub struct ScrubReport {
     pub loss: u64,
     /// Damage that costs none.
     pub harmless: u64,
+    /// Why what was verified could not be written into the ledger, where that was asked for.
+    pub not_recorded: Option<String>,
     /// Seconds that it took.
     pub seconds: f64,
     /// What was found, worst first; of very many the first 10,000.
@@ -89,9 +94,53 @@ pub fn scrub(
     progress: &dyn Progress,
     cancel: &Cancel,
 ) -> Result<ScrubReport> {
+    let (outcome, _, _) = run(storage.as_ref(), scratch, dry_run, progress, cancel);
+    outcome
+}
+
+/// Verifies every object, and records in the repository's ledger which packs are as they were written.
+///
+/// # Errors
+/// As [`scrub`]; what was verified before is recorded even so. That it cannot be recorded is in the
+/// report.
+pub fn scrub_and_record(
+    repository: &Repository,
+    scratch: &Path,
+    progress: &dyn Progress,
+    cancel: &Cancel,
+) -> Result<ScrubReport> {
+    let (mut outcome, found, listed) = run(repository.storage(), scratch, false, progress, cancel);
+    let packs = listed
+        .iter()
+        .flat_map(|listed| listed.iter_from(names::PACKS.as_bytes()));
+    let packs = packs.map_while(|item| match item {
+        Ok((name, _)) => match std::str::from_utf8(&name).ok().and_then(names::parse) {
+            Some(Name::Pack(id)) => Some(Ok(id)),
+            _ => None,
+        },
+        Err(error) => Some(Err(error.into())),
+    });
+    if listed.is_some() {
+        let recorded = ledger::record(repository, Verification::Hashed, &found, &mut { packs });
+        if let (Err(error), Ok(report)) = (recorded, &mut outcome) {
+            report.not_recorded = Some(error.to_string());
+        }
+    }
+    outcome
+}
+
+/// Scrubs; gives also what was found of each pack and what was listed, whatever failed later.
+fn run(
+    storage: &dyn Storage,
+    scratch: &Path,
+    dry_run: bool,
+    progress: &dyn Progress,
+    cancel: &Cancel,
+) -> (Result<ScrubReport>, Findings, Option<ScratchMap>) {
     let clock = Instant::now();
     let mut scrub = Scrub {
-        storage: storage.as_ref(),
+        storage,
+        found: Findings::default(),
         progress,
         cancel,
         budget: Budget::new(MEMORY_BYTES),
@@ -104,24 +153,28 @@ pub fn scrub(
         },
     };
     progress.phase("listing", None, None);
-    let listed = scrub.list(scratch)?;
-    if !dry_run {
-        scrub.verify(&listed)?;
-        scrub.settle_gone()?;
-        scrub.check_manifest(&listed)?;
-        scrub.check_slots();
-    }
+    let listed = match scrub.list(scratch) {
+        Ok(listed) => listed,
+        Err(error) => return (Err(error), Findings::default(), None),
+    };
+    let verified = if dry_run {
+        Ok(())
+    } else {
+        scrub.verify_all(&listed)
+    };
+    let found = std::mem::take(&mut scrub.found);
     let mut report = scrub.report;
     report.bytes_read = scrub.bytes_read.into_inner();
     report
         .findings
         .sort_by(|a, b| (b.severity, &a.object).cmp(&(a.severity, &b.object)));
     report.seconds = clock.elapsed().as_secs_f64();
-    Ok(report)
+    (verified.map(|()| report), found, Some(listed))
 }
 
 struct Scrub<'a> {
     storage: &'a dyn Storage,
+    found: Findings,
     progress: &'a dyn Progress,
     cancel: &'a Cancel,
     budget: Arc<Budget>,
@@ -193,6 +246,14 @@ impl Scrub<'_> {
             self.find(Severity::Note, &name, problem);
         }
         Ok(listed)
+    }
+
+    fn verify_all(&mut self, listed: &ScratchMap) -> Result<()> {
+        self.verify(listed)?;
+        self.settle_gone()?;
+        self.check_manifest(listed)?;
+        self.check_slots();
+        Ok(())
     }
 
     fn verify(&mut self, listed: &ScratchMap) -> Result<()> {
@@ -269,6 +330,7 @@ impl Scrub<'_> {
             Ok(kept) => {
                 self.report.verified += 1;
                 match (name, kept) {
+                    (Name::Pack(id), _) => self.found.sound.push(id.prefix()),
                     (Name::Slot(id), _) => drop(self.slots.sound.insert(*id)),
                     (Name::Config(number), Some(object)) => self.take_config(*number, &object),
                     _ => {}
@@ -286,6 +348,10 @@ impl Scrub<'_> {
         };
         match name {
             Name::Slot(id) => self.slots.damaged.push((*id, why)),
+            Name::Pack(id) => {
+                self.found.damaged.push(id.prefix());
+                self.find_damaged(name, &why);
+            }
             _ => self.find_damaged(name, &why),
         }
         Ok(())
@@ -334,6 +400,10 @@ impl Scrub<'_> {
                 (Severity::Harmless, "no snapshot needs it to be restored")
             }
             Name::Reserve => (Severity::Harmless, "nothing is kept in it"),
+            Name::Ledger(_) => (
+                Severity::Harmless,
+                "nothing depends on it: what it says was verified is verified again",
+            ),
             Name::Slot(_) => (Severity::Harmless, "its secret opens nothing any more"),
         };
         self.find(severity, &name.to_string(), &format!("{why}; {meaning}"));

@@ -11,8 +11,9 @@ use larder_format::directory::{Directory, DirectoryBlock};
 use larder_format::entry::{Content, Entry, EntryType, Extent, Timestamp};
 use larder_format::ids::ChunkType;
 use larder_format::ids::{
-    ChunkId, ChunkPrefix, ObjectId, ReplicaId, RepositoryId, SessionId, SlotId,
+    ChunkId, ChunkPrefix, LedgerId, ObjectId, PackPrefix, ReplicaId, RepositoryId, SessionId, SlotId,
 };
+use larder_format::ledger::{Ledger, LedgerGroup, Verification};
 use larder_format::list::{ListChild, ListInterior, encode_list_leaf};
 use larder_format::mirror::Manifest;
 use larder_format::names;
@@ -224,6 +225,25 @@ fn records() {
     let object = manifest.close([7; 16]).unwrap();
     let body = HEADER_BYTES..object.len() - CLOSING_BYTES;
     put("manifest", "some", &object[body]);
+    let group = |time, how, packs: &[u8]| LedgerGroup {
+        time,
+        how,
+        packs: packs.iter().map(|byte| PackPrefix([*byte; 16])).collect(),
+    };
+    put(
+        "ledger",
+        "some",
+        Ledger {
+            id: LedgerId([1; 16]),
+            replica: ReplicaId([2; 16]),
+            groups: vec![
+                group(-5, Verification::Opened, &[9]),
+                group(1_700_000_000, Verification::Hashed, &[1, 7]),
+                group(1_700_000_000, Verification::Opened, &[2, 3, 4]),
+            ],
+        }
+        .encode(),
+    );
     put(
         "state",
         "some",

@@ -69,6 +69,16 @@ identifier!(
     32
 );
 identifier!(
+    /// The first half of a pack's [`ObjectId`]: what ledgers hold.
+    PackPrefix,
+    16
+);
+identifier!(
+    /// The random id of a ledger.
+    LedgerId,
+    16
+);
+identifier!(
     /// The random id of a repository, shared with its mirrors.
     RepositoryId,
     16
@@ -141,6 +151,15 @@ impl ChunkType {
         } else {
             Self::ListInterior
         }
+    }
+}
+
+impl ObjectId {
+    /// Gives the first half, which ledgers hold.
+    #[must_use]
+    pub fn prefix(&self) -> PackPrefix {
+        let (prefix, _) = self.0.split_at(PackPrefix::SIZE);
+        PackPrefix::from_slice(prefix).unwrap_or_default()
     }
 }
 

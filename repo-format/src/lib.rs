@@ -23,6 +23,7 @@ pub mod entry;
 pub mod error;
 pub mod ids;
 pub mod keys;
+pub mod ledger;
 pub mod limits;
 pub mod list;
 pub mod mirror;

@@ -32,6 +32,10 @@ pub const SMALL_RECORD_BYTES: usize = 64 << 10;
 pub const CELL_BYTES: usize = 16 << 20;
 /// Stored bytes of a collector record.
 pub const COLLECTOR_BYTES: usize = 256 << 20;
+/// Stored bytes of a ledger.
+pub const LEDGER_BYTES: usize = 80 << 20;
+/// Groups in a ledger.
+pub const LEDGER_GROUPS: usize = 4096;
 /// Bytes of an entry's key (a path relative to its source).
 pub const KEY_BYTES: usize = 64 << 10;
 /// Levels of a tree or of a list above its leaves.

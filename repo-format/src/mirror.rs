@@ -66,7 +66,9 @@ impl Manifest {
             Name::Round(number) => *number == self.round,
             Name::Manifest(_) => false,
             Name::Config(number) => *number != MARKER,
-            Name::Slot(_) | Name::Pack(_) | Name::Segment(_) | Name::Reserve => true,
+            Name::Slot(_) | Name::Pack(_) | Name::Segment(_) | Name::Reserve | Name::Ledger(_) => {
+                true
+            }
         }
     }
 

@@ -3,7 +3,7 @@
 use alloc::string::{String, ToString};
 use core::fmt;
 
-use crate::ids::{ObjectId, SessionId, SlotId};
+use crate::ids::{LedgerId, ObjectId, SessionId, SlotId};
 
 /// The name of an object that version 1 of the format knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -30,6 +30,8 @@ pub enum Name {
     State(u64),
     /// `reserve`.
     Reserve,
+    /// `ledger/<id>`.
+    Ledger(LedgerId),
     /// `mirror/<n>`, n from 1.
     Manifest(u64),
 }
@@ -50,6 +52,8 @@ pub const SESSIONS: &str = "sessions/";
 pub const CELLS: &str = "snapshots/";
 /// Where all collector rounds and states are.
 pub const COLLECTOR: &str = "gc/";
+/// Where all ledgers are.
+pub const LEDGERS: &str = "ledger/";
 /// Where the manifests of a mirror are.
 pub const MIRROR: &str = "mirror/";
 /// Where a storage is tried out; what is below means nothing to a repository.
@@ -105,6 +109,12 @@ pub fn amendment(id: &SessionId, k: u64) -> String {
     Name::Amendment(*id, k).to_string()
 }
 
+/// Names a ledger.
+#[must_use]
+pub fn ledger(id: &LedgerId) -> String {
+    Name::Ledger(*id).to_string()
+}
+
 /// Names collector round `n`, from 1.
 #[must_use]
 pub fn round(n: u64) -> String {
@@ -134,6 +144,7 @@ impl fmt::Display for Name {
             Self::Round(n) => write!(f, "{COLLECTOR}{n:016x}"),
             Self::State(n) => write!(f, "{COLLECTOR}{n:016x}.final"),
             Self::Reserve => f.write_str(RESERVE),
+            Self::Ledger(id) => write!(f, "{LEDGERS}{id}"),
             Self::Manifest(n) => write!(f, "{MIRROR}{n:016x}"),
         }
     }
@@ -149,6 +160,7 @@ pub fn parse(text: &str) -> Option<Name> {
     match folder {
         "config" => number(name).map(Name::Config),
         "mirror" => number(name).map(Name::Manifest),
+        "ledger" => LedgerId::from_hex(name).map(Name::Ledger),
         "keys" => SlotId::from_hex(name).map(Name::Slot),
         "packs" => {
             let (first, id) = name.split_once('/')?;
@@ -213,6 +225,7 @@ mod tests {
             n.clone().prop_map(Name::State),
             n.prop_map(Name::Manifest),
             Just(Name::Reserve),
+            any::<[u8; 16]>().prop_map(|id| Name::Ledger(LedgerId(id))),
         ]
     }
 
@@ -256,7 +269,7 @@ mod tests {
         }
 
         #[test]
-        fn what_parses_is_written_alike(text in "(config|keys|packs|gc|index|mirror|sessions|snapshots)/[0-9a-f./]{0,70}") {
+        fn what_parses_is_written_alike(text in "(config|keys|ledger|packs|gc|index|mirror|sessions|snapshots)/[0-9a-f./]{0,70}") {
             if let Some(name) = parse(&text) {
                 prop_assert_eq!(name.to_string(), text);
             }

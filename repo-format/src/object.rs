@@ -43,6 +43,8 @@ pub enum Kind {
     State = 11,
     /// Room that is given up when a storage is full.
     Reserve = 12,
+    /// When packs were last verified.
+    Ledger = 14,
     /// What a mirror lists.
     Manifest = 15,
 }
@@ -64,6 +66,7 @@ impl Kind {
             10 => Self::Round,
             11 => Self::State,
             12 => Self::Reserve,
+            14 => Self::Ledger,
             15 => Self::Manifest,
             _ => return None,
         })
@@ -91,6 +94,7 @@ impl Kind {
             Self::Round => "collector round",
             Self::State => "collector state",
             Self::Reserve => "reserve",
+            Self::Ledger => "ledger",
             Self::Manifest => "manifest of a mirror",
         }
     }

@@ -5,8 +5,8 @@ use alloc::vec::Vec;
 use crate::error::{FormatError, Result};
 use crate::ids::ObjectId;
 use crate::limits::{
-    CELL_BYTES, COLLECTOR_BYTES, CONFIG_BYTES, PACK_BYTES, RESERVE_BYTES, SEGMENT_BYTES,
-    SLOT_BYTES, SMALL_RECORD_BYTES,
+    CELL_BYTES, COLLECTOR_BYTES, CONFIG_BYTES, LEDGER_BYTES, PACK_BYTES, RESERVE_BYTES,
+    SEGMENT_BYTES, SLOT_BYTES, SMALL_RECORD_BYTES,
 };
 use crate::names::Name;
 use crate::object::{CLOSING_BYTES, HEADER_BYTES, Header, Kind};
@@ -22,6 +22,7 @@ pub fn bytes_max(name: &Name) -> usize {
         Name::Cell(_) => CELL_BYTES,
         Name::Round(_) | Name::State(_) | Name::Manifest(_) => COLLECTOR_BYTES,
         Name::Reserve => RESERVE_BYTES,
+        Name::Ledger(_) => LEDGER_BYTES,
         Name::Session(_) | Name::SessionEnd(_) | Name::Amendment(..) => SMALL_RECORD_BYTES,
     }
 }
@@ -42,6 +43,7 @@ pub fn fits(name: &Name, kind: Kind) -> bool {
             | (Name::Round(_), Kind::Round)
             | (Name::State(_), Kind::State)
             | (Name::Reserve, Kind::Reserve)
+            | (Name::Ledger(_), Kind::Ledger)
             | (Name::Manifest(_), Kind::Manifest)
     )
 }
@@ -61,6 +63,7 @@ pub fn word(name: &Name) -> &'static str {
         Name::Round(_) => Kind::Round.word(),
         Name::State(_) => Kind::State.word(),
         Name::Reserve => Kind::Reserve.word(),
+        Name::Ledger(_) => Kind::Ledger.word(),
         Name::Manifest(_) => Kind::Manifest.word(),
     }
 }
@@ -200,6 +203,7 @@ mod tests {
             Kind::Round => Name::Round(1),
             Kind::State => Name::State(1),
             Kind::Reserve => Name::Reserve,
+            Kind::Ledger => Name::Ledger(crate::ids::LedgerId([3; 16])),
             Kind::Manifest => Name::Manifest(1),
         }
     }

@@ -9,7 +9,7 @@ from typing import Any
 import sealing
 import zstandard
 from sealing import Keyring, aad, blake3, blake3_derive, blake3_keyed, xaes_open
-from wire import Check, Cursor, Damage, array, decode_cbor, fields, integer, octets, table, text
+from wire import Check, Cursor, Damage, array, decode_cbor, fields, integer, octets, row, table, text
 
 MAGIC = b"\x89LARDER\n"
 FOOTER = bytes(4) + b"LARDEND\n"
@@ -18,7 +18,7 @@ KIB, MIB = 1 << 10, 1 << 20
 COMPLETE, PARTIAL, SHARD, REVOKED = 1, 2, 3, 4
 
 CONFIG, SLOT, DATA_PACK, TREE_PACK, SEGMENT, SESSION, SESSION_END = 1, 2, 3, 4, 5, 6, 7
-CELL, AMENDMENT, ROUND, STATE, RESERVE = 8, 9, 10, 11, 12
+CELL, AMENDMENT, ROUND, STATE, RESERVE, LEDGER = 8, 9, 10, 11, 12, 14
 
 _NAMES = [
     (r"config/[0-9a-f]{16}", (CONFIG,), 64 * KIB),
@@ -32,12 +32,13 @@ _NAMES = [
     (r"gc/[0-9a-f]{16}", (ROUND,), 256 * MIB),
     (r"gc/[0-9a-f]{16}\.final", (STATE,), 256 * MIB),
     (r"reserve", (RESERVE,), 16 * MIB),
+    (r"ledger/[0-9a-f]{32}", (LEDGER,), 80 * MIB),
 ]
 _PURPOSES = {
     DATA_PACK: {sealing.DATA}, TREE_PACK: {sealing.TREE}, SEGMENT: {sealing.INDEX},
     SESSION: {sealing.SNAPSHOT}, SESSION_END: {sealing.SNAPSHOT}, CELL: {sealing.SNAPSHOT},
     AMENDMENT: {sealing.SNAPSHOT, sealing.COLLECTOR},
-    ROUND: {sealing.COLLECTOR}, STATE: {sealing.COLLECTOR},
+    ROUND: {sealing.COLLECTOR}, STATE: {sealing.COLLECTOR}, LEDGER: {sealing.SNAPSHOT},
 }  # fmt: skip
 
 
@@ -109,6 +110,22 @@ _CONFIG = fields({
     5: array(text(256), 64), 6: array(text(256), 64), 7: array(text(256), 64),
     8: array(octets(16), 64, ascending=True),
 })  # fmt: skip
+
+
+def _ledger_groups(value: Any, what: str) -> None:
+    """Checks the groups of a ledger: ascending, each with packs of 16 bytes in ascending order."""
+    array(row(_I64, integer(1, 2), octets()), 4096)(value, what)
+    if any(a[:2] >= b[:2] for a, b in zip(value, value[1:])):
+        raise Damage(f"{what}: not sorted, or with duplicates")
+    packs = [joined[at : at + 16] for _, _, joined in value for at in range(0, len(joined), 16)]
+    if len(packs) > COLLECTOR_IDS or any(not joined or len(joined) % 16 for _, _, joined in value):
+        raise Damage(f"{what}: too many packs, or some that are not 16 bytes")
+    for _, _, joined in value:
+        ids = [joined[at : at + 16] for at in range(0, len(joined), 16)]
+        if any(a >= b for a, b in zip(ids, ids[1:])):
+            raise Damage(f"{what}: packs not sorted, or with duplicates")
+
+
 RECORDS: dict[int, Check] = {
     SESSION: fields(
         {0: _SID, 2: integer(0, 2), 3: _I64, 4: _LABEL, 5: _LABEL, 6: _LABEL, 7: _U64}, {1: _SID}
@@ -125,6 +142,7 @@ RECORDS: dict[int, Check] = {
         {0: _SID, 1: integer(1), 2: integer(1, 4), 4: _I64, 5: _LABEL, 6: _LABEL}, {3: _TAGS}
     ),
     ROUND: fields({0: integer(1), 1: _OIDS, 2: _OIDS, 3: _OIDS, 4: _OIDS, 5: _I64, 6: _LABEL}),
+    LEDGER: fields({0: octets(16), 1: octets(16), 2: _ledger_groups}),
     STATE: fields({0: integer(1), 1: array(_SID, COLLECTOR_IDS, ascending=True), 2: _OIDS, 3: _OIDS, 4: _OIDS}),
 }  # fmt: skip
 

@@ -327,6 +327,11 @@ DAMAGED: list[tuple[str, str, Callable[[Any], Any], str]] = [
     ("rolled back collector", "record 8", lambda c: c | {16: 3}, "collector round"),
     ("vanished snapshot", "record 8", lambda c: c | {15: [bytes(23) + b"\1"]}, "is missing"),
     ("session end of another cell", "record 7", lambda c: c | {2: bytes(32)}, "not the object"),
+    ("ledger named otherwise", "record 14", lambda c: c | {0: bytes(16)}, "another object"),
+    ("ledger groups unsorted", "record 14", lambda c: c | {2: c[2][::-1]}, "sorted"),
+    ("ledger packs unsorted", "record 14", lambda c: c | {2: [[1, 1, c[2][1][2][::-1]]]}, "sorted"),
+    ("ledger with half a pack", "record 14", lambda c: c | {2: [[1, 1, bytes(8)]]}, "16 bytes"),
+    ("ledger of an unknown way", "record 14", lambda c: c | {2: [[1, 3, bytes(16)]]}, "integer from 1 to 2"),
     ("segment of another session", "owner", lambda _: bytes(24), "does not belong"),
     ("unknown codec", "payload 0", byte(0, 3), "codec 3"),
     ("stored block too long", "payload 0", lambda p: p + b"x", "the directory says"),
@@ -406,7 +411,7 @@ class DamagedRepositories(Scratch):
     def test_every_object_flipped_cut_emptied_or_gone_is_found(self) -> None:
         self.make()
         names = [os.path.join(folder, f) for folder, _, files in os.walk(self.path("repo")) for f in files]
-        self.assertEqual(len(names), 10)
+        self.assertEqual(len(names), 11)
         chance = random.Random(3)
         for name in names:
             with open(name, "rb") as file:
@@ -419,7 +424,7 @@ class DamagedRepositories(Scratch):
                     with open(name, "wb") as file:
                         file.write(damaged)
                 code, _, err = self.verify()
-                may_go = damaged is None and os.path.basename(os.path.dirname(name)) == "sessions"
+                may_go = damaged is None and os.path.basename(os.path.dirname(name)) in ("sessions", "ledger")
                 self.assertEqual(code, 0 if may_go else 1, name)
                 if damaged is not None:
                     self.assertEqual(run("scrub", self.path("repo"))[0], 1, name)

@@ -453,6 +453,10 @@ class TinyRepository:
             cell_hash = blake3(file.read()).digest()
         end = {0: self.sid, 1: 1_700_000_002 * 10**9, 2: cell_hash}
         writer.record(f"sessions/{name}.done", 7, 4, end)
+        ledger = os.urandom(16)
+        packs = [bytes([n]) * 16 for n in range(3)]
+        groups = [[-5, 2, packs[2]], [1_700_000_000, 1, b"".join(packs[:2])], [1_700_000_000, 2, packs[0]]]
+        writer.record(f"ledger/{ledger.hex()}", 14, 4, {0: ledger, 1: writer.replica, 2: groups})
 
     def entries(self) -> list[dict[str, Any]]:
         base = {"mtime": -1_234_567_891_000_000_001, "ctime": 1_700_000_000 * 10**9, "uid": os.getuid(),

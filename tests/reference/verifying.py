@@ -57,7 +57,7 @@ class Verifier:
 
     def _records(self) -> None:
         folder = self.repository.folder
-        for name in folder.known("sessions") + folder.known("snapshots") + folder.known("gc"):
+        for name in folder.known("sessions") + folder.known("snapshots") + folder.known("gc") + folder.known("ledger"):
             with _reporting(self.report):
                 self.repository.open_record(name)
 

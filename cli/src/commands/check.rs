@@ -2,15 +2,17 @@
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum, ValueHint};
 use larder_engine::check::{
-    CheckOptions, CheckReport, Cost, Costs, DrillOptions, Drilled, Finding, ReadData, Severity,
-    check, costs, drill, quick,
+    CheckOptions, CheckReport, Cost, Costs, DrillOptions, Drilled, Due, Finding, Healing, ReadData,
+    Severity, check, costs, drill, healing, quick,
 };
 use larder_engine::error::EngineError;
 use larder_engine::format::names;
+use larder_engine::ledger::Verified;
 use larder_engine::progress::Progress as _;
 use larder_engine::random;
 use larder_engine::storage::error::ErrorKind;
@@ -19,6 +21,7 @@ use crate::context::Context;
 use crate::exit::Exit;
 use crate::output::{self, Output};
 use crate::render::{self, Side, Table};
+use crate::times;
 
 /// Paths shown of one finding unless `-v` is given.
 const PATHS_SHOWN: usize = 10;
@@ -38,11 +41,17 @@ const SAMPLE: u64 = 100;
 /// What is found names the damaged object and, but for the quick level, the snapshots and paths
 /// that suffer. --dry-run says what each level would ask of the storage, and reads nothing else.
 ///
+/// What was read is recorded in the repository, for all machines. With a budget (--max-duration,
+/// --max-download, --max-age) the packs are read that were verified longest ago, so that runs of half an
+/// hour go through all of them in turn; the summary says what share was verified lately.
+///
 /// Packs that are missing or damaged are recorded as suspect, where the repository can be written
 /// to: no backup builds on them from then on, and what a backup still finds in its sources of what
-/// they held is put in anew. --read-only leaves that out.
+/// they held is put in anew. --read-only leaves all recording out.
 ///
 /// Examples: larder check --level quick
+///           larder check --max-duration 30m --max-download 50GiB
+///           larder check --max-age 30d       (what was not read within 30 days)
 ///           larder check --read-data
 ///           larder check --read-data=10%
 ///           larder check --read-data=3/7     (the third of seven parts)
@@ -57,6 +66,15 @@ pub struct CheckArgs {
     #[arg(long, value_name = "N%|N/M", num_args = 0..=1, require_equals = true,
           default_missing_value = "all", value_parser = read_data)]
     read_data: Option<ReadData>,
+    /// Read packs for so long at most, those verified longest ago first, e.g. 30m
+    #[arg(long, value_name = "DURATION", value_parser = times::seconds)]
+    max_duration: Option<u64>,
+    /// Read so much of packs at most, those verified longest ago first, e.g. 50GiB
+    #[arg(long, value_name = "SIZE", value_parser = times::bytes)]
+    max_download: Option<u64>,
+    /// Read the packs that were not verified for so long, e.g. 30d
+    #[arg(long, value_name = "DURATION", value_parser = times::days)]
+    max_age: Option<u64>,
     /// Draw so many paths in a drill [default: 100]
     #[arg(long, value_name = "N")]
     sample: Option<u64>,
@@ -69,7 +87,7 @@ pub struct CheckArgs {
     /// Say what each level would ask of the storage, and check nothing
     #[arg(short = 'n', long)]
     dry_run: bool,
-    /// Change nothing: do not record damaged packs as suspect
+    /// Change nothing: record neither damaged packs nor what was verified
     #[arg(long)]
     read_only: bool,
 }
@@ -91,12 +109,19 @@ enum Level {
 impl CheckArgs {
     /// Decides the level; refuses flags that it has no use for.
     fn level(&self) -> anyhow::Result<Level> {
-        let level = match (self.level, self.read_data) {
+        let read_data = match (self.read_data, self.due()) {
+            (Some(ReadData::All) | None, Some(due)) => Some(due),
+            (Some(_), Some(_)) => {
+                bail!("a budget chooses the packs itself; leave the share of --read-data out")
+            }
+            (read_data, None) => read_data,
+        };
+        let level = match (self.level, read_data) {
             (None, None) => Level::Structure,
             (None | Some(Level::Data), _) => Level::Data,
             (Some(level), None) => level,
             (Some(_), Some(_)) => {
-                bail!("--read-data is of the level data; leave it out, or --level")
+                bail!("--read-data and budgets are of the level data; leave them out, or --level")
             }
         };
         let is_of_drill = self.sample.is_some() || self.seed.is_some() || self.against.is_some();
@@ -104,6 +129,16 @@ impl CheckArgs {
             bail!("--sample, --seed and --against are of a drill; add --level drill");
         }
         Ok(level)
+    }
+
+    /// Gives what a budget chooses, if there is one.
+    fn due(&self) -> Option<ReadData> {
+        let due = Due {
+            max_age: self.max_age.map(Duration::from_secs),
+            max_bytes: self.max_download,
+            max_duration: self.max_duration.map(Duration::from_secs),
+        };
+        (due != Due::default()).then_some(ReadData::Due(due))
     }
 
     fn drill(&self) -> anyhow::Result<DrillOptions> {
@@ -140,7 +175,7 @@ pub fn run(context: &Context, args: &CheckArgs) -> anyhow::Result<Exit> {
     let (reporter, cancel) = (context.reporter(), context.cancel());
     if args.dry_run {
         let sample = args.sample.unwrap_or(SAMPLE);
-        let read_data = args.read_data.unwrap_or(ReadData::All);
+        let read_data = args.due().or(args.read_data).unwrap_or(ReadData::All);
         let found = costs(&repository, read_data, sample, &reporter, cancel);
         reporter.finish();
         return tell_costs(context, &found?);
@@ -155,7 +190,7 @@ pub fn run(context: &Context, args: &CheckArgs) -> anyhow::Result<Exit> {
                 _ => ReadData::No,
             };
             let options = CheckOptions {
-                read_data: args.read_data.unwrap_or(all),
+                read_data: args.due().or(args.read_data).unwrap_or(all),
                 records_suspects: records,
             };
             check(&repository, &options, &reporter, cancel)
@@ -168,10 +203,19 @@ pub fn run(context: &Context, args: &CheckArgs) -> anyhow::Result<Exit> {
             "the damaged packs could not be recorded as suspect: {why}; until they are, backups find by themselves only those that are missing or cut short"
         ));
     }
+    if let (Some(why), true) = (&report.ledger_not_recorded, args.due().is_some()) {
+        reporter.warning(&format!(
+            "what was verified could not be recorded: {why}; the next check with a budget reads the same again"
+        ));
+    }
     if context.json() {
         let mut out = Output::new();
         for finding in &report.findings {
-            output::message(&mut out, "finding", finding)?;
+            let told = Told {
+                finding,
+                healing: healing(finding),
+            };
+            output::message(&mut out, "finding", &told)?;
         }
         std::io::Write::flush(&mut out)?;
         output::summary(&Summary::of(level, &report))?;
@@ -186,6 +230,9 @@ pub fn run(context: &Context, args: &CheckArgs) -> anyhow::Result<Exit> {
         }
         if context.talks() {
             output::line(&summary(level, &report))?;
+            if let Some(verified) = &report.verified {
+                output::line(&share(verified))?;
+            }
         }
     }
     Ok(exit(&report.findings))
@@ -256,6 +303,14 @@ fn is_damage(error: &anyhow::Error) -> bool {
     })
 }
 
+/// A finding, with from where what it is about can be had again.
+#[derive(serde::Serialize)]
+struct Told<'a> {
+    #[serde(flatten)]
+    finding: &'a Finding,
+    healing: Vec<Healing>,
+}
+
 /// The report without its findings, which were messages of their own.
 #[derive(serde::Serialize)]
 struct Summary {
@@ -269,6 +324,8 @@ struct Summary {
     new_suspects: u64,
     not_recorded: Option<String>,
     drilled: Option<Drilled>,
+    verified: Option<Verified>,
+    ledger_not_recorded: Option<String>,
     seconds: f64,
     loss: usize,
     harmless: usize,
@@ -289,6 +346,8 @@ impl Summary {
             new_suspects: report.new_suspects,
             not_recorded: report.not_recorded.clone(),
             drilled: report.drilled,
+            verified: report.verified.clone(),
+            ledger_not_recorded: report.ledger_not_recorded.clone(),
             seconds: report.seconds,
             loss: count(Severity::Loss),
             harmless: count(Severity::Harmless),
@@ -370,6 +429,10 @@ fn show(text: &mut String, finding: &Finding, all_paths: bool) {
         let ids: Vec<String> = finding.snapshots.iter().map(short).collect();
         let _ = writeln!(text, "    in snapshots {}", ids.join(", "));
     }
+    let from: Vec<_> = healing(finding).into_iter().map(place).collect();
+    if !from.is_empty() {
+        let _ = writeln!(text, "    to be had again from {}", from.join(", or "));
+    }
     let shown = if all_paths {
         finding.paths.len()
     } else {
@@ -381,6 +444,16 @@ fn show(text: &mut String, finding: &Finding, all_paths: bool) {
     if finding.paths.len() > shown {
         let more = render::count((finding.paths.len() - shown) as u64);
         let _ = writeln!(text, "    and {more} more (-v shows them)");
+    }
+}
+
+/// Names the place that something can be had from again.
+fn place(healing: Healing) -> &'static str {
+    match healing {
+        Healing::Directory => "its other copy, which packs and segments have of each other",
+        Healing::Copy => "a mirror or another copy of the storage",
+        Healing::Source => "the source, by backing it up again, if that still has it",
+        Healing::Anew => "nowhere: a new one is made, since nothing is kept in it",
     }
 }
 
@@ -421,6 +494,33 @@ fn summary(level: Level, report: &CheckReport) -> String {
     text
 }
 
+/// Says what share of the packs was verified lately.
+pub(super) fn share(verified: &Verified) -> String {
+    let percent = |part: u64| match verified.bytes {
+        0 => "100 %".to_owned(),
+        all => format!("{:.0} %", (part as f64 / all as f64 * 100.0).floor()),
+    };
+    let Verified {
+        bytes,
+        days_7,
+        days_30,
+        days_90,
+        never,
+        oldest: _,
+    } = verified;
+    let mut text = format!(
+        "verified within 7 days {}, 30 days {}, 90 days {} of {}",
+        percent(*days_7),
+        percent(*days_30),
+        percent(*days_90),
+        render::size(*bytes)
+    );
+    if *never > 0 {
+        let _ = write!(text, "; never {}", render::size(*never));
+    }
+    text
+}
+
 fn drill_summary(drilled: &Drilled, snapshots: &str, time: &str) -> String {
     let whole = render::counted(drilled.paths, "path", "paths");
     let all = render::count(drilled.paths + drilled.failed);
@@ -448,7 +548,7 @@ mod tests {
     fn finding(severity: Severity, paths: usize) -> Finding {
         Finding {
             severity,
-            object: "packs/ab/abcd".into(),
+            object: format!("packs/ab/{}", "ab".repeat(32)),
             problem: "it is missing".into(),
             snapshots: vec!["0123456789abcdef".into()],
             paths: (0..paths).map(|number| format!("/f{number}")).collect(),
@@ -473,8 +573,9 @@ mod tests {
         let text = findings(&found, false);
         let expected = "\
 damage that costs data (1):
-  packs/ab/abcd: it is missing
+  packs/ab/abababababababababababababababababababababababababababababababab: it is missing
     in snapshots 01234567
+    to be had again from the source, by backing it up again, if that still has it, or a mirror or another copy of the storage
     /f0
 ";
         assert!(text.starts_with(expected), "{text}");
@@ -507,10 +608,41 @@ damage that costs data (1):
             Some(Level::Drill)
         );
         assert_eq!(level(&["--sample", "7"]), None);
+        assert_eq!(level(&["--max-age", "30d"]), Some(Level::Data));
+        assert_eq!(
+            level(&["--read-data", "--max-download", "5G"]),
+            Some(Level::Data)
+        );
+        assert_eq!(level(&["--read-data=5%", "--max-duration", "30m"]), None);
+        assert_eq!(
+            level(&["--level", "structure", "--max-duration", "30m"]),
+            None
+        );
         assert_eq!(
             level(&["--sample", "7", "--dry-run"]),
             Some(Level::Structure)
         );
+    }
+
+    #[test]
+    fn the_share_that_was_verified_is_rounded_down() {
+        let mut verified = Verified {
+            bytes: 1000,
+            days_7: 9,
+            days_30: 500,
+            days_90: 999,
+            never: 1,
+            oldest: None,
+        };
+        let text = share(&verified);
+        assert!(
+            text.starts_with("verified within 7 days 0 %, 30 days 50 %, 90 days 99 % of "),
+            "{text}"
+        );
+        assert!(text.ends_with("; never 1 B"), "{text}");
+        (verified.days_90, verified.never) = (1000, 0);
+        assert!(share(&verified).contains("90 days 100 %"));
+        assert!(share(&Verified::default()).contains("7 days 100 %"));
     }
 
     #[test]

@@ -3,8 +3,9 @@
 use std::fmt::Write as _;
 
 use clap::Args;
+use larder_engine::progress::Progress as _;
 use larder_engine::repository::{default_cache_dir, open_storage};
-use larder_engine::scrub::{ScrubReport, scrub};
+use larder_engine::scrub::{ScrubReport, scrub, scrub_and_record};
 
 use super::check;
 use crate::context::Context;
@@ -18,7 +19,8 @@ use crate::render;
 /// runs a storage can tell that what is there is what was written. What is missing, and which
 /// snapshots suffer, only `larder check` can tell, which needs the password.
 ///
-/// All bytes are read; --dry-run says how many that are.
+/// All bytes are read; --dry-run says how many that are. With --record, which needs the password, the
+/// repository keeps when each pack was verified, for `larder check --max-age` and `larder status`.
 ///
 /// Examples: larder scrub /srv/backup
 ///           larder scrub --dry-run s3://bucket/prefix
@@ -29,8 +31,11 @@ pub struct ScrubArgs {
     #[arg(value_name = "LOCATION")]
     location: Option<String>,
     /// Count what there is, and read nothing of it
-    #[arg(short = 'n', long)]
+    #[arg(short = 'n', long, conflicts_with = "record")]
     dry_run: bool,
+    /// Open the repository named by -r with its password, and record there what was verified
+    #[arg(long, conflicts_with = "location")]
+    record: bool,
 }
 
 /// Verifies the objects of a repository.
@@ -38,6 +43,18 @@ pub struct ScrubArgs {
 /// # Errors
 /// What keeps them from being read; damage is in the exit code.
 pub fn run(context: &Context, args: &ScrubArgs) -> anyhow::Result<Exit> {
+    if args.record {
+        let repository = context.open()?;
+        let reporter = context.reporter();
+        let scratch = repository.cache_dir();
+        let result = scrub_and_record(&repository, scratch, &reporter, context.cancel());
+        reporter.finish();
+        let report = result?;
+        if let Some(why) = &report.not_recorded {
+            reporter.warning(&format!("what was verified could not be recorded: {why}"));
+        }
+        return tell(context, args, &report);
+    }
     let place = match &args.location {
         Some(named) => context.place_of(named)?,
         None => context.place()?,
@@ -53,21 +70,24 @@ pub fn run(context: &Context, args: &ScrubArgs) -> anyhow::Result<Exit> {
         context.cancel(),
     );
     reporter.finish();
-    let report = result?;
+    tell(context, args, &result?)
+}
+
+fn tell(context: &Context, args: &ScrubArgs, report: &ScrubReport) -> anyhow::Result<Exit> {
     if context.json() {
         let mut out = Output::new();
         for finding in &report.findings {
             output::message(&mut out, "finding", finding)?;
         }
         std::io::Write::flush(&mut out)?;
-        output::summary(&report)?;
+        output::summary(report)?;
     } else {
         let found = check::findings(&report.findings, true);
         if !found.is_empty() {
             output::line(found.trim_end())?;
         }
         if context.talks() || args.dry_run {
-            output::line(&summary(&report))?;
+            output::line(&summary(report))?;
         }
     }
     Ok(match (report.loss, report.harmless) {

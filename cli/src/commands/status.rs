@@ -8,9 +8,11 @@ use anyhow::bail;
 use clap::Args;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use larder_engine::ledger::{Verified, verified};
 use larder_engine::snapshots;
 use larder_engine::status::{SourceStatus, Unusual, status};
 
+use super::check;
 use crate::args::FilterArgs;
 use crate::context::Context;
 use crate::exit::Exit;
@@ -22,6 +24,7 @@ use crate::times;
 ///
 /// One line for each host and its sources: the newest complete snapshot, how long ago it was begun, and
 /// what of its size, number of files or duration is ten times more or less than it usually was. With
+/// Below it stands what share of all packs was read and verified lately, by the checks of all machines. With
 /// --max-age it ends with 6 if any of them is older, or there is none: made for monitoring.
 ///
 /// Examples: larder status --max-age 26h --host desk
@@ -51,15 +54,21 @@ pub fn run(context: &Context, args: &StatusArgs) -> anyhow::Result<Exit> {
     let snapshots = snapshots::list(&repository, &args.filter.filter(), false)?;
     let max_age = args.max_age.map(Duration::from_secs);
     let found = status(&snapshots, Timestamp::now(), max_age);
+    let verified = verified(&repository)?;
     if args.prometheus {
         let mut out = Output::new();
-        out.write_all(metrics(&found).as_bytes())?;
+        out.write_all(metrics(&found, &verified).as_bytes())?;
         out.flush()?;
     } else if context.json() {
-        output::json(&found)?;
+        let rows = found.iter().map(|source| Row {
+            source,
+            verified: &verified,
+        });
+        output::json(&rows.collect::<Vec<_>>())?;
     } else {
         let mut out = Output::new();
         table(&found, &TimeZone::system()).write(&mut out)?;
+        writeln!(out, "{}", check::share(&verified))?;
         out.flush()?;
     }
     let is_stale = found.iter().any(|one| one.is_stale) || found.is_empty();
@@ -67,6 +76,14 @@ pub fn run(context: &Context, args: &StatusArgs) -> anyhow::Result<Exit> {
         Some(_) if is_stale => Exit::Stale,
         _ => Exit::Success,
     })
+}
+
+/// A source, with what was verified of the repository as a whole.
+#[derive(serde::Serialize)]
+struct Row<'a> {
+    #[serde(flatten)]
+    source: &'a SourceStatus,
+    verified: &'a Verified,
 }
 
 fn table(found: &[SourceStatus], zone: &TimeZone) -> Table<'static> {
@@ -172,8 +189,8 @@ fn values(one: &SourceStatus) -> [i128; 6] {
 }
 
 /// Writes Prometheus' text format, version 0.0.4.
-fn metrics(found: &[SourceStatus]) -> String {
-    let mut text = String::new();
+fn metrics(found: &[SourceStatus], verified: &Verified) -> String {
+    let mut text = verified_metrics(verified);
     for (place, (name, help)) in METRICS.into_iter().enumerate() {
         let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge");
         for one in found {
@@ -185,6 +202,23 @@ fn metrics(found: &[SourceStatus]) -> String {
             );
         }
     }
+    text
+}
+
+fn verified_metrics(verified: &Verified) -> String {
+    let mut text = "# HELP larder_verified_bytes Bytes of packs that were verified within so many days.\n# TYPE larder_verified_bytes gauge\n".to_owned();
+    for (days, bytes) in [
+        (7, verified.days_7),
+        (30, verified.days_30),
+        (90, verified.days_90),
+    ] {
+        let _ = writeln!(text, "larder_verified_bytes{{days=\"{days}\"}} {bytes}");
+    }
+    let _ = writeln!(
+        text,
+        "# HELP larder_pack_bytes Bytes of all packs that count.\n# TYPE larder_pack_bytes gauge\nlarder_pack_bytes {}",
+        verified.bytes
+    );
     text
 }
 
@@ -245,10 +279,20 @@ mod tests {
 
     #[test]
     fn prometheus_gets_lines_that_it_can_read() {
-        let text = metrics(&[one()]);
+        let verified = Verified {
+            bytes: 100,
+            days_30: 40,
+            ..Verified::default()
+        };
+        let text = metrics(&[one()], &verified);
         let line = "larder_last_snapshot_timestamp_seconds{host=\"desk\",sources=\"/etc,/a \\\"b\\\"\\\\\\n\"} 1793502000\n";
         assert!(text.contains(line), "{text}");
         assert!(text.contains("# TYPE larder_snapshots gauge\nlarder_snapshots{"));
-        assert_eq!(text.lines().count(), 18);
+        assert!(
+            text.contains("larder_verified_bytes{days=\"30\"} 40\n"),
+            "{text}"
+        );
+        assert!(text.contains("\nlarder_pack_bytes 100\n"), "{text}");
+        assert_eq!(text.lines().count(), 26);
     }
 }

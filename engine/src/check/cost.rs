@@ -226,6 +226,10 @@ fn share(packs: Bulk, read_data: ReadData) -> Bulk {
         ReadData::All => packs,
         ReadData::Percent(percent) => part(percent / 100.0),
         ReadData::Part(_, parts) => part(1.0 / parts as f64),
+        ReadData::Due(due) => match due.max_bytes {
+            Some(max) if max < packs.bytes => part(max as f64 / packs.bytes as f64),
+            _ => packs,
+        },
     }
 }
 

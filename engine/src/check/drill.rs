@@ -256,21 +256,17 @@ impl Drill<'_, '_> {
                     return Ok(None);
                 }
             };
-            let found = match level {
-                0 => decode_leaf(&page).map(|entries| Err(nth(entries, left))),
-                _ => Interior::decode(&page).map(|node| Ok(node)),
-            };
-            let node = match found {
-                Ok(Err(Some(entry))) => return Ok(Some(entry)),
-                Ok(Ok(node)) if node.level == level => node,
-                Ok(_) => {
-                    self.is_malformed(site, &CONTRADICTION, &root);
-                    return Ok(None);
-                }
-                Err(error) => {
-                    self.is_malformed(site, &error, &root);
-                    return Ok(None);
-                }
+            if level == 0 {
+                return Ok(match decode_leaf(&page).map(|entries| nth(entries, left)) {
+                    Ok(Some(entry)) => Some(entry),
+                    Ok(None) => self.no_entry(site, &CONTRADICTION, &root),
+                    Err(error) => self.no_entry(site, &error, &root),
+                });
+            }
+            let node = match Interior::decode(&page) {
+                Ok(node) if node.level == level => node,
+                Ok(_) => return Ok(self.no_entry(site, &CONTRADICTION, &root)),
+                Err(error) => return Ok(self.no_entry(site, &error, &root)),
             };
             let mut children = node.children.iter();
             let child = children.find(|child| {
@@ -280,12 +276,14 @@ impl Drill<'_, '_> {
             });
             match child {
                 Some(child) => (id, level) = (child.id, level - 1),
-                None => {
-                    self.is_malformed(site, &CONTRADICTION, &root);
-                    return Ok(None);
-                }
+                None => return Ok(self.no_entry(site, &CONTRADICTION, &root)),
             }
         }
+    }
+
+    fn no_entry(&mut self, site: &Site<'_>, error: &FormatError, path: &str) -> Option<Entry> {
+        self.is_malformed(site, error, path);
+        None
     }
 
     fn attributes(&mut self, file: &File<'_>, entry: &Entry) -> Result<bool> {

@@ -26,6 +26,7 @@ pub(super) struct Listing {
     pub amendments: BTreeMap<SessionId, BTreeSet<u64>>,
     pub segments: BTreeSet<ObjectId>,
     pub has_reserve: bool,
+    pub has_ledger: bool,
     pub pack_count: u64,
     pub pack_bytes: u64,
     /// Size and one byte, 1 once something named it, by pack.
@@ -44,6 +45,7 @@ impl Listing {
             amendments: BTreeMap::new(),
             segments: BTreeSet::new(),
             has_reserve: false,
+            has_ledger: false,
             pack_count: 0,
             pack_bytes: 0,
             packs: ScratchMap::new(context.repository.cache_dir(), PACK_BYTES),
@@ -94,6 +96,7 @@ impl Listing {
             Name::Segment(id) => drop(self.segments.insert(id)),
             // They are listed again, after the cells.
             Name::Round(_) | Name::State(_) | Name::Manifest(_) => {}
+            Name::Ledger(_) => self.has_ledger = true,
             Name::Reserve => self.has_reserve = true,
             Name::Pack(id) => {
                 self.pack_count += 1;
@@ -112,6 +115,18 @@ impl Listing {
             self.set_pack(id, size, true)?;
         }
         Ok(((size != u64::MAX).then_some(size), named))
+    }
+
+    /// Gives all packs that were listed, ascending.
+    pub(super) fn packs(&self) -> impl Iterator<Item = Result<ObjectId>> {
+        self.packs.iter_from(&[]).filter_map(|item| match item {
+            Ok((key, value)) => {
+                let is_listed = decode(&value).is_some_and(|(size, _)| size != u64::MAX);
+                let id = ObjectId::from_slice(&key).filter(|_| is_listed);
+                id.map(Ok)
+            }
+            Err(error) => Some(Err(error.into())),
+        })
     }
 
     /// Visits the packs that nothing named.

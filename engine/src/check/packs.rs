@@ -1,20 +1,27 @@
 //! Segments, and the packs that they name.
 
+use std::collections::BTreeMap;
 use std::thread;
+use std::time::Instant;
 
 use crossbeam_channel::{Sender, bounded};
 use larder_format::ids::ObjectId;
+use larder_format::ledger::Verification;
 use larder_format::limits::SEGMENT_BYTES;
 use larder_format::names;
+use larder_format::object::Kind;
 use larder_format::segment::{Segment, SegmentPack};
 
 use super::context::{Context, Outcome, Problem, attempt};
+use super::due::{Candidate, choose};
 use super::findings::Damage;
 use super::listing::Listing;
 use super::verify::{Job, Named, Verifier};
-use super::{ReadData, Severity};
+use super::{CheckOptions, Due, ReadData, Severity};
+use crate::clock;
 use crate::error::{EngineError, Result};
 use crate::index::PackRecord;
+use crate::ledger::{self, Book, Verified};
 use crate::salvage::read_directory;
 use crate::view::{View, WRONG_OWNER};
 
@@ -22,6 +29,9 @@ use crate::view::{View, WRONG_OWNER};
 pub(super) struct Packs {
     pub packs: u64,
     pub packs_read: u64,
+    pub verified: Verified,
+    /// Why the ledger could not be written.
+    pub not_recorded: Option<String>,
 }
 
 /// Checks all segments that count and the packs that they name, and feeds the index.
@@ -29,38 +39,73 @@ pub(super) fn check(
     context: &Context<'_>,
     listing: &mut Listing,
     view: &View,
-    read_data: ReadData,
+    options: &CheckOptions,
     damage: &mut Damage,
 ) -> Result<Packs> {
-    let bytes = (read_data != ReadData::No).then_some(listing.pack_bytes);
+    let begun = Instant::now();
+    let read_data = options.read_data;
+    let all = matches!(
+        read_data,
+        ReadData::All | ReadData::Percent(_) | ReadData::Part(..)
+    );
+    let bytes = all.then_some(listing.pack_bytes);
     let progress = context.progress;
     progress.phase("checking packs", Some(listing.pack_count), bytes);
+    let mut book = match listing.has_ledger {
+        true => ledger::read(context.repository)?,
+        false => Book::default(),
+    };
+    note_ledgers(&book, damage);
     let verifier = Verifier::new(context, damage);
-    // One thread more than there are workers, so that one pack is read while others are opened.
-    let threads = context.repository.workers().current_num_threads() + 1;
-    let fed = thread::scope(|scope| {
-        let (sender, queue) = bounded(1);
-        for _ in 0..threads {
-            let (verifier, queue) = (&verifier, queue.clone());
-            scope.spawn(move || verifier.run(&queue));
+    let mut feeder = Feeder {
+        context,
+        listing,
+        view,
+        read_data,
+        verifier: &verifier,
+        queue: None,
+        packs: 0,
+        candidates: Vec::new(),
+        book: &book,
+        is_incomplete: !view.unusable.is_empty() || view.lacks_collection,
+    };
+    let mut fed = feeder.with_verifiers(Feeder::feed);
+    if let ReadData::Due(due) = &read_data {
+        fed = fed.and_then(|()| feeder.with_verifiers(|feeder| feeder.send_due(due, begun)));
+        let again = verifier.take_again();
+        if fed.is_ok() && !again.is_empty() {
+            fed = feeder.with_verifiers(|feeder| feeder.judge_again(again));
         }
-        let mut feeder = Feeder {
-            context,
-            listing,
-            view,
-            read_data,
-            verifier: &verifier,
-            queue: sender,
-            packs: 0,
-            is_incomplete: !view.unusable.is_empty() || view.lacks_collection,
-        };
-        feeder.feed().map(|()| feeder.packs)
-    });
-    let read = verifier.finish()?;
+    }
+    let packs = feeder.packs;
+    let (read, found) = verifier.finish();
+    let mut not_recorded = None;
+    if options.records_suspects && !(found.sound.is_empty() && found.damaged.is_empty()) {
+        // What was verified before a failure counts, too.
+        let listed = &mut listing.packs();
+        match ledger::record(context.repository, Verification::Opened, &found, listed) {
+            Ok(recorded) => book = recorded,
+            Err(error) => not_recorded = Some(error.to_string()),
+        }
+    }
+    let packs_read = read?;
+    fed?;
     Ok(Packs {
-        packs: fed?,
-        packs_read: read,
+        packs,
+        packs_read,
+        verified: ledger::coverage(context.repository, view, &book)?,
+        not_recorded,
     })
+}
+
+/// Reports ledgers that cannot be read.
+fn note_ledgers(book: &Book, damage: &mut Damage) {
+    for (id, why) in &book.damaged {
+        let problem = format!(
+            "{why}; nothing depends on it: what it says was verified is verified again, and the next check that reads data replaces it"
+        );
+        damage.add(Severity::Harmless, names::ledger(id), problem);
+    }
 }
 
 struct Feeder<'a, 'b, 'c> {
@@ -69,13 +114,80 @@ struct Feeder<'a, 'b, 'c> {
     view: &'a View,
     read_data: ReadData,
     verifier: &'a Verifier<'c, 'b>,
-    queue: Sender<Job>,
+    /// Where packs are sent that are to be read, while there are verifiers.
+    queue: Option<Sender<Job>>,
     packs: u64,
+    /// Packs that may be due.
+    candidates: Vec<Candidate>,
+    book: &'a Book,
     /// Whether something that names segments or packs cannot be read.
     is_incomplete: bool,
 }
 
 impl Feeder<'_, '_, '_> {
+    /// Does something while verifiers take what is sent; then all of that is verified.
+    fn with_verifiers(&mut self, act: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        // One thread more than there are workers, so that one pack is read while others are opened.
+        let threads = self.context.repository.workers().current_num_threads() + 1;
+        let verifier = self.verifier;
+        thread::scope(|scope| {
+            let (sender, queue) = bounded(1);
+            for _ in 0..threads {
+                let queue = queue.clone();
+                scope.spawn(move || verifier.run(&queue));
+            }
+            drop(queue);
+            self.queue = Some(sender);
+            let acted = act(self);
+            self.queue = None;
+            acted
+        })
+    }
+
+    /// Sends the packs that were verified longest ago, as many as the budget allows.
+    fn send_due(&mut self, due: &Due, begun: Instant) -> Result<()> {
+        let candidates = std::mem::take(&mut self.candidates);
+        let chosen = choose(candidates, due, clock::now_s());
+        let bytes = chosen.iter().map(|one| one.size);
+        let bytes = bytes.fold(0, u64::saturating_add);
+        let progress = self.context.progress;
+        progress.phase("reading packs", Some(chosen.len() as u64), Some(bytes));
+        for (number, one) in chosen.into_iter().enumerate() {
+            if number > 0 && due.max_duration.is_some_and(|max| begun.elapsed() >= max) {
+                break;
+            }
+            self.send(Job {
+                id: one.id,
+                kind: one.kind,
+                size: one.size,
+                named: None,
+                is_judged_again: true,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Sends packs with what segments say of them, and those of which none says anything as they are.
+    fn judge_again(&mut self, mut packs: BTreeMap<ObjectId, Job>) -> Result<()> {
+        for id in self.view.owners().keys() {
+            let Ok(segment) = self.read_segment(id)? else {
+                continue;
+            };
+            for pack in segment.packs {
+                if let Some(job) = packs.remove(&pack.id) {
+                    self.send(Job {
+                        named: Some(Named {
+                            length: pack.length,
+                            directory: pack.directory,
+                        }),
+                        ..job
+                    })?;
+                }
+            }
+        }
+        packs.into_values().try_for_each(|job| self.send(job))
+    }
+
     fn feed(&mut self) -> Result<()> {
         for pack in &self.view.collection.state.deleted {
             self.verifier.with_damage(|damage| damage.leave_out(pack));
@@ -157,9 +269,11 @@ impl Feeder<'_, '_, '_> {
                     kind: pack.kind,
                     size,
                     named: Some(named),
+                    is_judged_again: false,
                 })
             }
-            Ok(_) => {
+            Ok(size) => {
+                self.may_be_due(pack.id, pack.kind, size);
                 self.context.progress.advance(1, 0);
                 Ok(())
             }
@@ -172,8 +286,23 @@ impl Feeder<'_, '_, '_> {
         }
     }
 
+    fn may_be_due(&mut self, id: ObjectId, kind: Kind, size: u64) {
+        if matches!(self.read_data, ReadData::Due(_)) {
+            self.candidates.push(Candidate {
+                id,
+                kind,
+                size,
+                verified: self.book.of(&id).map(|(time, _)| time),
+            });
+        }
+    }
+
     fn send(&self, job: Job) -> Result<()> {
-        if self.verifier.has_stopped() || self.queue.send(job).is_err() {
+        let sent = self
+            .queue
+            .as_ref()
+            .is_some_and(|queue| queue.send(job).is_ok());
+        if self.verifier.has_stopped() || !sent {
             // The verifier tells why.
             return Err(EngineError::Interrupted);
         }
@@ -210,12 +339,14 @@ impl Feeder<'_, '_, '_> {
                 Ok(record) => {
                     index.add_pending_pack(&record)?;
                     self.packs += 1;
+                    self.may_be_due(id, record.kind.kind(), size);
                     if self.read_data.chooses(&id)? {
                         self.send(Job {
                             id,
                             kind: record.kind.kind(),
                             size,
                             named: None,
+                            is_judged_again: false,
                         })?;
                     }
                 }

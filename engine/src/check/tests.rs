@@ -9,6 +9,7 @@
     reason = "tests"
 )]
 
+mod ledger;
 mod levels;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,5 +1,6 @@
 //! Reading packs whole: every byte hashed, every block opened, every chunk compared with its id.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -20,6 +21,7 @@ use super::findings::Damage;
 use crate::budget::Budget;
 use crate::chunks::open_any;
 use crate::error::{EngineError, Result};
+use crate::ledger::Findings;
 use crate::repository::Repository;
 use crate::storage::error::ErrorKind;
 use crate::sync::lock;
@@ -35,6 +37,8 @@ pub(super) struct Job {
     pub size: u64,
     /// What a segment says of it; none where only the pack itself does.
     pub named: Option<Named>,
+    /// Whether what is wrong with it is judged again, with what a segment says of it.
+    pub is_judged_again: bool,
 }
 
 /// What a segment says of a pack.
@@ -51,6 +55,9 @@ pub(super) struct Verifier<'a, 'b> {
     stopped: AtomicBool,
     failure: Mutex<Option<EngineError>>,
     packs_read: AtomicU64,
+    found: Mutex<Findings>,
+    /// Packs that are to be judged again.
+    again: Mutex<BTreeMap<ObjectId, Job>>,
 }
 
 impl<'a, 'b> Verifier<'a, 'b> {
@@ -62,6 +69,8 @@ impl<'a, 'b> Verifier<'a, 'b> {
             stopped: AtomicBool::new(false),
             failure: Mutex::new(None),
             packs_read: AtomicU64::new(0),
+            found: Mutex::default(),
+            again: Mutex::default(),
         }
     }
 
@@ -89,12 +98,28 @@ impl<'a, 'b> Verifier<'a, 'b> {
         self.stopped.load(Ordering::Acquire)
     }
 
-    /// Gives the number of packs that were read, or what failed.
-    pub(super) fn finish(self) -> Result<u64> {
-        match self.failure.into_inner() {
+    /// Takes the packs that are to be judged again.
+    pub(super) fn take_again(&self) -> BTreeMap<ObjectId, Job> {
+        std::mem::take(&mut *lock(&self.again))
+    }
+
+    /// Gives the number of packs that were read, or what failed; and what was found of each, even so.
+    pub(super) fn finish(self) -> (Result<u64>, Findings) {
+        let found = std::mem::take(&mut *lock(&self.found));
+        let read = match self.failure.into_inner() {
             Ok(None) => Ok(self.packs_read.into_inner()),
             Ok(Some(error)) => Err(error),
             Err(_) => Err(EngineError::Internal("a verifying thread died".to_owned())),
+        };
+        (read, found)
+    }
+
+    /// Notes for the ledger whether a pack is sound.
+    fn note(&self, pack: &ObjectId, is_sound: bool) {
+        let mut found = lock(&self.found);
+        match is_sound {
+            true => found.sound.push(pack.prefix()),
+            false => found.damaged.push(pack.prefix()),
         }
     }
 
@@ -104,7 +129,19 @@ impl<'a, 'b> Verifier<'a, 'b> {
         let Some(_held) = self.budget.hold(0, bytes.min(PACK_BYTES)) else {
             return Ok(());
         };
-        match verify(self.context, job)? {
+        let outcome = verify(self.context, job)?;
+        let is_sound = matches!(&outcome, Ok(verdict) if verdict.problem.is_none());
+        if job.is_judged_again && !is_sound {
+            let again = Job {
+                is_judged_again: false,
+                named: None,
+                ..*job
+            };
+            lock(&self.again).insert(job.id, again);
+            return Ok(());
+        }
+        self.note(&job.id, is_sound);
+        match outcome {
             Ok(verdict) => {
                 if let Some(problem) = verdict.problem {
                     self.with_damage(|damage| damage.add_pack(&job.id, problem, &verdict.lost))?;

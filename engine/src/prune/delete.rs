@@ -13,6 +13,7 @@ use super::inventory::Inventory;
 use super::survey::Found;
 use crate::at_once;
 use crate::error::{EngineError, Result};
+use crate::ledger;
 use crate::protocol::{self, Rule, keeps};
 use crate::view;
 
@@ -35,10 +36,23 @@ pub(super) fn delete(run: &mut Run<'_>, facts: &Facts, found: &Found) -> Result<
     remove(run, pack_names)?;
     run.report.packs_deleted += packs.len() as u64;
     run.report.bytes_deleted += packs.iter().map(bytes).sum::<u64>();
+    if inventory.has_ledger {
+        forget_verified(run, &packs);
+    }
     remove(run, segments.iter().map(|id| (names::segment(id), 0)))?;
     run.report.segments_deleted += segments.len() as u64;
     run.report.records_deleted += records.len() as u64;
     remove(run, records.into_iter().map(|name| (name.to_string(), 0)))
+}
+
+/// Takes deleted packs out of the ledger; what stays there by a failure the next check takes out.
+fn forget_verified(run: &mut Run<'_>, packs: &[ObjectId]) {
+    if packs.is_empty() {
+        return;
+    }
+    if let Err(error) = ledger::forget(run.repository, packs) {
+        tracing::warn!("the ledger still names packs that were deleted: {error}");
+    }
 }
 
 /// Gives the packs to delete; one that is the only place of something needed is refused.

@@ -28,6 +28,7 @@ pub(super) struct Inventory {
     pub amendments: BTreeMap<SessionId, BTreeSet<u64>>,
     pub collector: BTreeSet<Name>,
     pub has_reserve: bool,
+    pub has_ledger: bool,
 }
 
 /// The packs of counting segments, by number.
@@ -178,6 +179,7 @@ impl Inventory {
         match name {
             // Manifests are what is left of a mirror that was promoted.
             Name::Config(_) | Name::Slot(_) | Name::Manifest(_) => {}
+            Name::Ledger(_) => self.has_ledger = true,
             Name::Session(id) => drop(self.sessions.insert(id)),
             Name::SessionEnd(id) => drop(self.ends.insert(id)),
             Name::Cell(id) => drop(self.cells.insert(id)),

@@ -8,9 +8,11 @@ use larder_format::directory::{Directory, DirectoryBlock};
 use larder_format::error::FormatError;
 use larder_format::ids::ChunkType;
 use larder_format::ids::{
-    ChunkId, ChunkPrefix, ObjectId, ReplicaId, RepositoryId, SessionId, SlotId,
+    ChunkId, ChunkPrefix, LedgerId, ObjectId, PackPrefix, ReplicaId, RepositoryId, SessionId,
+    SlotId,
 };
 use larder_format::keys::{KEYRING_RANDOM_BYTES, Keyring, Purpose};
+use larder_format::ledger::{Ledger, LedgerGroup, Verification};
 use larder_format::object::{Kind, object_id};
 use larder_format::record::{Record, open_record, seal_record};
 use larder_format::segment::{Owner, Segment, SegmentPack};
@@ -109,6 +111,23 @@ fn state() -> State {
     }
 }
 
+fn ledger() -> Ledger {
+    let group = |time, how, packs: &[u8]| LedgerGroup {
+        time,
+        how,
+        packs: packs.iter().map(|byte| PackPrefix([*byte; 16])).collect(),
+    };
+    Ledger {
+        id: LedgerId([1; 16]),
+        replica: ReplicaId([2; 16]),
+        groups: vec![
+            group(-5, Verification::Opened, &[9]),
+            group(7, Verification::Hashed, &[1, 7]),
+            group(7, Verification::Opened, &[2, 3, 4]),
+        ],
+    }
+}
+
 /// Seals, opens, and tries every byte changed, every name changed, and every cut.
 fn goes_both_ways<R: Record + PartialEq + Debug>(record: &R) {
     let keyring = keyring();
@@ -181,6 +200,8 @@ fn records_go_both_ways() {
     goes_both_ways(&amendment(Change::Forget));
     goes_both_ways(&round());
     goes_both_ways(&state());
+    goes_both_ways(&ledger());
+    goes_both_ways(&Ledger::default());
 }
 
 #[test]
@@ -239,6 +260,18 @@ fn lists_out_of_order_and_limits_are_refused() {
     let mut high = cell();
     high.sources[0].level = 17;
     refused(&high);
+    let changes: [fn(&mut Ledger); 5] = [
+        |ledger| ledger.groups.swap(1, 2),
+        |ledger| ledger.groups[2].how = Verification::Hashed,
+        |ledger| ledger.groups[2].packs.swap(0, 1),
+        |ledger| ledger.groups[0].packs.clear(),
+        |ledger| ledger.groups = vec![ledger.groups[0].clone(); 4097],
+    ];
+    for change in changes {
+        let mut ledger = ledger();
+        change(&mut ledger);
+        assert!(seal_record(&keyring(), &ledger, [0; 16], &[0; 32]).is_err());
+    }
     let round = Round {
         condemned_packs: vec![ObjectId([1; 32]); 2],
         ..round()

@@ -1,0 +1,9 @@
+//! Ledgers: one encoding for each.
+
+#![no_main]
+
+use larder_format::ledger::Ledger;
+use larder_fuzz::check_record;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|cbor: &[u8]| check_record::<Ledger>(cbor));
