@@ -29,7 +29,6 @@ fn limit_heaps(heaps: i32) -> bool {
 }
 
 #[cfg(all(test, target_os = "linux", target_env = "gnu"))]
-#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
 
