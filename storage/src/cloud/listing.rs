@@ -4,8 +4,8 @@ use object_store::path::Path;
 use quick_xml::escape::unescape;
 use quick_xml::events::Event;
 
-/// Checks the XML of a page of a listing, and leaves out entries whose name object_store refuses:
-/// one such name would fail the page.
+/// Checks the XML of a page of a listing, and leaves out entries whose name object_store refuses or
+/// changes: one such name would fail the page, or stand out of order.
 ///
 /// # Errors
 /// In words: when it is no listing, is cut short, or says that there is more without saying how to
@@ -84,8 +84,10 @@ fn is_a_path(entry: &str, name: &str) -> bool {
     let found = entry
         .split_once(&open)
         .and_then(|(_, after)| after.split_once(&close));
+    // object_store drops slashes at both ends, and so would take one key for another.
+    let is_same = |name: &str| Path::parse(name).is_ok_and(|path| path.as_ref() == name);
     // What has no name is left to object_store to complain about.
-    found.is_none_or(|(name, _)| unescape(name).is_ok_and(|name| Path::parse(name).is_ok()))
+    found.is_none_or(|(name, _)| unescape(name).is_ok_and(|name| is_same(&name)))
 }
 
 #[cfg(test)]
@@ -116,16 +118,13 @@ mod tests {
     }
 
     #[test]
-    fn names_that_object_store_refuses_are_passed_over() {
+    fn names_that_object_store_refuses_or_changes_are_passed_over() {
         let entry = |key: &str| format!("<Contents><Key>{key}</Key><Size>1</Size></Contents>");
         let page = |keys: &[&str]| {
             let entries: String = keys.iter().map(|key| entry(key)).collect();
             format!("{HEAD}{entries}</ListBucketResult>")
         };
-        let given = page(&["a/b", "a//b", "a/../b", "p/", "a&amp;b", "&#x1;", "c"]);
-        assert_eq!(
-            checked(&given).unwrap(),
-            page(&["a/b", "p/", "a&amp;b", "c"])
-        );
+        let given = page(&["/x", "a/b", "a//b", "a/../b", "p/", "a&amp;b", "&#x1;", "c"]);
+        assert_eq!(checked(&given).unwrap(), page(&["a/b", "a&amp;b", "c"]));
     }
 }
