@@ -88,6 +88,7 @@ impl Network {
             retry: Retry {
                 patience: settings.duration("retry-for").unwrap_or(RETRY_FOR),
                 stop,
+                is_told: Arc::default(),
             },
             upload_limit: settings.rate("upload-limit"),
             download_limit: settings.rate("download-limit"),

@@ -26,6 +26,8 @@ pub struct Retry {
     pub patience: Duration,
     /// Set when the process was asked to stop: nothing is tried again then.
     pub stop: Arc<AtomicBool>,
+    /// Set while a failure was told and nothing has succeeded since: many threads fail at once.
+    pub is_told: Arc<AtomicBool>,
 }
 
 impl Retry {
@@ -39,20 +41,28 @@ impl Retry {
         loop {
             let error = match attempt() {
                 Err(error) if error.kind == ErrorKind::Transient => error,
-                outcome => return outcome,
+                outcome => {
+                    self.is_told.store(false, Ordering::Relaxed);
+                    return outcome;
+                }
             };
             let pause = pause(failures, error.retry_after, chance());
             if start.elapsed() + pause > self.patience || !self.sleep(pause) {
                 return Err(error);
             }
             failures += 1;
-            if failures > 2 {
+            if failures > 2 && self.is_to_be_told() {
                 let left = seconds_left(self.patience, start);
                 tracing::warn!("{}; trying again for {left} s", error.told());
             } else {
                 tracing::debug!("{}; trying again", error.told());
             }
         }
+    }
+
+    /// Tells whether nobody has told yet that requests fail, and counts as telling it.
+    fn is_to_be_told(&self) -> bool {
+        !self.is_told.swap(true, Ordering::Relaxed)
     }
 
     /// Sleeps; `false` once the process was asked to stop.
@@ -205,6 +215,7 @@ mod tests {
         Retry {
             patience: Duration::from_secs(seconds),
             stop: Arc::default(),
+            is_told: Arc::default(),
         }
     }
 
@@ -221,6 +232,15 @@ mod tests {
         assert_eq!(asked(7), Duration::from_secs(7));
         assert_eq!(asked(0), FIRST_PAUSE);
         assert_eq!(asked(86_400), ASKED_PAUSE_MAX);
+    }
+
+    #[test]
+    fn a_failure_of_many_threads_is_told_once_until_something_succeeds() {
+        let one = patient(9);
+        let other = one.clone();
+        assert!(one.is_to_be_told() && !other.is_to_be_told() && !one.is_to_be_told());
+        other.run(|| Ok(())).unwrap();
+        assert!(one.is_to_be_told() && !other.is_to_be_told());
     }
 
     #[test]
