@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -15,12 +16,14 @@ use larder_engine::storage::location::{Layers, Location};
 use zeroize::Zeroizing;
 
 use crate::args::{Command, Globals};
+use crate::commands;
 use crate::exit::Exit;
 use crate::interrupt::Interrupt;
 use crate::locations;
 use crate::password::{self, SecretSource};
 use crate::progress::{Mode, Reporter};
 use crate::settings::{Settings, process_env};
+use crate::times;
 
 /// What every command needs.
 pub struct Context {
@@ -150,6 +153,15 @@ impl Context {
             return Ok(None);
         };
         let location = self.place_with(named, flags)?;
+        if self.settings.locations.0.contains_key(named)
+            && Path::new(named).exists()
+            && !self.globals.quiet
+        {
+            eprintln!(
+                "larder: '{named}' is taken for the location of larder.toml ({}); for the file or folder of that name write ./{named}",
+                location.place
+            );
+        }
         Ok(Some(bucket::open(&location, self.interrupt.flag())?))
     }
 
@@ -274,6 +286,54 @@ pub fn parse_whole(text: &std::ffi::OsStr) -> anyhow::Result<Which> {
         );
     }
     Ok(spec.which)
+}
+
+/// What a command looks at.
+pub struct Picked {
+    /// The snapshots: one, or with `--at` one or more, each with those sources alone that are meant.
+    pub snapshots: Vec<SnapshotInfo>,
+    /// The path in them; none for all.
+    pub path: Option<Vec<u8>>,
+}
+
+/// Finds what a person means by `SNAPSHOT[:PATH]`, or with `--at` by the path alone.
+///
+/// # Errors
+/// What the engine answers: nothing found, or more than one; or a time that is none.
+pub fn pick(
+    repository: &Repository,
+    named: Option<&std::ffi::OsStr>,
+    at: Option<&str>,
+    filter: &Filter,
+) -> anyhow::Result<Picked> {
+    let Some(at) = at else {
+        let spec = parse_spec(named.context("name a snapshot, or a time by --at")?)?;
+        return Ok(Picked {
+            snapshots: vec![resolve(repository, &spec, filter)?],
+            path: spec.path,
+        });
+    };
+    let time = times::point(at, &Zoned::now()).context("--at")?;
+    let path = named.map(path_at).transpose()?;
+    let snapshots = snapshots::at(repository, time, filter, path.as_deref())?;
+    Ok(Picked { snapshots, path })
+}
+
+/// Gives the path that stands alone beside `--at`: a URL as it is, all else made absolute.
+fn path_at(named: &std::ffi::OsStr) -> anyhow::Result<Vec<u8>> {
+    let bytes = named.as_bytes();
+    if bytes.starts_with(b"latest") && !Path::new(named).exists() || bytes.starts_with(b"@[") {
+        bail!(
+            "'{}' names a snapshot; with --at give the path alone",
+            named.display()
+        );
+    }
+    if named.to_str().is_some_and(|named| named.contains("://")) {
+        return Ok(bytes.to_vec());
+    }
+    let current = std::env::current_dir().context("cannot tell the current folder")?;
+    let path = commands::backup::absolute(Path::new(named), &current)?;
+    Ok(path.into_os_string().into_vec())
 }
 
 /// Finds the snapshot that is meant, and the path in it.

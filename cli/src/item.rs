@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use jiff::tz::TimeZone;
 use larder_engine::browse::Item;
 use larder_engine::format::entry::{Entry, EntryType, Timestamp};
+use larder_engine::storage::bucket::is_cold;
 use serde::Serialize;
 
 use crate::exit::Exit;
@@ -141,7 +142,10 @@ fn long(item: &Item, zone: &TimeZone) -> String {
         line.push_str(&render::printable(&entry.link_target));
     }
     if entry.flags.unreadable {
-        line.push_str("  [could not be read]");
+        line.push_str(match is_cold(&entry.class) {
+            true => "  [had to be thawed first]",
+            false => "  [could not be read]",
+        });
     }
     if entry.flags.changed_while_read {
         line.push_str("  [changed while it was read]");

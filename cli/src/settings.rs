@@ -195,6 +195,21 @@ impl Settings {
         )
     }
 
+    /// Gives the path that a source or target means: that of a `file://` URL, else itself.
+    ///
+    /// # Errors
+    /// When it is a URL and none of a folder, so that it would be taken for the name of one.
+    pub fn path(&self, named: &Path) -> anyhow::Result<PathBuf> {
+        let text = named.to_str().filter(|text| text.contains("://"));
+        let Some(text) = text.filter(|text| has_scheme(text)) else {
+            return Ok(named.to_owned());
+        };
+        let place = place::parse(text).map_err(anyhow::Error::msg)?;
+        place
+            .folder()
+            .with_context(|| format!("{text} is a URL and no path"))
+    }
+
     /// Loads the file that the flag or `LARDER_CONFIG` names, else the usual one if it is there.
     ///
     /// # Errors
@@ -373,6 +388,13 @@ fn line_and_column(text: &str, at: usize) -> (usize, usize) {
     let line = before.matches('\n').count() + 1;
     let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
     (line, column)
+}
+
+/// Tells whether a text begins as a URL does.
+fn has_scheme(text: &str) -> bool {
+    let scheme = text.split_once("://").map_or("", |(scheme, _)| scheme);
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
+    !scheme.is_empty() && scheme.bytes().all(is_allowed)
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ use larder_format::tree::read::NodeSource;
 
 use crate::error::{EngineError, Result};
 use crate::repository::Repository;
-use crate::snapshots::SnapshotInfo;
+use crate::snapshots::{SnapshotInfo, narrowed};
 use crate::view::{self, View};
 
 pub use diff::{Difference, diff};
@@ -47,13 +47,14 @@ fn prepare(repository: &Arc<Repository>) -> Result<View> {
 }
 
 /// Finds a snapshot's cell.
-fn cell_of<'a>(view: &'a View, snapshot: &SnapshotInfo) -> Result<&'a Cell> {
-    view.cells.get(&snapshot.session).ok_or_else(|| {
+fn cell_of(view: &View, snapshot: &SnapshotInfo) -> Result<Cell> {
+    let cell = view.cells.get(&snapshot.session).ok_or_else(|| {
         let id = &snapshot.id;
         EngineError::NotFound(format!(
             "the snapshot {id} is not there any more; `larder snapshots` lists those that are"
         ))
-    })
+    })?;
+    Ok(narrowed(cell, snapshot))
 }
 
 fn root_of(source: &Source) -> Root {

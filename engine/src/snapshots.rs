@@ -1,5 +1,6 @@
 //! Snapshots: listing, and finding the one that a person means.
 
+mod at;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 pub(crate) mod fixture;
@@ -16,6 +17,8 @@ use crate::error::{EngineError, Result};
 use crate::repository::Repository;
 use crate::view::{self, Unusable, View};
 
+pub use at::at;
+pub(crate) use at::at_in;
 pub use spec::{Spec, Which, parse_time};
 
 use times::SourceTimes;
@@ -54,6 +57,17 @@ pub struct SnapshotInfo {
     /// The session, by which the engine finds it again.
     #[serde(skip)]
     pub session: SessionId,
+}
+
+/// Gives a snapshot's record with those of its sources alone that a listing of it still names.
+pub(crate) fn narrowed(cell: &Cell, snapshot: &SnapshotInfo) -> Cell {
+    let mut cell = cell.clone();
+    let is_named = |path: &[u8]| {
+        let path = String::from_utf8_lossy(path);
+        snapshot.sources.iter().any(|source| *source == path)
+    };
+    cell.sources.retain(|source| is_named(&source.path));
+    cell
 }
 
 /// Writes a time as RFC 3339, in UTC.

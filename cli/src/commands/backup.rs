@@ -36,7 +36,8 @@ const CHECKPOINT_SECONDS: u64 = 300;
 ///
 /// A bucket is named by its URL (s3://bucket/prefix, gs://bucket/prefix) or by its location in
 /// larder.toml. Its objects are compared by what its listing shows, and those that are the same are
-/// not asked for; patterns of what is left out do not apply to it.
+/// not asked for. Patterns and --exclude-larger-than apply to its keys, whose parts between slashes are
+/// as folders; what is said of marks and ignore files in folders does not.
 ///
 /// A stream is one file of unknown length: what a command prints (--command 'pg_dump shop' --name
 /// shop.sql), or what is piped in (--stdin --name shop.sql). It is read whole every time, and only what is
@@ -414,7 +415,8 @@ impl BackupArgs {
     fn what(&self, settings: &Settings) -> anyhow::Result<(Vec<PathBuf>, Vec<PathBuf>)> {
         let current = std::env::current_dir().context("cannot tell the current folder")?;
         let place = |paths: Vec<PathBuf>| -> anyhow::Result<Vec<PathBuf>> {
-            paths.iter().map(|path| absolute(path, &current)).collect()
+            let place = |path: &PathBuf| absolute(&settings.path(path)?, &current);
+            paths.iter().map(place).collect()
         };
         let sources = self.named(&settings.backup);
         let paths = sources.iter().filter(|source| !settings.is_bucket(source));

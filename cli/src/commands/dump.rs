@@ -10,7 +10,7 @@ use clap::Args;
 use larder_engine::browse;
 
 use crate::args::{FilterArgs, SNAPSHOT_HELP};
-use crate::context::{Context, parse_spec, resolve};
+use crate::context::{Context, parse_spec, pick};
 use crate::exit::Exit;
 use crate::item;
 use crate::output::Output;
@@ -27,6 +27,11 @@ pub struct DumpArgs {
     /// The snapshot, and the file or folder in it
     #[arg(value_name = "SNAPSHOT:PATH")]
     snapshot: OsString,
+    /// Take what there was at this time, e.g. 2026-11-01 or 'last tuesday'; then PATH stands alone
+    ///
+    /// Of each source the newest snapshot is taken that is not later.
+    #[arg(long, value_name = "TIME")]
+    at: Option<String>,
     /// Write to this file; it appears when all of it is there
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -39,27 +44,38 @@ pub struct DumpArgs {
 /// # Errors
 /// What the engine or writing answers.
 pub fn run(context: &Context, args: &DumpArgs) -> anyhow::Result<Exit> {
-    let spec = parse_spec(&args.snapshot)?;
-    let Some(path) = spec.path.as_deref() else {
+    let named = Some(args.snapshot.as_os_str());
+    if args.at.is_none() && parse_spec(&args.snapshot)?.path.is_none() {
         bail!(
             "say which file or folder to dump, e.g. {}:/home/me/letters",
             args.snapshot.display()
         );
-    };
+    }
     let repository = context.open()?;
-    let snapshot = resolve(&repository, &spec, &args.filter.filter())?;
+    let picked = pick(
+        &repository,
+        named,
+        args.at.as_deref(),
+        &args.filter.filter(),
+    )?;
+    let ([snapshot], Some(path)) = (picked.snapshots.as_slice(), picked.path.as_deref()) else {
+        bail!(
+            "{} is above sources of several snapshots; dump one of them",
+            args.snapshot.display()
+        );
+    };
     let mut unreadable = 0;
     match &args.output {
         Some(file) => write_file(file, &mut |out| {
-            unreadable = browse::dump(&repository, &snapshot, path, out)?;
+            unreadable = browse::dump(&repository, snapshot, path, out)?;
             Ok(())
         })?,
         None => {
             let mut out = Output::new();
             unreadable = if io::stdout().is_terminal() {
-                browse::dump(&repository, &snapshot, path, &mut TextOnly(&mut out))?
+                browse::dump(&repository, snapshot, path, &mut TextOnly(&mut out))?
             } else {
-                browse::dump(&repository, &snapshot, path, &mut out)?
+                browse::dump(&repository, snapshot, path, &mut out)?
             };
             out.flush()?;
         }

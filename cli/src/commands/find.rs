@@ -38,6 +38,9 @@ pub struct FindArgs {
     /// Only what was modified before this time
     #[arg(long, value_name = "TIME")]
     older: Option<String>,
+    /// Only in what there was at this time: of each source the newest snapshot that is not later
+    #[arg(long, value_name = "TIME")]
+    at: Option<String>,
     /// Show type, permissions, owner, size and time
     #[arg(short, long)]
     long: bool,
@@ -107,6 +110,7 @@ impl FindArgs {
             filter: self.filter.filter(),
             newer: time(&self.newer, "--newer")?,
             older: time(&self.older, "--older")?,
+            at: time(&self.at, "--at")?,
         })
     }
 }

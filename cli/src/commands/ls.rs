@@ -5,10 +5,11 @@ use std::io::Write as _;
 
 use clap::Args;
 use jiff::tz::TimeZone;
-use larder_engine::browse;
+use larder_engine::browse::{self, Item};
+use larder_engine::error::EngineError;
 
 use crate::args::{FilterArgs, SNAPSHOT_HELP};
-use crate::context::{Context, parse_spec, resolve};
+use crate::context::{Context, parse_spec, pick};
 use crate::exit::Exit;
 use crate::item::{self, ItemJson, Style};
 use crate::output::{self, Array, Output};
@@ -24,8 +25,13 @@ use crate::output::{self, Array, Output};
 #[command(after_long_help = SNAPSHOT_HELP)]
 pub struct LsArgs {
     /// The snapshot, and the folder in it
-    #[arg(value_name = "SNAPSHOT[:PATH]")]
-    snapshot: OsString,
+    #[arg(value_name = "SNAPSHOT[:PATH]", required_unless_present = "at")]
+    snapshot: Option<OsString>,
+    /// Take what there was at this time, e.g. 2026-11-01 or 'last tuesday'; then PATH stands alone
+    ///
+    /// Of each source the newest snapshot is taken that is not later.
+    #[arg(long, value_name = "TIME")]
+    at: Option<String>,
     /// Show type, permissions, owner, size and time
     #[arg(short, long)]
     long: bool,
@@ -44,24 +50,33 @@ pub struct LsArgs {
 /// # Errors
 /// What the engine answers.
 pub fn run(context: &Context, args: &LsArgs) -> anyhow::Result<Exit> {
-    let spec = parse_spec(&args.snapshot)?;
+    let (named, at) = (args.snapshot.as_deref(), args.at.as_deref());
+    if let (Some(named), None) = (named, at) {
+        parse_spec(named)?;
+    }
     let repository = context.open()?;
-    let snapshot = resolve(&repository, &spec, &args.filter.filter())?;
-    let path = spec.path.as_deref();
+    let picked = pick(&repository, named, at, &args.filter.filter())?;
     let mut out = Output::new();
+    let list = |each: &mut dyn FnMut(Item) -> Result<(), EngineError>| {
+        let mut unreadable = 0;
+        for snapshot in &picked.snapshots {
+            let path = picked.path.as_deref();
+            unreadable += browse::list(&repository, snapshot, path, args.recursive, each)?;
+        }
+        Ok::<_, EngineError>(unreadable)
+    };
     let unreadable = if context.json() {
         let mut array = Array::new(&mut out);
-        let unreadable = browse::list(&repository, &snapshot, path, args.recursive, &mut |item| {
-            array.push(&ItemJson::from(&item)).map_err(output::failed)
+        let unreadable = list(&mut |item| {
+            let pushed = array.push(&ItemJson::from(&item));
+            pushed.map_err(output::failed)
         })?;
         array.end()?;
         unreadable
     } else {
         let style = style(args.long, args.null);
         let zone = TimeZone::system();
-        browse::list(&repository, &snapshot, path, args.recursive, &mut |item| {
-            item::write(&mut out, &item, style, &zone).map_err(output::failed)
-        })?
+        list(&mut |item| item::write(&mut out, &item, style, &zone).map_err(output::failed))?
     };
     out.flush()?;
     Ok(item::told_unreadable(unreadable))

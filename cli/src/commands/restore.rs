@@ -2,16 +2,22 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
+use jiff::tz::TimeZone;
+use larder_engine::repository::Repository;
 use larder_engine::restore::{
     BucketRestoreOptions, Overwrite, RestoreOptions, RestoreReport, restore, restore_into_bucket,
 };
+use larder_engine::storage::bucket::Bucket;
+use serde::Serialize;
 
 use crate::args::{FilterArgs, SNAPSHOT_HELP, parse_setting};
-use crate::context::{Context, parse_spec, resolve};
+use crate::context::{Context, Picked, parse_spec, pick};
 use crate::exit::Exit;
+use crate::progress::Reporter;
 use crate::{output, render};
 
 /// Restore a snapshot, or a part of it, into a folder or a bucket
@@ -30,8 +36,13 @@ use crate::{output, render};
 #[command(after_long_help = SNAPSHOT_HELP)]
 pub struct RestoreArgs {
     /// The snapshot, and the file or folder in it
-    #[arg(value_name = "SNAPSHOT[:PATH]")]
-    snapshot: OsString,
+    #[arg(value_name = "SNAPSHOT[:PATH]", required_unless_present = "at")]
+    snapshot: Option<OsString>,
+    /// Take what there was at this time, e.g. 2026-11-01 or 'last tuesday'; then PATH stands alone
+    ///
+    /// Of each source the newest snapshot is taken that is not later.
+    #[arg(long, value_name = "TIME")]
+    at: Option<String>,
     /// Restore into this folder, which is made if it is not there, or into the bucket of this URL or location
     #[arg(short, long, value_name = "DIR|URL")]
     target: PathBuf,
@@ -95,48 +106,111 @@ enum When {
 ///
 /// # Errors
 /// What keeps the restore from being made; single entries that fail are reported and make the
-/// exit code 1, or 3 if all that is wrong with them are their names.
+/// exit code 1, or 3 if all that is wrong with them are their names, or that they had to be thawed.
 pub fn run(context: &Context, args: &RestoreArgs) -> anyhow::Result<Exit> {
-    let spec = parse_spec(&args.snapshot)?;
-    let bucket = context.bucket(&args.target, &args.bucket_option)?;
-    if bucket.is_some() {
-        args.refuse_for_bucket()?;
+    if args.at.is_none()
+        && let Some(named) = &args.snapshot
+    {
+        parse_spec(named)?;
     }
-    let options = args.options();
+    let bucket = context.bucket(&args.target, &args.bucket_option)?;
+    let is_bucket = bucket.is_some();
+    let mut options = args.options();
+    if is_bucket {
+        args.refuse_for_bucket()?;
+    } else {
+        options.target = context.settings.path(&args.target)?;
+    }
     let repository = context.open()?;
-    let snapshot = resolve(&repository, &spec, &args.filter.filter())?;
+    let (named, at) = (args.snapshot.as_deref(), args.at.as_deref());
+    let picked = pick(&repository, named, at, &args.filter.filter())?;
+    if is_bucket && args.delete && picked.snapshots.len() > 1 {
+        bail!(
+            "the sources come from several snapshots, and each would remove what the others have; with --delete restore one at a time"
+        );
+    }
+    if args.at.is_some() {
+        tell_picked(context, &picked)?;
+    }
     let reporter = context.reporter();
-    let path = spec.path.as_deref();
-    let cancel = context.cancel();
-    let result = match bucket {
-        Some(bucket) => {
-            let options = BucketRestoreOptions {
-                bucket,
-                overwrite: options.overwrite,
-                delete: options.delete,
-                dry_run: options.dry_run,
-            };
-            restore_into_bucket(&repository, &snapshot, path, &options, &reporter, cancel)
-        }
-        None => restore(&repository, &snapshot, path, &options, &reporter, cancel),
-    };
+    let result = args.restore(context, &repository, &picked, bucket, &options, &reporter);
     reporter.finish();
     let report = result?;
     if context.json() {
         output::summary(&report)?;
     } else if context.talks() {
-        output::line(&summary(&report, &options))?;
+        output::line(&summary(&report, &options, is_bucket))?;
     }
     Ok(if report.failed > report.refused {
         Exit::Failure
-    } else if report.refused > 0 {
+    } else if report.refused + report.cold > 0 {
         Exit::SourceUnreadable
     } else {
         Exit::Success
     })
 }
 
+/// Says which snapshots were taken for a time.
+fn tell_picked(context: &Context, picked: &Picked) -> anyhow::Result<()> {
+    let zone = TimeZone::system();
+    for snapshot in &picked.snapshots {
+        if context.json() {
+            let chosen = Chosen {
+                snapshot: &snapshot.id,
+                time: snapshot.time.to_string(),
+                host: &snapshot.host,
+                sources: &snapshot.sources,
+            };
+            output::message(&mut std::io::stdout().lock(), "chosen", &chosen)?;
+        } else if context.talks() {
+            let id = snapshot.id.get(..8).unwrap_or(&snapshot.id);
+            let time = render::time(snapshot.time, &zone);
+            let sources = render::printable(snapshot.sources.join(", ").as_bytes());
+            output::line(&format!("snapshot {id} of {time}: {sources}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// A snapshot that was taken for a time.
+#[derive(Serialize)]
+struct Chosen<'a> {
+    snapshot: &'a str,
+    time: String,
+    host: &'a str,
+    sources: &'a [String],
+}
+
 impl RestoreArgs {
+    /// Restores from each of the snapshots, and gives what that did together.
+    fn restore(
+        &self,
+        context: &Context,
+        repository: &Arc<Repository>,
+        picked: &Picked,
+        bucket: Option<Arc<dyn Bucket>>,
+        options: &RestoreOptions,
+        reporter: &Reporter,
+    ) -> anyhow::Result<RestoreReport> {
+        let mut report = RestoreReport::default();
+        let (path, cancel) = (picked.path.as_deref(), context.cancel());
+        for snapshot in &picked.snapshots {
+            report.add(match &bucket {
+                Some(bucket) => {
+                    let options = BucketRestoreOptions {
+                        bucket: Arc::clone(bucket),
+                        overwrite: options.overwrite,
+                        delete: options.delete,
+                        dry_run: options.dry_run,
+                    };
+                    restore_into_bucket(repository, snapshot, path, &options, reporter, cancel)?
+                }
+                None => restore(repository, snapshot, path, options, reporter, cancel)?,
+            });
+        }
+        Ok(report)
+    }
+
     /// Refuses what has no meaning for a bucket.
     fn refuse_for_bucket(&self) -> anyhow::Result<()> {
         let given = [
@@ -193,7 +267,7 @@ fn mapping(text: &str) -> anyhow::Result<(u32, u32)> {
 }
 
 /// Tells what a restore did, for people.
-fn summary(report: &RestoreReport, options: &RestoreOptions) -> String {
+fn summary(report: &RestoreReport, options: &RestoreOptions, is_bucket: bool) -> String {
     let verb = if options.dry_run {
         "would restore"
     } else {
@@ -221,12 +295,18 @@ fn summary(report: &RestoreReport, options: &RestoreOptions) -> String {
             "{verb} {entries} that the snapshot does not have\n"
         ));
     }
-    text.push_str(&format!(
-        "{} written, {} fetched, {}",
-        render::size(report.bytes),
-        render::size(report.bytes_fetched),
-        render::duration(report.seconds)
-    ));
+    text.push_str(&format!("{} written, ", render::size(report.bytes)));
+    if !is_bucket {
+        let fetched = render::size(report.bytes_fetched);
+        text.push_str(&format!("{fetched} fetched, "));
+    }
+    text.push_str(&render::duration(report.seconds).to_string());
+    if report.cold > 0 {
+        let objects = render::counted(report.cold, "object", "objects");
+        text.push_str(&format!(
+            "\n{objects} had to be thawed first when the backup was made, and the snapshot has no content of them"
+        ));
+    }
     if report.failed > 0 {
         let entries = render::counted(report.failed, "entry", "entries");
         text.push_str(&format!(
@@ -305,7 +385,9 @@ restored 3 files, 1 folder and 0 other entries into /t
 removed 1 entry that the snapshot does not have
 1.000 MiB written, 1.000 KiB fetched, 1.00 s
 2 entries could not be restored; see the warnings above";
-        assert_eq!(summary(&report, &options("")), expected);
-        assert!(summary(&report, &options("--dry-run")).starts_with("would restore 3 files"));
+        assert_eq!(summary(&report, &options(""), false), expected);
+        assert!(
+            summary(&report, &options("--dry-run"), false).starts_with("would restore 3 files")
+        );
     }
 }

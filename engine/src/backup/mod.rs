@@ -10,6 +10,7 @@
 //! A reader cuts and hashes by itself; for the stretches of a long file it asks the workers (`wide`).
 
 mod feed;
+mod keys;
 mod plan;
 mod read;
 mod read_object;
@@ -37,6 +38,7 @@ use crate::session;
 use crate::snapshots::times::SourceTimes;
 use crate::snapshots::{self, Statistics};
 use crate::storage::bucket::Bucket;
+use crate::storage::error::Reason;
 use crate::view::{self, View};
 use sources::{Place, Sources};
 use writer::Writer;
@@ -280,17 +282,26 @@ fn run(writer: &mut Writer<'_>, sources: &Sources) -> Result<Option<String>> {
     }
     warn_of_damage(writer);
     for name in &sources.missing {
-        writer.report_missing(name);
+        writer.report_missing(name, "there is no such file or folder");
     }
+    let mut missing = None;
     for source in &sources.there {
         let started = (sources.there.len() > 1).then(session::now_ns);
-        let tree = run::run_source(writer, source, options, progress, cancel)?;
+        let begun = match run::begin(writer.repository, source, options) {
+            Err(EngineError::Storage(error)) if error.reason == Reason::NoBucket => {
+                writer.report_missing(&source.name, "there is no such bucket");
+                missing.get_or_insert(error);
+                continue;
+            }
+            begun => begun?,
+        };
+        let tree = run::run_source(writer, source, begun, options, progress, cancel)?;
         writer.times.extend(started.map(|started| SourceTimes {
             source: source.name.clone(),
             started,
             ended: session::now_ns(),
         }));
-        if tree.entries == 0 && matches!(source.place, Place::Bucket(_)) {
+        if tree.entries == 0 && matches!(source.place, Place::Bucket(..)) {
             let name = String::from_utf8_lossy(&source.name);
             progress.warning(&format!(
                 "there is no object below {name}/; of a bucket all that begins with the prefix and a '/' is backed up"
@@ -298,6 +309,10 @@ fn run(writer: &mut Writer<'_>, sources: &Sources) -> Result<Option<String>> {
         }
         writer.trees.push(tree);
         writer.packer.end_blocks();
+    }
+    // One that is not there keeps no other from being backed up; but nothing at all is no snapshot.
+    if let Some(error) = missing.filter(|_| writer.trees.is_empty()) {
+        return Err(EngineError::Storage(error));
     }
     // The order in which they were read shows in their times alone.
     writer.trees.sort_by(|one, two| one.path.cmp(&two.path));

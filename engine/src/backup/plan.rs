@@ -21,6 +21,7 @@ use crate::source::item::Item;
 use crate::source::stat::WalkIssue;
 use crate::source::walk::Step;
 
+use super::keys::LeftOut;
 use super::read::Piece;
 use super::{Previous, read_from};
 
@@ -96,9 +97,12 @@ struct Compared {
     /// Since when the snapshot's source was read.
     start: Timestamp,
     snapshot: SessionId,
+    /// What is left out now, and so neither there nor gone.
+    left_out: Option<Arc<LeftOut>>,
     /// Entries that the source does not have any more.
     gone: u64,
-    entries: u64,
+    /// Entries that were met, but for those that are left out now.
+    met: u64,
 }
 
 /// An entry of an earlier snapshot.
@@ -110,7 +114,12 @@ struct Found {
 }
 
 impl Compared {
-    fn start(repository: &Arc<Repository>, cell: &Cell, source: &[u8]) -> Result<Option<Self>> {
+    fn start(
+        repository: &Arc<Repository>,
+        cell: &Cell,
+        source: &[u8],
+        left_out: Option<Arc<LeftOut>>,
+    ) -> Result<Option<Self>> {
         let Some(source) = cell.sources.iter().find(|one| one.path == source) else {
             return Ok(None);
         };
@@ -127,8 +136,9 @@ impl Compared {
             next,
             start: timestamp(read_from(cell)),
             snapshot: cell.id,
+            left_out,
             gone: 0,
-            entries: root.entries,
+            met: 0,
         }))
     }
 
@@ -136,11 +146,9 @@ impl Compared {
     fn take(&mut self, key: &[u8]) -> Result<Option<Entry>> {
         while let Some(next) = &self.next {
             match next.key.as_slice().cmp(key) {
-                std::cmp::Ordering::Less => {
-                    self.gone += 1;
-                    self.next = self.cursor.next_entry()?;
-                }
+                std::cmp::Ordering::Less => self.pass()?,
                 std::cmp::Ordering::Equal => {
+                    self.met += 1;
                     let found = self.next.take();
                     self.next = self.cursor.next_entry()?;
                     return Ok(found);
@@ -151,13 +159,26 @@ impl Compared {
         Ok(None)
     }
 
-    /// Moves past all that is left, and gives how many entries the source does not have any more.
-    fn count_gone(&mut self) -> Result<u64> {
-        while self.next.take().is_some() {
+    /// Moves past an entry that the source does not give.
+    fn pass(&mut self) -> Result<()> {
+        let left_out = self.left_out.as_ref();
+        if let Some(next) = self.next.take()
+            && !left_out.is_some_and(|left_out| left_out.has(&next.key, next.size))
+        {
             self.gone += 1;
-            self.next = self.cursor.next_entry()?;
+            self.met += 1;
         }
-        Ok(self.gone)
+        self.next = self.cursor.next_entry()?;
+        Ok(())
+    }
+
+    /// Moves past all that is left; gives how many entries the source does not have any more, and
+    /// how many there were.
+    fn count_gone(&mut self) -> Result<(u64, u64)> {
+        while self.next.is_some() {
+            self.pass()?;
+        }
+        Ok((self.gone, self.met))
     }
 }
 
@@ -177,14 +198,14 @@ impl<'a> Planner<'a> {
     /// Opens the trees to compare with; the checkpoint's entries come before the parent's.
     pub(super) fn new(
         repository: &Arc<Repository>,
-        previous: &Previous,
+        (previous, left_out): (&Previous, Option<Arc<LeftOut>>),
         source: &[u8],
         (rules, change_by): (ChangeRules, ChangeBy),
         progress: &'a dyn Progress,
     ) -> Self {
         let mut compared = Vec::new();
         for cell in previous.checkpoint.iter().chain(&previous.parent) {
-            match Compared::start(repository, cell, source) {
+            match Compared::start(repository, cell, source, left_out.clone()) {
                 Ok(found) => compared.extend(found),
                 Err(error) => cannot_compare(progress, &error),
             }
@@ -285,7 +306,7 @@ impl<'a> Planner<'a> {
         let compared = self.compared.iter_mut();
         let mut compared = compared.filter(|compared| Some(compared.snapshot) == parent);
         match compared.next() {
-            Some(compared) => Ok(Some((compared.count_gone()?, compared.entries))),
+            Some(compared) => compared.count_gone().map(Some),
             None => Ok(None),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::iter;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
@@ -23,6 +24,7 @@ use crate::source::stat::WalkIssue;
 use crate::source::walk::{Step, Walk, WalkOptions};
 
 use super::feed::Feeder;
+use super::keys::LeftOut;
 use super::plan::{Given, Job, Planner, ReadJob};
 use super::read::{ReadContext, Stopped, read_attributes, read_entry};
 use super::sources::{Place, Prepared};
@@ -51,6 +53,7 @@ const READERS_MAX: usize = 32;
 pub(super) fn run_source(
     writer: &mut Writer<'_>,
     source: &Prepared,
+    begun: Option<Begun>,
     options: &BackupOptions,
     progress: &dyn Progress,
     cancel: &Cancel,
@@ -58,17 +61,22 @@ pub(super) fn run_source(
     if let Place::Stream(stream) = &source.place {
         return run_stream(writer, source, stream, progress, cancel);
     }
+    let begun = begun.ok_or_else(|| EngineError::Internal("a source was not begun".to_owned()))?;
     let repository = writer.repository;
-    let begun = Begun::new(source, walk_options(repository, options))?;
     let (items, bytes) = expected(writer, source);
     progress.phase("backing up", items, bytes);
     let rules = rules(options);
-    let planner = Planner::new(repository, &writer.previous, &source.name, rules, progress);
+    let left_out = match &source.place {
+        Place::Folder(..) | Place::Stream(_) => None,
+        Place::Bucket(_, left_out) => Some(Arc::clone(left_out)),
+    };
+    let previous = (&writer.previous, left_out);
+    let planner = Planner::new(repository, previous, &source.name, rules, progress);
     let planner = Bounded {
         planner,
         gone_percent_max: match &source.place {
             Place::Folder(..) | Place::Stream(_) => None,
-            Place::Bucket(_) => Some(options.buckets.allow_vanished_percent),
+            Place::Bucket(..) => Some(options.buckets.allow_vanished_percent),
         },
         name: String::from_utf8_lossy(&source.name).into_owned(),
     };
@@ -86,7 +94,7 @@ pub(super) fn run_source(
     // Room for a whole batch, so that whoever plans it never waits for who waits for it.
     let (to_readers, reading) = bounded(match &source.place {
         Place::Folder(..) | Place::Stream(_) => STEPS_AHEAD / BATCH_STEPS,
-        Place::Bucket(_) => STEPS_AHEAD,
+        Place::Bucket(..) => STEPS_AHEAD,
     });
     let (to_feeder, planned) = bounded(STEPS_AHEAD / BATCH_STEPS);
     let fed = AtomicBool::new(false);
@@ -130,23 +138,37 @@ pub(super) fn rules(options: &BackupOptions) -> (ChangeRules, ChangeBy) {
     (rules, options.buckets.change_by)
 }
 
+/// Begins a source, and asks for the first page of a bucket; a stream begins when it is read.
+pub(super) fn begin(
+    repository: &Repository,
+    source: &Prepared,
+    options: &BackupOptions,
+) -> Result<Option<Begun>> {
+    match &source.place {
+        Place::Stream(_) => Ok(None),
+        _ => Begun::new(repository, source, options).map(Some),
+    }
+}
+
 /// A source that was begun.
-enum Begun {
+pub(super) enum Begun {
     Walk(Box<Walk>),
-    Listing(Listing, usize),
+    Listing(Pages, usize),
 }
 
 impl Begun {
-    fn new(source: &Prepared, options: WalkOptions) -> Result<Self> {
+    fn new(repository: &Repository, source: &Prepared, options: &BackupOptions) -> Result<Self> {
         match &source.place {
             Place::Folder(path, selection) => {
+                let options = walk_options(repository, options);
                 let walk = Walk::start(path, (**selection).clone(), options);
                 let walk = walk.map_err(|issue| file_error(&issue))?;
                 Ok(Self::Walk(Box::new(walk)))
             }
-            Place::Bucket(bucket) => {
+            Place::Bucket(bucket, left_out) => {
                 let readers = bucket.calls_at_once().clamp(READERS, READERS_MAX);
-                Ok(Self::Listing(Listing::new(bucket), readers))
+                let pages = Pages::begin(Listing::new(bucket), Arc::clone(left_out))?;
+                Ok(Self::Listing(pages, readers))
             }
             Place::Stream(_) => Err(EngineError::Internal("a stream was walked".to_owned())),
         }
@@ -190,6 +212,35 @@ impl Begun {
                 Ok(Box::new(pages.into_iter().flat_map(objects)))
             }
         }
+    }
+}
+
+/// The pages of a listing, without what is left out.
+pub(super) struct Pages {
+    first: Option<Result<Vec<Object>>>,
+    rest: Listing,
+    left_out: Arc<LeftOut>,
+}
+
+impl Pages {
+    fn begin(mut listing: Listing, left_out: Arc<LeftOut>) -> Result<Self> {
+        Ok(Self {
+            first: listing.next().transpose()?.map(Ok),
+            rest: listing,
+            left_out,
+        })
+    }
+}
+
+impl Iterator for Pages {
+    type Item = Result<Vec<Object>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let page = self.first.take().or_else(|| self.rest.next())?;
+        Some(page.map(|mut objects| {
+            objects.retain(|object| !self.left_out.has(&object.entry.key, object.entry.size));
+            objects
+        }))
     }
 }
 

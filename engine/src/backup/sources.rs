@@ -15,6 +15,7 @@ use crate::source::paths::{look, real_path};
 use crate::source::select::{Excludes, Pattern, SelectOptions, Selection};
 use crate::storage::bucket::Bucket;
 
+use super::keys::LeftOut;
 use super::{BackupOptions, Stream};
 
 /// What is tried first with each.
@@ -32,8 +33,8 @@ pub(super) struct Prepared {
 pub(super) enum Place {
     /// Below a path of this machine, and what is left out of it.
     Folder(PathBuf, Box<Selection>),
-    /// In a bucket.
-    Bucket(Arc<dyn Bucket>),
+    /// In a bucket, and what is left out of it.
+    Bucket(Arc<dyn Bucket>, Arc<LeftOut>),
     /// What comes out of a stream.
     Stream(Stream),
 }
@@ -96,7 +97,7 @@ pub(super) fn prepare(
             }
         }
     }
-    there.extend(prepare_buckets(repository, buckets)?);
+    there.extend(prepare_buckets(repository, options)?);
     there.extend(streams.iter().map(|stream| Prepared {
         name: stream.path.clone(),
         place: Place::Stream(stream.clone()),
@@ -109,7 +110,8 @@ pub(super) fn prepare(
     Ok(Sources { there, missing })
 }
 
-fn prepare_buckets(repository: &Repository, buckets: &[Arc<dyn Bucket>]) -> Result<Vec<Prepared>> {
+fn prepare_buckets(repository: &Repository, options: &BackupOptions) -> Result<Vec<Prepared>> {
+    let buckets = &options.buckets.sources;
     let mut names: Vec<String> = buckets.iter().map(|bucket| bucket.describe()).collect();
     names.push(repository.location().to_owned());
     for (at, one) in names.iter().enumerate() {
@@ -129,11 +131,17 @@ fn prepare_buckets(repository: &Repository, buckets: &[Arc<dyn Bucket>]) -> Resu
             }
         }
     }
-    let sources = buckets.iter().map(|bucket| Prepared {
-        name: bucket.describe().into_bytes(),
-        place: Place::Bucket(Arc::clone(bucket)),
+    let select = select_options(options)?;
+    let larger_than = select.exclude_larger_than_bytes;
+    let sources = buckets.iter().map(|bucket| {
+        let name = bucket.describe().into_bytes();
+        let left_out = LeftOut::new(&select.patterns, larger_than, &name)?;
+        Ok(Prepared {
+            name,
+            place: Place::Bucket(Arc::clone(bucket), Arc::new(left_out)),
+        })
     });
-    Ok(sources.collect())
+    sources.collect()
 }
 
 fn prepare_one(

@@ -165,7 +165,7 @@ fn compare(
 ) -> Class {
     let rules = rules(writer.options);
     let (repository, previous) = (writer.repository, &writer.previous);
-    let mut planner = Planner::new(repository, previous, &source.name, rules, progress);
+    let mut planner = Planner::new(repository, (previous, None), &source.name, rules, progress);
     let earlier = planner.earlier(&entry.key);
     let Some(earlier) = earlier else {
         return Class::New;

@@ -307,11 +307,11 @@ impl<'a> Writer<'a> {
     }
 
     /// Reports a source that is not there.
-    pub(super) fn report_missing(&mut self, name: &[u8]) {
+    pub(super) fn report_missing(&mut self, name: &[u8], why: &str) {
         let issue = SourceIssue {
             path: String::from_utf8_lossy(name).into_owned(),
             operation: READ_SOURCE.to_owned(),
-            error: "there is no such file or folder".to_owned(),
+            error: why.to_owned(),
         };
         self.report(issue, self.progress);
     }

@@ -54,7 +54,7 @@ pub fn diff(
     each: &mut dyn FnMut(Difference) -> Result<()>,
 ) -> Result<()> {
     let view = prepare(repository)?;
-    let (old, new) = (cell_of(&view, a.0)?, cell_of(&view, b.0)?);
+    let (old, new) = (&cell_of(&view, a.0)?, &cell_of(&view, b.0)?);
     let nodes = ChunkReader::new(repository)?;
     diff_cells(nodes, (old, a.1), (new, b.1), each)
 }

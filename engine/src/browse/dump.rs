@@ -5,7 +5,7 @@ use std::io::Write;
 use std::sync::Arc;
 
 use larder_format::attributes::{self, ExtendedAttribute};
-use larder_format::entry::{Attributes, Content, Entry, EntryType, Extent, is_file_key};
+use larder_format::entry::{Attributes, Content, Entry, EntryType, Extent};
 use larder_format::ids::{ChunkId, ChunkType};
 use larder_format::list::{ListRoot, extents};
 use larder_format::tree::read::scan_prefix;
@@ -16,8 +16,10 @@ use super::{Shared, cell_of, prepare};
 use crate::chunks::ChunkReader;
 use crate::error::{EngineError, Result};
 use crate::repository::Repository;
+use crate::restore::objects::{Mapped, Mapping};
 use crate::scratch::ScratchMap;
 use crate::snapshots::{SnapshotInfo, clean_path};
+use crate::storage::bucket::is_cold;
 
 /// Memory of the names of files with several names, before they go to disk.
 const LINKS_BYTES: usize = 16 << 20;
@@ -46,7 +48,7 @@ pub fn dump(
     out: &mut dyn Write,
 ) -> Result<u64> {
     let view = prepare(repository)?;
-    let cell = cell_of(&view, snapshot)?;
+    let cell = &cell_of(&view, snapshot)?;
     let mut dump = Contents::new(repository)?;
     match locate_or_say(&mut Shared(&dump.nodes), cell, path)? {
         Located::Inside(found) if !found.is_directory() => {
@@ -115,11 +117,13 @@ impl<'a> Folder<'a> {
         base: &[u8],
     ) -> Result<()> {
         let Contents { nodes, chunks } = dump;
+        let mut mapping = Mapping::default();
         for entry in scan_prefix(Shared(nodes), &origin.root, key)? {
             let entry = entry?;
             let path = origin.path_of_entry(&entry);
             let name = member_name(base, key, &entry);
-            let is_left_out = left_out(&entry, &path);
+            let is_refused = is_refused(&mut mapping, &entry, key, &path);
+            let is_left_out = is_refused || left_out(&entry, &path);
             let is_lacking = is_left_out && entry.kind == EntryType::Object;
             self.unreadable += u64::from(entry.flags.unreadable || is_lacking);
             if is_left_out {
@@ -282,14 +286,30 @@ fn left_out(entry: &Entry, path: &[u8]) -> bool {
     let shown = String::from_utf8_lossy(path);
     if entry.kind == EntryType::Socket {
         tracing::warn!("{shown} is a socket and was left out");
+    } else if entry.flags.unreadable && is_cold(&entry.class) {
+        tracing::warn!("{shown} had to be thawed first when it was backed up and was left out");
     } else if entry.flags.unreadable && entry.kind.has_content() {
         tracing::warn!("{shown} could not be read when it was backed up and was left out");
-    } else if entry.kind == EntryType::Object && !is_file_key(&entry.key, EntryType::File) {
-        tracing::warn!("{shown} has a key that no file can have and was left out");
     } else {
         return false;
     }
     true
+}
+
+/// Tells whether an object cannot be the file of its key, as in a restore into a folder, and says so.
+fn is_refused(mapping: &mut Mapping, entry: &Entry, key: &[u8], path: &[u8]) -> bool {
+    if entry.kind != EntryType::Object {
+        return false;
+    }
+    let below = entry.key.strip_prefix(key).unwrap_or(&entry.key);
+    match mapping.map(below, entry.size) {
+        Mapped::Refused(why) => {
+            let shown = String::from_utf8_lossy(path);
+            tracing::warn!("{shown} was left out: {why}");
+            true
+        }
+        Mapped::File | Mapped::Folder | Mapped::Target => false,
+    }
 }
 
 /// Refuses what has no content of its own.

@@ -32,6 +32,8 @@ pub struct FindOptions {
     pub newer: Option<Timestamp>,
     /// Only modified before this time.
     pub older: Option<Timestamp>,
+    /// Only in what there was at this time: for each source the newest snapshot that is not later.
+    pub at: Option<Timestamp>,
 }
 
 /// Finds paths in all snapshots of the filter, newest snapshot first.
@@ -50,11 +52,16 @@ pub fn find(
     let view = prepare(repository)?;
     let mut nodes = ChunkReader::new(repository)?;
     let mut damage = None;
-    for snapshot in snapshots::of_view(&view, &options.filter, false)
-        .iter()
-        .rev()
-    {
-        let cell = cell_of(&view, snapshot)?;
+    let searched = match options.at {
+        Some(time) => snapshots::at_in(&view, time, &options.filter, None)?,
+        None => {
+            let mut all = snapshots::of_view(&view, &options.filter, false);
+            all.reverse();
+            all
+        }
+    };
+    for snapshot in &searched {
+        let cell = &cell_of(&view, snapshot)?;
         let mut found = |item| each(snapshot, item);
         if let Err(error) = search.run(&mut nodes, cell, &mut found)? {
             tracing::warn!("snapshot {} was not searched whole: {error}", snapshot.id);

@@ -44,7 +44,7 @@ pub fn history(repository: &Arc<Repository>, path: &[u8], filter: &Filter) -> Re
     let mut hosts: BTreeMap<String, Versions> = BTreeMap::new();
     let mut damage = None;
     for snapshot in snapshots::of_view(&view, filter, false) {
-        let cell = cell_of(&view, &snapshot)?;
+        let cell = &cell_of(&view, &snapshot)?;
         let Some(root) = root_over(cell, path) else {
             continue;
         };

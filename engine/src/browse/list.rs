@@ -32,7 +32,7 @@ pub fn list(
     each: &mut dyn FnMut(Item) -> Result<()>,
 ) -> Result<u64> {
     let view = prepare(repository)?;
-    let cell = cell_of(&view, snapshot)?;
+    let cell = &cell_of(&view, snapshot)?;
     let mut nodes = ChunkReader::new(repository)?;
     let mut lacking = 0;
     let is_unreadable = list_cell(&mut nodes, cell, path, recursive, &mut |item| {

@@ -105,6 +105,8 @@ fn header_of(member: &Member<'_>) -> tar::Header {
     let mut header = tar::Header::new_ustar();
     header.set_entry_type(match entry.kind {
         _ if member.first_name.is_some() => tar::EntryType::Link,
+        // An empty object whose key ends in `/` is a folder.
+        EntryType::Object if member.name.ends_with(b"/") => tar::EntryType::Directory,
         EntryType::File | EntryType::Object | EntryType::Socket => tar::EntryType::Regular,
         EntryType::Directory => tar::EntryType::Directory,
         EntryType::Symlink => tar::EntryType::Symlink,
@@ -115,6 +117,7 @@ fn header_of(member: &Member<'_>) -> tar::Header {
     set_name(&mut header, &member.name);
     // An object has no permissions of its own.
     header.set_mode(match entry.kind {
+        EntryType::Object if member.name.ends_with(b"/") => 0o755,
         EntryType::Object => 0o644,
         _ => entry.mode,
     });

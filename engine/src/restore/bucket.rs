@@ -6,9 +6,11 @@
 //! listing ─────────┘      └────► deletions
 //! ```
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use larder_format::attributes::decode_properties;
@@ -19,14 +21,15 @@ use larder_format::tree::read::scan_prefix;
 use crate::browse::Contents;
 use crate::cancel::Cancel;
 use crate::chunks::ChunkReader;
+use crate::clock::now_s;
 use crate::error::{EngineError, Result};
 use crate::progress::Progress;
 use crate::repository::Repository;
 use crate::session::Reading;
-use crate::snapshots::SnapshotInfo;
+use crate::snapshots::{SnapshotInfo, narrowed};
 use crate::source::bucket::Object;
 use crate::source::bucket::listing::Listing;
-use crate::storage::bucket::{Bucket, Properties};
+use crate::storage::bucket::{Bucket, CLASS, Properties, Upload, is_cold};
 use crate::storage::error::{ErrorKind, Reason, StorageError};
 use crate::sync::lock;
 use crate::target::bucket::ObjectWriter;
@@ -38,6 +41,8 @@ use super::{Overwrite, RestoreReport};
 
 /// Threads that write, at most; each holds a part and some blocks.
 const WRITERS_MAX: usize = 16;
+/// How long ago an upload has to have begun before it is taken to have been given up.
+const STALE_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 /// Entries that a writer takes together, since neighbours share blocks; and their bytes.
 const BATCH_ENTRIES: usize = 16;
 const BATCH_BYTES: u64 = 1 << 20;
@@ -80,7 +85,7 @@ pub fn restore_into_bucket(
         EngineError::NotFound(format!("snapshot {id} is gone or cannot be read"))
     })?;
     let mut reader = ChunkReader::new(repository)?;
-    let mut roots = roots::find(cell, path, &mut reader)?;
+    let mut roots = roots::find(&narrowed(cell, snapshot), path, &mut reader)?;
     roots.sort_by(|one, two| one.place.cmp(&two.place));
     let _reading = match options.dry_run {
         true => None,
@@ -95,6 +100,11 @@ pub fn restore_into_bucket(
     );
     let tally = Tally::new(progress);
     let run = Run {
+        refuses_class: AtomicBool::new(false),
+        stale: match options.dry_run {
+            true => Stale::default(),
+            false => Stale::find(options.bucket.as_ref()),
+        },
         repository,
         options,
         progress,
@@ -102,6 +112,7 @@ pub fn restore_into_bucket(
         tally: &tally,
     };
     run.restore(&roots, &mut reader)?;
+    tally.tell_cold();
     let mut report = tally.take();
     report.seconds = clock.elapsed().as_secs_f64();
     Ok(report)
@@ -125,9 +136,44 @@ fn refuse_repository(repository: &Repository, options: &BucketRestoreOptions) ->
 struct Job {
     key: Vec<u8>,
     entry: Entry,
+    /// Whether the bucket has the classes of the one that was backed up.
+    has_class: bool,
+}
+
+/// Uploads of some time ago that nobody ended, by key: a restore that was killed leaves one.
+#[derive(Default)]
+struct Stale(Mutex<BTreeMap<Vec<u8>, Vec<Upload>>>);
+
+impl Stale {
+    /// Looks for them; whoever may not list uploads goes without.
+    fn find(bucket: &dyn Bucket) -> Self {
+        let found = bucket.uploads().unwrap_or_else(|error| {
+            tracing::debug!("uploads that were never ended are not looked for: {error}");
+            Vec::new()
+        });
+        let now = jiff::Timestamp::from_second(now_s()).unwrap_or_default();
+        let latest = now - STALE_AFTER;
+        let mut stale: BTreeMap<Vec<u8>, Vec<Upload>> = BTreeMap::new();
+        for open in found.into_iter().filter(|open| open.begun < latest) {
+            stale.entry(open.key).or_default().push(open.upload);
+        }
+        Self(Mutex::new(stale))
+    }
+
+    /// Throws those of a key away, which is about to be written.
+    fn abort(&self, bucket: &dyn Bucket, key: &[u8]) {
+        for upload in lock(&self.0).remove(key).unwrap_or_default() {
+            if let Err(error) = bucket.abort(key, &upload) {
+                tracing::debug!("an upload that was never ended stays: {error}");
+            }
+        }
+    }
 }
 
 struct Run<'a> {
+    /// Whether the bucket refused a storage class.
+    refuses_class: AtomicBool,
+    stale: Stale,
     repository: &'a Arc<Repository>,
     options: &'a BucketRestoreOptions,
     progress: &'a dyn Progress,
@@ -139,7 +185,7 @@ impl Run<'_> {
     fn restore(&self, roots: &[Root], reader: &mut ChunkReader) -> Result<()> {
         let writers = self.options.bucket.calls_at_once().clamp(1, WRITERS_MAX);
         let (to_writers, jobs) = bounded::<Vec<Job>>(writers);
-        let failure = std::sync::Mutex::new(None);
+        let failure = Mutex::new(None);
         let planned = thread::scope(|scope| {
             for _ in 0..writers {
                 let (jobs, failure) = (jobs.clone(), &failure);
@@ -160,7 +206,9 @@ impl Run<'_> {
         let needs_listing = self.options.delete || self.options.overwrite != Overwrite::Always;
         let mut there = There::new(needs_listing.then(|| Listing::new(&self.options.bucket)))?;
         let (mut batch, mut bytes) = (Vec::new(), 0_u64);
+        let mut folders = EmptyFolders::default();
         for root in roots {
+            let has_class = has_classes_of(&root.path, &self.options.bucket.describe());
             for entry in scan_prefix(&mut *reader, &root.tree, &root.prefix)? {
                 self.cancel.check()?;
                 let entry = entry?;
@@ -169,6 +217,7 @@ impl Run<'_> {
                 }
                 let rest = entry.key.strip_prefix(root.prefix.as_slice());
                 let key = [root.place.as_slice(), rest.unwrap_or_default()].concat();
+                folders.meet(&key, entry.kind == EntryType::Directory);
                 let Some(found) = self.meet(&mut there, &key, &entry)? else {
                     continue;
                 };
@@ -176,7 +225,11 @@ impl Run<'_> {
                     continue;
                 }
                 bytes = bytes.saturating_add(entry.size);
-                batch.push(Job { key, entry });
+                batch.push(Job {
+                    key,
+                    entry,
+                    has_class,
+                });
                 if batch.len() == BATCH_ENTRIES || bytes >= BATCH_BYTES {
                     bytes = 0;
                     if to.send(std::mem::take(&mut batch)).is_err() {
@@ -188,6 +241,7 @@ impl Run<'_> {
         }
         // Whoever does not take it has failed.
         let _ = to.send(batch);
+        self.tell_empty(folders.end());
         while let Some(extra) = there.take_before(None)? {
             self.remove(&extra)?;
         }
@@ -212,7 +266,24 @@ impl Run<'_> {
         Ok(Some(found))
     }
 
+    /// Says how many folders a bucket cannot hold, since nothing is in them.
+    fn tell_empty(&self, folders: u64) {
+        if folders > 0 {
+            let folders = match folders {
+                1 => "1 folder is".to_owned(),
+                count => format!("{count} folders are"),
+            };
+            self.tally.warning(format!(
+                "{folders} empty, and so not in the bucket, which has objects alone"
+            ));
+        }
+    }
+
     fn is_wanted(&self, key: &[u8], entry: &Entry, found: Option<&Object>) -> bool {
+        if entry.flags.unreadable && is_cold(&entry.class) {
+            self.tally.cold();
+            return false;
+        }
         if entry.flags.unreadable {
             let why = "its content could not be read when it was backed up";
             self.tally.issue(key, why, 1);
@@ -282,13 +353,74 @@ impl Run<'_> {
     }
 
     fn write(&self, job: &Job, contents: &mut Contents, values: &mut ChunkReader) -> Result<()> {
-        let properties = properties(&job.entry, values)?;
+        let mut properties = properties(&job.entry, values)?;
+        let class = &job.entry.class;
+        let is_usable = job.has_class && !class.is_empty() && !is_cold(class);
+        if is_usable && !self.refuses_class.load(Ordering::Relaxed) {
+            properties.insert(CLASS.as_bytes().to_vec(), class.clone());
+        }
+        self.stale.abort(self.options.bucket.as_ref(), &job.key);
+        match self.write_with(job, contents, &properties) {
+            Err(EngineError::Storage(error)) if is_about_class(&error) => {
+                if !self.refuses_class.swap(true, Ordering::Relaxed) {
+                    let class = String::from_utf8_lossy(class);
+                    self.tally.warning(format!(
+                        "the bucket does not know the storage class {class} of an object; classes are left to the bucket from here on"
+                    ));
+                }
+                properties.remove(CLASS.as_bytes());
+                self.write_with(job, contents, &properties)
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn write_with(
+        &self,
+        job: &Job,
+        contents: &mut Contents,
+        properties: &Properties,
+    ) -> Result<()> {
         let bucket = self.options.bucket.as_ref();
-        let mut writer = ObjectWriter::new(bucket, &job.key, job.entry.size, &properties);
+        let mut writer = ObjectWriter::new(bucket, &job.key, job.entry.size, properties);
         if let Err(error) = contents.content(&job.entry, &job.key, &mut writer) {
             return Err(writer.take_failure().map_or(error, EngineError::Storage));
         }
         Ok(writer.finish()?)
+    }
+}
+
+/// Tells whether the classes of a source mean something to a target: both are of one kind.
+fn has_classes_of(source: &[u8], target: &str) -> bool {
+    let scheme = |text: &[u8]| {
+        let end = text.iter().position(|byte| *byte == b':');
+        end.and_then(|end| text.get(..end)).map(<[u8]>::to_vec)
+    };
+    scheme(source).is_some_and(|scheme_| Some(scheme_) == scheme(target.as_bytes()))
+}
+
+/// Tells whether a bucket refuses an object for its storage class alone.
+fn is_about_class(error: &StorageError) -> bool {
+    error.kind == ErrorKind::Permanent && error.to_string().contains("InvalidStorageClass")
+}
+
+/// Counts the folders in which there is nothing, in the order of the keys.
+#[derive(Default)]
+struct EmptyFolders {
+    count: u64,
+    last: Option<Vec<u8>>,
+}
+
+impl EmptyFolders {
+    fn meet(&mut self, key: &[u8], is_folder: bool) {
+        if self.last.take().is_some_and(|last| !key.starts_with(&last)) {
+            self.count += 1;
+        }
+        self.last = is_folder.then(|| key.to_vec());
+    }
+
+    fn end(self) -> u64 {
+        self.count + u64::from(self.last.is_some())
     }
 }
 

@@ -132,7 +132,31 @@ pub(super) fn remove_extras(planner: &Planner<'_>) -> Result<()> {
         };
         remove_extras_of(planner, &only_entry(leaf)?)?;
     }
+    for item in planner.implied.iter_from(&[]) {
+        context.cancel.check()?;
+        let (key, root) = item?;
+        let root = root.as_slice().try_into().map_or(0, u64::from_be_bytes);
+        if is_there(context, &key)? {
+            let folder = Entry {
+                key,
+                ordinal: root,
+                ..Entry::default()
+            };
+            remove_extras_of(planner, &folder)?;
+        }
+    }
     Ok(())
+}
+
+/// Tells whether there is a folder of a key; in a dry run it was not made.
+fn is_there(context: &Context<'_>, key: &[u8]) -> Result<bool> {
+    if key.is_empty() {
+        return Ok(true);
+    }
+    match context.target.existing(key) {
+        Ok(there) => Ok(there.is_some_and(|there| there.kind == EntryType::Directory)),
+        Err(error) => context.tally.failed(error).map(|()| false),
+    }
 }
 
 fn remove_extras_of(planner: &Planner<'_>, directory: &Entry) -> Result<()> {

@@ -14,7 +14,7 @@ mod compare;
 mod fetch;
 mod files;
 mod finish;
-mod objects;
+pub(crate) mod objects;
 mod plan;
 mod planner;
 mod roots;
@@ -89,6 +89,25 @@ pub struct RestoreIssue {
     pub error: String,
 }
 
+impl RestoreReport {
+    /// Adds what another restore did.
+    pub fn add(&mut self, other: Self) {
+        self.files += other.files;
+        self.unchanged += other.unchanged;
+        self.directories += other.directories;
+        self.others += other.others;
+        self.deleted += other.deleted;
+        self.bytes += other.bytes;
+        self.bytes_fetched += other.bytes_fetched;
+        self.issues.extend(other.issues);
+        self.failed += other.failed;
+        self.refused += other.refused;
+        self.cold += other.cold;
+        self.warnings.extend(other.warnings);
+        self.seconds += other.seconds;
+    }
+}
+
 /// What a restore did.
 #[derive(Debug, Clone, Default, serde::Serialize)]
 pub struct RestoreReport {
@@ -112,6 +131,8 @@ pub struct RestoreReport {
     pub failed: u64,
     /// Those among them whose names nothing in the target can have.
     pub refused: u64,
+    /// Objects that the snapshot has without content, since they had to be thawed first.
+    pub cold: u64,
     /// Warnings: what could not be set (owners, attributes), at most 1,000.
     pub warnings: Vec<String>,
     /// Seconds that it took.
@@ -121,7 +142,7 @@ pub struct RestoreReport {
 impl RestoreReport {
     /// Tells whether there was nothing to restore.
     fn is_empty(&self) -> bool {
-        self.files + self.unchanged + self.directories + self.others + self.failed == 0
+        self.files + self.unchanged + self.directories + self.others + self.failed + self.cold == 0
     }
 }
 

@@ -2,9 +2,12 @@
 
 use larder_format::entry::{EntryType, is_file_key};
 
+/// The longest name of a file or folder in bytes.
+const NAME_BYTES: usize = 255;
+
 /// What an object becomes below the target.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Mapped {
+pub(crate) enum Mapped {
     /// The file of the same name.
     File,
     /// A folder: consoles keep empty folders as empty objects whose keys end in `/`.
@@ -20,14 +23,14 @@ pub(super) enum Mapped {
 /// A key that is a relative path which a file can have becomes that file. As every other key is
 /// refused, the mapping can be read backwards, and nothing is ever written outside of the target.
 #[derive(Debug, Default)]
-pub(super) struct Mapping {
+pub(crate) struct Mapping {
     /// The objects that became files with which the keys so far begin.
     files: Vec<Vec<u8>>,
 }
 
 impl Mapping {
     /// Decides on the next key, relative to what is restored.
-    pub(super) fn map(&mut self, key: &[u8], size: u64) -> Mapped {
+    pub(crate) fn map(&mut self, key: &[u8], size: u64) -> Mapped {
         // All keys between `a` and `a/b` begin with `a`.
         while let Some(last) = self.files.last()
             && !key.starts_with(last)
@@ -45,6 +48,12 @@ impl Mapping {
         };
         if key.is_empty() || !is_file_key(key, kind) {
             return Mapped::Refused("its key is no path that a file can have".to_owned());
+        }
+        let mut names = key.split(|byte| *byte == b'/');
+        if names.any(|name| name.len() > NAME_BYTES) {
+            return Mapped::Refused(format!(
+                "a part of its key is longer than the name of a file may be, {NAME_BYTES} bytes"
+            ));
         }
         let within = |file: &&Vec<u8>| {
             let rest = key.strip_prefix(file.as_slice());
@@ -97,6 +106,10 @@ mod tests {
         assert_eq!(map("b/", 0), Mapped::Folder);
         assert_eq!(map("b/c", 0), Mapped::File);
         assert!(matches!(map("b/d/", 1), Mapped::Refused(_)));
+        let long = "c".repeat(256);
+        assert_eq!(map(&format!("c/{}", &long[1..]), 1), Mapped::File);
+        assert!(matches!(map(&format!("c/{long}"), 1), Mapped::Refused(_)));
+        assert!(matches!(map(&format!("{long}/x"), 1), Mapped::Refused(_)));
     }
 
     proptest! {

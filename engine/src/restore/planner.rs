@@ -35,6 +35,8 @@ pub(super) struct Planner<'a> {
     /// Directories to be completed, the last first.
     pub directories: ScratchMap,
     directory_count: u64,
+    /// Folders that objects are in, with the number of their root, if others are to be removed.
+    pub implied: ScratchMap,
     /// All keys in the target, if others are to be removed.
     pub keys: ScratchMap,
     /// Nodes with several names of which one was met.
@@ -61,6 +63,7 @@ impl<'a> Planner<'a> {
             list_reader: None,
             directories: map(),
             directory_count: 0,
+            implied: map(),
             keys: map(),
             links: map(),
             later: map(),
@@ -87,15 +90,27 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Makes a folder that objects are in, and those above it; false if that cannot be done.
-    ///
-    /// They are no entries of their own, but they stay when others are removed.
-    pub(super) fn implied_folders(&mut self, folder: &[u8]) -> Result<bool> {
+    /// Notes a folder that objects of a root are in, and those above it: they are no entries of their
+    /// own, but they stay when others are removed, and what else is in them is removed.
+    pub(super) fn implied_folders(&mut self, folder: &[u8], root: u64) -> Result<()> {
+        if !self.context.options.delete {
+            return Ok(());
+        }
+        let place = usize::try_from(root).ok();
+        let place = place.and_then(|root| self.choices.get(root));
+        let place = place.map_or(&[][..], |(_, place)| place.as_slice());
         let slashes = folder.iter().enumerate();
         for (end, _) in slashes.filter(|(_, byte)| **byte == b'/') {
-            self.keep(folder.get(..=end).unwrap_or_default())?;
+            let above = folder.get(..=end).unwrap_or_default();
+            self.keep(above)?;
+            if above.starts_with(place) {
+                self.implied.insert(above, &root.to_be_bytes())?;
+            }
         }
-        self.parents(&[folder, b"x"].concat())
+        if folder.starts_with(place) && place.is_empty() {
+            self.implied.insert(b"", &root.to_be_bytes())?;
+        }
+        Ok(())
     }
 
     /// Makes a directory; tells whether it is new, or nothing if it cannot be had.
@@ -387,7 +402,8 @@ impl<'a> Planner<'a> {
         Ok(())
     }
 
-    fn keep(&mut self, key: &[u8]) -> Result<()> {
+    /// Notes a key that the snapshot has.
+    pub(super) fn keep(&mut self, key: &[u8]) -> Result<()> {
         self.context.progress.current(key);
         if self.context.options.delete {
             self.keys.insert(key, &[])?;

@@ -1,5 +1,6 @@
 //! The order of a restore, from reading the repository to the report.
 
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,8 +11,7 @@ use crate::error::{EngineError, Result};
 use crate::progress::Progress;
 use crate::repository::Repository;
 use crate::session::Reading;
-use crate::snapshots::SnapshotInfo;
-use crate::snapshots::is_url;
+use crate::snapshots::{SnapshotInfo, is_url, narrowed};
 use crate::source::paths::real_path;
 use crate::target::options::{Handles, Options, Owners};
 use crate::target::{Target, options};
@@ -42,6 +42,13 @@ pub(super) fn run(
     cancel: &Cancel,
 ) -> Result<RestoreReport> {
     let clock = Instant::now();
+    if is_url(options.target.as_os_str().as_bytes()) {
+        // It would be taken for a folder of that name, from the current one down.
+        return Err(EngineError::Request(format!(
+            "the target {} is a URL and no folder",
+            options.target.display()
+        )));
+    }
     refuse_repository(repository, options)?;
     progress.phase("planning", None, None);
     let view = view::read(repository, true, None)?;
@@ -50,13 +57,7 @@ pub(super) fn run(
         EngineError::NotFound(format!("snapshot {id} is gone or cannot be read"))
     })?;
     let mut reader = ChunkReader::new(repository)?;
-    let roots = roots::find(cell, path, &mut reader)?;
-    if options.delete && roots.iter().any(|root| is_url(&root.path)) {
-        return Err(EngineError::Request(
-            "--delete does not apply to a bucket that is restored into a folder; restore into an empty folder, or into a bucket"
-                .to_owned(),
-        ));
-    }
+    let roots = roots::find(&narrowed(cell, snapshot), path, &mut reader)?;
     let bytes = roots.iter().map(|root| root.tree.bytes);
     let is_long = bytes.fold(0, u64::saturating_add) >= LONG_BYTES;
     // A prune waits for it, or lets it know by ending it: then moved packs are looked for.
@@ -81,12 +82,17 @@ pub(super) fn run(
         if !planner.parents(&root.place)? {
             continue;
         }
+        if is_url(&root.path) && !root.single {
+            // Of a bucket that has nothing, too, the rest is removed.
+            planner.implied_folders(&root.place, number)?;
+        }
         Scan::new(&mut planner, root, number, choice).run(&mut reader)?;
     }
     planner.carry_out()?;
     for warning in context.target.warnings() {
         context.tally.warning(warning.to_string());
     }
+    context.tally.tell_cold();
     let mut report = context.tally.take();
     if !options.include.is_empty() && report.is_empty() {
         let text = "nothing in the snapshot matches what was to be included";

@@ -5,6 +5,7 @@ use larder_format::tree::read::{Cursor, Gap};
 
 use crate::chunks::ChunkReader;
 use crate::error::{EngineError, Result};
+use crate::storage::bucket::is_cold;
 
 use super::objects::{Mapped, Mapping};
 use super::planner::Planner;
@@ -27,8 +28,9 @@ pub(super) struct Scan<'a, 'b> {
     has_gaps: bool,
     /// Which files objects become.
     mapping: Mapping,
-    /// The folder of the last object.
+    /// The folder of the last object that is restored, and that of the last one at all.
     folder: Vec<u8>,
+    met: Vec<u8>,
 }
 
 impl<'a, 'b> Scan<'a, 'b> {
@@ -48,6 +50,7 @@ impl<'a, 'b> Scan<'a, 'b> {
             has_gaps: false,
             mapping: Mapping::default(),
             folder: Vec::new(),
+            met: Vec::new(),
         }
     }
 
@@ -207,20 +210,28 @@ impl<'a, 'b> Scan<'a, 'b> {
             self.planner.context.tally.refused(&entry.key, why);
             return Ok(());
         }
+        let slash = entry.key.iter().rposition(|byte| *byte == b'/');
+        let folder = slash.and_then(|slash| entry.key.get(..=slash));
+        let folder = folder.unwrap_or_default().to_vec();
+        if folder != self.met {
+            self.planner.implied_folders(&folder, self.number)?;
+            self.met.clone_from(&folder);
+        }
         let is_wanted = self.root.single || self.choice.verdict(below) == Verdict::Selected;
         if !is_wanted || mapped == Mapped::Target {
             return Ok(());
         }
-        let slash = entry.key.iter().rposition(|byte| *byte == b'/');
-        let folder = slash.and_then(|slash| entry.key.get(..=slash));
-        let folder = folder.unwrap_or_default().to_vec();
         if folder != self.folder {
-            if !self.planner.implied_folders(&folder)? {
+            if !self.planner.parents(&[&folder[..], b"x"].concat())? {
                 return Ok(());
             }
             self.folder = folder;
         }
         match mapped {
+            Mapped::File if entry.flags.unreadable && is_cold(&entry.class) => {
+                self.planner.context.tally.cold();
+                self.planner.keep(&entry.key)
+            }
             Mapped::File => self.planner.leaf(as_file(entry), false),
             _ => Ok(()),
         }

@@ -52,6 +52,11 @@ impl<'a> Tally<'a> {
         self.count(|report| report.refused += 1);
     }
 
+    /// Notes an object whose content the snapshot does not have, since it had to be thawed first.
+    pub(super) fn cold(&self) {
+        self.count(|report| report.cold += 1);
+    }
+
     /// Notes that an entry could not be written; fails if there is no room for any other.
     pub(super) fn failed(&self, error: TargetError) -> Result<()> {
         if error.is_out_of_space() {
@@ -72,6 +77,20 @@ impl<'a> Tally<'a> {
         let mut report = lock(&self.report);
         if report.warnings.len() < KEPT_MAX {
             report.warnings.push(text);
+        }
+    }
+
+    /// Says how many objects had to be thawed first, if any.
+    pub(super) fn tell_cold(&self) {
+        let count = lock(&self.report).cold;
+        if count > 0 {
+            let objects = match count {
+                1 => "1 object was".to_owned(),
+                count => format!("{count} objects were"),
+            };
+            self.warning(format!(
+                "{objects} in a class that has to be thawed first when the backup was made: the snapshot has no content of them, and they are not restored"
+            ));
         }
     }
 

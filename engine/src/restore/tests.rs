@@ -183,6 +183,8 @@ fn secret() -> Secret {
 }
 
 fn info(cell: &Cell) -> SnapshotInfo {
+    let lossy = |path: &[u8]| String::from_utf8_lossy(path).into_owned();
+    let sources = cell.sources.iter();
     SnapshotInfo {
         id: cell.id.snapshot_name(),
         time: jiff::Timestamp::UNIX_EPOCH,
@@ -192,7 +194,7 @@ fn info(cell: &Cell) -> SnapshotInfo {
         host: String::new(),
         user: String::new(),
         tags: Vec::new(),
-        sources: Vec::new(),
+        sources: sources.map(|source| lossy(&source.path)).collect(),
         read: Vec::new(),
         parent: None,
         program: String::new(),

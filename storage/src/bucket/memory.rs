@@ -7,8 +7,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::{Answer, Ask, Bucket, Got, Listed, Page, Properties, Upload};
-use crate::error::{ErrorKind, Operation, Result, StorageError};
+use super::{Answer, Ask, Bucket, CLASS, Got, Listed, OpenUpload, Page, Properties, Upload};
+use crate::error::{ErrorKind, Operation, Reason, Result, StorageError};
 
 /// An object of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +43,8 @@ pub struct Counts {
 pub enum Wrong {
     /// It fails.
     Fails,
+    /// There is no such bucket.
+    IsNoBucket,
     /// It comes once more.
     Repeats,
     /// Two of its objects change places.
@@ -66,12 +68,22 @@ pub struct MemoryBucket {
 #[derive(Default)]
 struct State {
     objects: BTreeMap<Vec<u8>, Held>,
-    uploads: BTreeMap<String, (Properties, BTreeMap<u32, Bytes>)>,
+    uploads: BTreeMap<String, Begun>,
+    /// Uploads that were ever begun, which number them.
+    begun: u64,
     writes: u64,
     counts: Counts,
     wrong: Option<(u64, Wrong)>,
     pages: u64,
     meanwhile: Option<Meanwhile>,
+}
+
+/// An upload in parts.
+struct Begun {
+    key: Vec<u8>,
+    at: Timestamp,
+    properties: Properties,
+    parts: BTreeMap<u32, Bytes>,
 }
 
 impl std::fmt::Debug for State {
@@ -114,6 +126,11 @@ impl MemoryBucket {
         state.pages = 0;
     }
 
+    /// Begins an upload at a time of long ago or of now, as somebody did who never went on.
+    pub fn abandon(&self, key: &[u8], at: Timestamp) {
+        self.lock().begin(key, &Properties::new(), at);
+    }
+
     /// Sets what happens just before each read.
     pub fn meanwhile(&self, meanwhile: Option<Meanwhile>) {
         self.lock().meanwhile = meanwhile;
@@ -125,15 +142,30 @@ impl MemoryBucket {
 }
 
 impl State {
-    fn store(&mut self, key: &[u8], bytes: Bytes, properties: Properties) {
+    fn begin(&mut self, key: &[u8], properties: &Properties, at: Timestamp) -> Upload {
+        self.begun += 1;
+        let id = format!("upload-{}", self.begun);
+        let begun = Begun {
+            key: key.to_vec(),
+            at,
+            properties: properties.clone(),
+            parts: BTreeMap::new(),
+        };
+        self.uploads.insert(id.clone(), begun);
+        Upload(id)
+    }
+
+    fn store(&mut self, key: &[u8], bytes: Bytes, mut properties: Properties) {
         self.writes += 1;
         let seconds = i64::try_from(self.writes).unwrap_or(i64::MAX);
+        let class = properties.remove(CLASS.as_bytes());
+        let class = class.map(|class| String::from_utf8_lossy(&class).into_owned());
         let held = Held {
             bytes,
+            class: class.unwrap_or_else(|| "STANDARD".to_owned()),
             properties,
             etag: format!("etag-{}", self.writes),
             modified: Timestamp::from_second(1_700_000_000 + seconds).unwrap_or_default(),
-            class: "STANDARD".to_owned(),
         };
         self.objects.insert(key.to_vec(), held);
     }
@@ -199,6 +231,12 @@ impl Bucket for MemoryBucket {
                     "it fails",
                 ));
             }
+            Wrong::IsNoBucket => {
+                let kind = ErrorKind::NotFound;
+                let why = "there is no bucket";
+                let error = StorageError::new(Operation::List, "memory", "", kind, why);
+                return Err(error.because(Reason::NoBucket));
+            }
             Wrong::Repeats => page.next = next.map(str::to_owned).or(page.next),
             Wrong::IsUnsorted => {
                 let last = page.objects.len().saturating_sub(1);
@@ -253,27 +291,22 @@ impl Bucket for MemoryBucket {
         Ok(())
     }
 
-    fn begin(&self, _: &[u8], properties: &Properties) -> Result<Upload> {
-        let mut state = self.lock();
-        let id = format!("upload-{}", state.uploads.len());
-        state
-            .uploads
-            .insert(id.clone(), (properties.clone(), BTreeMap::new()));
-        Ok(Upload(id))
+    fn begin(&self, key: &[u8], properties: &Properties) -> Result<Upload> {
+        Ok(self.lock().begin(key, properties, Timestamp::now()))
     }
 
     fn part(&self, _: &[u8], upload: &Upload, number: u32, bytes: Bytes) -> Result<String> {
         let mut state = self.lock();
         state.counts.puts += 1;
-        if let Some((_, parts)) = state.uploads.get_mut(&upload.0) {
-            parts.insert(number, bytes);
+        if let Some(begun) = state.uploads.get_mut(&upload.0) {
+            begun.parts.insert(number, bytes);
         }
         Ok(number.to_string())
     }
 
     fn complete(&self, key: &[u8], upload: &Upload, _: &[String]) -> Result<()> {
         let mut state = self.lock();
-        let Some((properties, parts)) = state.uploads.remove(&upload.0) else {
+        let Some(begun) = state.uploads.remove(&upload.0) else {
             let kind = ErrorKind::NotFound;
             return Err(StorageError::new(
                 Operation::Put,
@@ -283,14 +316,24 @@ impl Bucket for MemoryBucket {
                 "no such upload",
             ));
         };
-        let bytes: Vec<u8> = parts.into_values().flatten().collect();
-        state.store(key, bytes.into(), properties);
+        let bytes: Vec<u8> = begun.parts.into_values().flatten().collect();
+        state.store(key, bytes.into(), begun.properties);
         Ok(())
     }
 
     fn abort(&self, _: &[u8], upload: &Upload) -> Result<()> {
         self.lock().uploads.remove(&upload.0);
         Ok(())
+    }
+
+    fn uploads(&self) -> Result<Vec<OpenUpload>> {
+        let state = self.lock();
+        let open = state.uploads.iter().map(|(id, begun)| OpenUpload {
+            key: begun.key.clone(),
+            upload: Upload(id.clone()),
+            begun: begun.at,
+        });
+        Ok(open.collect())
     }
 
     fn delete(&self, key: &[u8]) -> Result<()> {

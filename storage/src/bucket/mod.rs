@@ -26,8 +26,12 @@ pub const KEY_BYTES: usize = 4096;
 pub const PAGE_OBJECTS: usize = 10_000;
 
 /// What an object was stored with, by name: `content-type` and its kin as in HTTP's headers,
-/// `meta/NAME` for user metadata and `tag/KEY` for tags.
+/// `meta/NAME` for user metadata and `tag/KEY` for tags; [`CLASS`] is written and never read.
 pub type Properties = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// The property that names the storage class of an object that is written; the location's own setting
+/// goes before it.
+pub const CLASS: &str = "storage-class";
 
 /// The headers that are properties of an object, as HTTP names them.
 pub const HEADERS: [&str; 6] = [
@@ -68,6 +72,9 @@ pub trait Bucket: Send + Sync + fmt::Debug {
 
     /// Throws the parts away.
     fn abort(&self, key: &[u8], upload: &Upload) -> Result<()>;
+
+    /// Gives the uploads that were begun and neither completed nor thrown away, some thousands at most.
+    fn uploads(&self) -> Result<Vec<OpenUpload>>;
 
     /// Removes an object; one that is not there is removed already.
     fn delete(&self, key: &[u8]) -> Result<()>;
@@ -149,6 +156,17 @@ pub struct Got {
 /// An upload in parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upload(pub String);
+
+/// An upload in parts that has no end yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenUpload {
+    /// The key below the prefix.
+    pub key: Vec<u8>,
+    /// The upload.
+    pub upload: Upload,
+    /// When it was begun.
+    pub begun: Timestamp,
+}
 
 /// Tells whether objects of a storage class have to be thawed before they can be read.
 #[must_use]

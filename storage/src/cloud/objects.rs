@@ -19,7 +19,9 @@ use super::facts::Facts;
 use super::pages;
 use super::refusal::{self, Ask as Asked, Refusal, Words, explain};
 use super::urls;
-use crate::bucket::{Answer, Ask, Bucket, Got, HEADERS, Page, Properties, Upload};
+use crate::bucket::{
+    Answer, Ask, Bucket, CLASS, Got, HEADERS, OpenUpload, Page, Properties, Upload,
+};
 use crate::error::{ErrorKind, Operation, Reason, Result, StorageError};
 use crate::limit::Gate;
 use crate::network::Network;
@@ -29,6 +31,8 @@ use crate::runtime;
 const PAGE_BYTES_MAX: usize = 32 << 20;
 /// The most bytes of any other answer that is no object.
 const WORDS_BYTES_MAX: usize = 1 << 20;
+/// The most pages of open uploads that are asked for, of 1,000 each.
+const UPLOAD_PAGES_MAX: usize = 10;
 
 /// How requests show who asks.
 pub(super) enum Signer {
@@ -241,11 +245,13 @@ impl CloudBucket {
     fn headers_of(&self, properties: &Properties) -> Vec<(String, Vec<u8>)> {
         let own = self.own();
         let mut headers: Vec<(String, Vec<u8>)> = Vec::new();
-        let mut tags = Vec::new();
+        let (mut tags, mut class) = (Vec::new(), None);
         for (name, value) in properties {
             let text = String::from_utf8_lossy(name);
             if HEADERS.contains(&text.as_ref()) {
                 headers.push((text.into_owned(), value.clone()));
+            } else if text == CLASS {
+                class = Some(value.clone());
             } else if let Some(name) = text.strip_prefix("meta/") {
                 headers.push((format!("{own}meta-{name}"), value.clone()));
             } else if let Some(key) = text.strip_prefix("tag/") {
@@ -258,6 +264,12 @@ impl CloudBucket {
         }
         for (name, value) in &self.setup.stored_with {
             headers.push(((*name).to_owned(), value.clone().into_bytes()));
+        }
+        let class_header = format!("{own}{CLASS}");
+        if let Some(class) = class
+            && !headers.iter().any(|(name, _)| *name == class_header)
+        {
+            headers.push((class_header, class));
         }
         headers
     }
@@ -370,6 +382,7 @@ impl CloudBucket {
         let key = wanted.key.unwrap_or_default();
         let most = match asked {
             Asked::Listing => PAGE_BYTES_MAX,
+            _ if operation == Operation::List => PAGE_BYTES_MAX,
             _ => WORDS_BYTES_MAX,
         };
         let (parts, body) = self.sent(operation, asked, wanted).await?.into_parts();
@@ -511,6 +524,39 @@ impl Bucket for CloudBucket {
                 .await
                 .map(drop)
         })
+    }
+
+    fn uploads(&self) -> Result<Vec<OpenUpload>> {
+        let mut found = Vec::new();
+        let mut next: Option<(String, String)> = None;
+        for _ in 0..UPLOAD_PAGES_MAX {
+            let mut query = vec![("encoding-type", "url"), ("uploads", "")];
+            if !self.setup.prefix.is_empty() {
+                query.push(("prefix", &self.setup.prefix));
+            }
+            if let Some((key, id)) = &next {
+                query.push(("key-marker", key));
+                query.push(("upload-id-marker", id));
+            }
+            query.sort_unstable();
+            let wanted = Wanted {
+                query,
+                ..Wanted::default()
+            };
+            let page = self.run(Operation::List, || async {
+                let text = self.text(Operation::List, Asked::Part, &wanted).await?;
+                pages::uploads(&text, &self.setup.prefix).map_err(|why| {
+                    let refusal = Refusal::new(ErrorKind::Transient, Reason::Protocol, why);
+                    self.error(Operation::List, b"", refusal)
+                })
+            })?;
+            found.extend(page.open);
+            match page.next {
+                Some(marker) if next.as_ref() != Some(&marker) => next = Some(marker),
+                _ => break,
+            }
+        }
+        Ok(found)
     }
 
     fn delete(&self, key: &[u8]) -> Result<()> {

@@ -9,7 +9,7 @@ use quick_xml::events::Event;
 
 use super::listing;
 use super::refusal::entity;
-use crate::bucket::{KEY_BYTES, Listed, PAGE_OBJECTS, Page};
+use crate::bucket::{KEY_BYTES, Listed, OpenUpload, PAGE_OBJECTS, Page, Upload};
 
 /// Reads a page of a listing; keys lose the prefix.
 ///
@@ -191,6 +191,83 @@ pub(super) fn tags(text: &str) -> Result<Vec<(String, String)>, String> {
     }
 }
 
+/// A page of open uploads.
+#[derive(Default)]
+pub(super) struct Uploads {
+    pub open: Vec<OpenUpload>,
+    /// The key and the upload that the next page is asked for by; none if this is the last one.
+    pub next: Option<(String, String)>,
+}
+
+/// Reads a page of open uploads; keys lose the prefix.
+///
+/// # Errors
+/// In words: for what is no such page.
+pub(super) fn uploads(text: &str, prefix: &str) -> Result<Uploads, String> {
+    const UPLOADS_MAX: usize = 1000;
+    let mut raw: Vec<[String; 3]> = Vec::new();
+    let (mut is_list, mut is_encoded, mut is_truncated) = (false, false, false);
+    let (mut key_marker, mut id_marker) = (String::new(), String::new());
+    elements(text, &mut |path, value| {
+        let names: Vec<&str> = path.iter().map(String::as_str).collect();
+        match (names.as_slice(), value) {
+            (["ListMultipartUploadsResult"], None) => is_list = true,
+            (["ListMultipartUploadsResult", "Upload"], None) if raw.len() < UPLOADS_MAX => {
+                raw.push(Default::default());
+            }
+            (["ListMultipartUploadsResult", "Upload"], None) => {
+                return Err(format!("the page has more than {UPLOADS_MAX} uploads"));
+            }
+            (["ListMultipartUploadsResult", "Upload", field], Some(value)) => {
+                if let Some([key, id, begun]) = raw.last_mut() {
+                    match *field {
+                        "Key" => value.clone_into(key),
+                        "UploadId" => value.clone_into(id),
+                        "Initiated" => value.clone_into(begun),
+                        _ => {}
+                    }
+                }
+            }
+            (["ListMultipartUploadsResult", field], Some(value)) => match *field {
+                "EncodingType" => is_encoded = value == "url",
+                "IsTruncated" => is_truncated = value == "true",
+                "NextKeyMarker" => value.clone_into(&mut key_marker),
+                "NextUploadIdMarker" => value.clone_into(&mut id_marker),
+                _ => {}
+            },
+            _ => {}
+        }
+        Ok(())
+    })?;
+    if !is_list {
+        return Err("the answer is no list of uploads".to_owned());
+    }
+    let decoded = |key: &str| -> Vec<u8> {
+        match is_encoded {
+            true => percent_decode(key.replace('+', " ").as_bytes()).collect(),
+            false => key.as_bytes().to_vec(),
+        }
+    };
+    let mut open = Vec::new();
+    for [key, id, begun] in raw {
+        let key = decoded(&key);
+        // Not all servers heed the prefix; and what has no time cannot be told to be old.
+        if let (Some(below), Ok(begun)) = (key.strip_prefix(prefix.as_bytes()), begun.parse()) {
+            open.push(OpenUpload {
+                key: below.to_vec(),
+                upload: Upload(id),
+                begun,
+            });
+        }
+    }
+    let marker = String::from_utf8(decoded(&key_marker)).unwrap_or_default();
+    let next = is_truncated && !marker.is_empty();
+    Ok(Uploads {
+        open,
+        next: next.then_some((marker, id_marker)),
+    })
+}
+
 /// Reads the id of an upload that was begun.
 pub(super) fn upload_id(text: &str) -> Option<String> {
     let mut id = None;
@@ -337,6 +414,33 @@ mod tests {
             assert!(page(&wrong, "").is_err(), "{wrong}");
         }
         assert!(page(&whole, "p/").is_err());
+    }
+
+    #[test]
+    fn open_uploads_are_read() {
+        let one = "<Upload><Key>p/a+b%2B</Key><UploadId>u1</UploadId><Initiator><ID>x</ID></Initiator>\
+                   <Initiated>2026-11-01T00:00:00Z</Initiated></Upload>";
+        let timeless = "<Upload><Key>p/c</Key><UploadId>u2</UploadId></Upload>";
+        let page = |inside: &str| {
+            format!("<ListMultipartUploadsResult>{inside}</ListMultipartUploadsResult>")
+        };
+        let head = "<EncodingType>url</EncodingType><IsTruncated>true</IsTruncated>\
+                    <NextKeyMarker>p%2Fc</NextKeyMarker><NextUploadIdMarker>u2</NextUploadIdMarker>";
+        let found = uploads(&page(&format!("{head}{one}{timeless}")), "p/").unwrap();
+        assert_eq!(found.next, Some(("p/c".to_owned(), "u2".to_owned())));
+        let [only] = found.open.as_slice() else {
+            unreachable!("{:?}", found.open)
+        };
+        assert_eq!(
+            (only.key.as_slice(), only.upload.0.as_str()),
+            (&b"a b+"[..], "u1")
+        );
+        assert_eq!(only.begun.as_second() % 86_400, 0);
+        let last = uploads(&page(one), "q/").unwrap();
+        assert!(last.open.is_empty() && last.next.is_none());
+        for wrong in ["<Error/>", "<html/>", &page(one)[..60]] {
+            assert!(uploads(wrong, "").is_err(), "{wrong}");
+        }
     }
 
     #[test]

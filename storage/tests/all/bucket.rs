@@ -58,6 +58,10 @@ pub fn open(url: &str, settings: &[(&str, &str)]) -> Result<Arc<dyn Bucket>> {
 }
 
 fn on_moto(server: &Server, url: &str) -> Arc<dyn Bucket> {
+    on_moto_with(server, url, &[])
+}
+
+fn on_moto_with(server: &Server, url: &str, more: &[(&str, &str)]) -> Arc<dyn Bucket> {
     let endpoint = format!("http://127.0.0.1:{}", server.port);
     let settings = [
         ("access-key-id", "AK"),
@@ -65,7 +69,7 @@ fn on_moto(server: &Server, url: &str) -> Arc<dyn Bucket> {
         ("endpoint", endpoint.as_str()),
         ("retry-for", "20s"),
     ];
-    open(url, &settings).unwrap()
+    open(url, &[&settings, more].concat()).unwrap()
 }
 
 fn whole() -> Ask<'static> {
@@ -249,8 +253,29 @@ fn an_upload_in_parts_appears_whole_or_not_at_all() {
     bucket
         .part(b"other", &upload, 1, Bytes::from_static(b"x"))
         .unwrap();
+    let open = bucket.uploads().unwrap();
+    let keys_open: Vec<&[u8]> = open.iter().map(|one| one.key.as_slice()).collect();
+    assert_eq!(keys_open, [b"other"]);
+    assert_eq!(open.first().map(|one| &one.upload), Some(&upload));
     bucket.abort(b"other", &upload).unwrap();
+    assert!(bucket.uploads().unwrap().is_empty());
     assert_eq!(keys(bucket.as_ref()), ["../large"]);
+}
+
+#[test]
+fn a_storage_class_is_given_and_the_setting_goes_before_it() {
+    let server = moto();
+    let class_of = |bucket: &dyn Bucket| {
+        let page = bucket.page(None).unwrap();
+        page.objects.first().unwrap().class.clone()
+    };
+    let stored_with = properties(&[(bucket::CLASS, "STANDARD_IA")]);
+    let bucket = on_moto(&server, "s3://test/p");
+    bucket.put(b"o", Bytes::new(), &stored_with).unwrap();
+    assert_eq!(class_of(bucket.as_ref()), "STANDARD_IA");
+    let bucket = on_moto_with(&server, "s3://test/q", &[("storage-class", "ONEZONE_IA")]);
+    bucket.put(b"o", Bytes::new(), &stored_with).unwrap();
+    assert_eq!(class_of(bucket.as_ref()), "ONEZONE_IA");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! A bucket from the outside: backed up, looked into, and restored, on a server of S3 (moto).
 
 use std::fs;
+use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -170,9 +171,30 @@ fn a_bucket_is_backed_up_looked_into_and_restored() {
 
     // Into a folder: what no file can be called is refused by name, all else is there.
     let target = world.path("out");
-    let line = ["restore", "latest:s3://test/in", "--delete", "--target"];
-    let refused = world.run([&line[..], &[target.to_str().unwrap()]].concat());
-    refused.expect(1).says("--delete does not apply");
+    fs::create_dir_all(target.join("extra/below")).unwrap();
+    fs::create_dir(target.join("d")).unwrap();
+    for extra in ["extra/below/f", "d/extra", "top"] {
+        fs::write(target.join(extra), "x").unwrap();
+    }
+    let line = [
+        "restore",
+        "latest:s3://test/in",
+        "--delete",
+        "--exclude",
+        "top",
+        "--target",
+    ];
+    let line = [&line[..], &[target.to_str().unwrap()]].concat();
+    let dry = world.run([&line[..], &["--dry-run"]].concat()).expect(3);
+    assert!(
+        dry.stdout.contains("would remove 2 entries"),
+        "{}",
+        dry.stdout
+    );
+    let run = world.run(line).expect(3);
+    assert!(run.stdout.contains("removed 2 entries"), "{}", run.stdout);
+    assert!(target.join("top").exists() && !target.join("extra").exists());
+    assert!(!target.join("d/extra").exists() && target.join("d/03").exists());
     let run = world.run([
         "restore".as_ref(),
         "latest:s3://test/in".as_ref(),
@@ -193,6 +215,22 @@ fn a_bucket_is_backed_up_looked_into_and_restored() {
     assert_eq!(
         fs::read(target.join("large")).unwrap(),
         vec![b'L'; 9_000_000]
+    );
+
+    // In a tar stream are the same ones.
+    let dump = world.run(["dump", "latest:s3://test/in/x"]).expect(3);
+    assert!(
+        dump.stderr.contains("no path that a file can have"),
+        "{}",
+        dump.stderr
+    );
+    let tar = world.run(["dump", "latest:s3://test/in"]).raw;
+    let members = members(&tar);
+    assert!(members.contains(&"a".to_owned()) && members.contains(&"empty/".to_owned()));
+    assert!(
+        !members
+            .iter()
+            .any(|name| name.starts_with("a/") || name.contains("//"))
     );
 
     // Into another bucket: exactly, with what the objects were stored with.
@@ -235,6 +273,155 @@ fn a_bucket_is_backed_up_looked_into_and_restored() {
     world.ok(["check", "--read-data"]);
 }
 
+/// Gives the names in a tar stream, as the tar of Python reads them; a folder's ends in `/`.
+fn members(tar: &[u8]) -> Vec<String> {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(tar).unwrap();
+    let program =
+        "import sys, tarfile\nfor m in tarfile.open(sys.argv[1]): print(m.name + '/' * m.isdir())";
+    let output = Command::new(python("python3"))
+        .args(["-c", program])
+        .arg(file.path())
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    let names = String::from_utf8(output.stdout).unwrap();
+    names.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn a_bucket_that_is_not_there_is_a_missing_path_and_classes_are_kept() {
+    let moto = Moto::start();
+    let world = moto.world();
+    moto.python(
+        "s3.put_object(Bucket='test', Key='in/a/', Body=b'folder?')
+s3.put_object(Bucket='test', Key='in/a/b', Body=b'below', StorageClass='STANDARD_IA')
+s3.put_object(Bucket='test', Key='in/a/c', Body=b'cold', StorageClass='GLACIER')
+s3.put_object(Bucket='test', Key='in/skip/d', Body=b'not wanted')",
+    );
+    let run = world.run([
+        "backup",
+        "s3://test/in",
+        "s3://missing/x",
+        "--exclude",
+        "skip/",
+    ]);
+    let run = run.expect(3);
+    assert!(
+        run.stderr
+            .contains("s3://missing/x: there is no such bucket"),
+        "{}",
+        run.stderr
+    );
+    assert!(
+        run.stdout.contains("archived        1 object is"),
+        "{}",
+        run.stdout
+    );
+    let run = world.run(["backup", "s3://missing/x"]);
+    assert!(run.code != 0 && run.code != 3, "{}", run.stderr);
+    let listed = world.ok(["ls", "latest:s3://test/in", "--recursive", "--long"]);
+    assert!(
+        listed.contains("[had to be thawed first]") && !listed.contains("skip"),
+        "{listed}"
+    );
+
+    // The object whose key is the prefix itself comes along.
+    let restore = [
+        "restore",
+        "latest:s3://test/in/a/",
+        "--target",
+        "s3://test/out/a/",
+    ];
+    let run = world.run(restore).expect(3);
+    assert!(
+        run.stderr.contains("1 object was in a class"),
+        "{}",
+        run.stderr
+    );
+    assert!(
+        run.stdout.contains("had to be thawed first"),
+        "{}",
+        run.stdout
+    );
+    assert!(!run.stdout.contains("fetched"), "{}", run.stdout);
+    let told = moto.python(
+        "print(json.dumps([[o['Key'], o['StorageClass']] for o in s3.list_objects_v2(Bucket='test', Prefix='out/')['Contents']]))",
+    );
+    let told: Value = serde_json::from_str(&told).unwrap();
+    assert_eq!(
+        told,
+        serde_json::json!([["out/a/", "STANDARD"], ["out/a/b", "STANDARD_IA"]])
+    );
+    assert_eq!(moto.objects("out/")["a/"][0], "folder?");
+}
+
+#[test]
+fn a_repository_stands_beside_keys_of_all_kinds() {
+    let moto = Moto::start();
+    let world = moto.world();
+    moto.python(
+        "for k in ['/x', '//', 'a//b', 'a/../b', 'a/', 'z/', '/config/1', 'packs//x', '..']:
+    s3.put_object(Bucket='test', Key=k, Body=b'foreign')",
+    );
+    let at = |line: &[&str]| {
+        world.ok([&["-r", "s3://test"], line].concat());
+    };
+    at(&["init"]);
+    world.write("f", "one");
+    at(&["backup", world.source().to_str().unwrap()]);
+    at(&["check", "--read-data"]);
+    at(&["prune"]);
+    at(&["sync", "--to", world.path("mirror").to_str().unwrap()]);
+    let left = moto.python("print(s3.list_objects_v2(Bucket='test', Prefix='/')['KeyCount'])");
+    assert_eq!(left.trim(), "3");
+}
+
+#[test]
+fn a_url_is_never_taken_for_a_folder_and_a_name_that_is_both_is_told() {
+    let moto = Moto::start();
+    let world = moto.world();
+    world.write("f", "one");
+    let source = format!("file://{}", world.source().display());
+    world.ok(["backup", &source]);
+    let spec = format!("latest:{}", world.source().display());
+    let here = world.path("here");
+    fs::create_dir(&here).unwrap();
+    let run = |line: &[&str]| {
+        let mut command = world.command();
+        crate::program::run(command.args(line).current_dir(&here))
+    };
+    let target = format!("file://{}", world.path("out").display());
+    run(&["restore", &spec, "--target", &target]).expect(0);
+    assert_eq!(fs::read_to_string(world.path("out/f")).unwrap(), "one");
+    for wrong in [
+        "sftp://host/x",
+        "nonsense://x",
+        "s3:///x",
+        "file://relative",
+    ] {
+        run(&["restore", &spec, "--target", wrong]).expect(1);
+        run(&["backup", wrong]).expect(1);
+    }
+    assert_eq!(fs::read_dir(&here).unwrap().count(), 0);
+
+    let config = world.path("larder.toml");
+    let before = fs::read_to_string(&config).unwrap_or_default();
+    fs::write(
+        &config,
+        format!("{before}\n[locations.photos]\nurl = 's3://test/p'\n"),
+    )
+    .unwrap();
+    fs::create_dir(here.join("photos")).unwrap();
+    let config = config.to_str().unwrap();
+    let told = run(&["--config", config, "restore", &spec, "--target", "photos"]).expect(0);
+    assert!(told.stderr.contains("write ./photos"), "{}", told.stderr);
+    assert_eq!(moto.objects("p/")["f"][0], "one");
+    let told = run(&["--config", config, "restore", &spec, "--target", "./photos"]).expect(0);
+    assert!(!told.stderr.contains("photos"), "{}", told.stderr);
+    assert!(here.join("photos/f").exists());
+}
+
 #[test]
 fn files_are_restored_into_a_bucket() {
     let moto = Moto::start();
@@ -242,9 +429,14 @@ fn files_are_restored_into_a_bucket() {
     world.write("f", "one");
     fs::create_dir(world.source().join("d")).unwrap();
     world.write("d/g", "two");
+    fs::create_dir_all(world.source().join("e/below")).unwrap();
+    fs::create_dir(world.source().join("z")).unwrap();
     world.backup(&[]);
     let spec = format!("latest:{}", world.source().display());
-    world.ok(["restore", &spec, "--target", "s3://test/files"]);
+    let run = world
+        .run(["restore", &spec, "--target", "s3://test/files"])
+        .expect(0);
+    assert!(run.stderr.contains("2 folders are empty"), "{}", run.stderr);
     let there = moto.objects("files/");
     assert_eq!(
         (&there["f"][0], &there["d/g"][0]),

@@ -8,6 +8,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod at;
 mod awkward;
 mod bad_input;
 mod bucket;

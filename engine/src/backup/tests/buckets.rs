@@ -490,6 +490,121 @@ fn too_many_gone_objects_are_not_believed() {
 }
 
 #[test]
+fn what_is_left_out_is_neither_fetched_nor_gone() {
+    let world = World::new();
+    for number in 0..20 {
+        world.put(format!("logs/{number:02}").as_bytes(), b"log");
+        world.put(format!("k{number:02}").as_bytes(), b"12345");
+    }
+    world.put(b"logs//keep", b"x");
+    world.put(b"large", b"123456");
+    world.back_up();
+    world.put(b"logs/03", b"changed");
+    let mut options = world.options();
+    options.selection.exclude = vec!["logs/*".to_owned(), "!keep".to_owned()];
+    options.selection.exclude_larger_than = Some(5);
+    options.buckets.allow_vanished_percent = 0;
+    let _ = world.bucket.take_counts();
+    back_up(&world.repository, &options);
+    assert_eq!(world.bucket.take_counts().gets, 0);
+    let kept: Vec<Vec<u8>> = world.newest().into_keys().collect();
+    // Nothing below a folder that is left out is taken back: `logs/` and an empty name.
+    let expected: Vec<Vec<u8>> = (0..20)
+        .map(|number| format!("k{number:02}").into_bytes())
+        .collect();
+    assert_eq!(kept, expected);
+    // What is gone counts against what is not left out.
+    world.bucket.delete(b"k00").unwrap();
+    options.buckets.allow_vanished_percent = 4;
+    assert!(world.fails(&options).contains("1 of the 20 objects"));
+    world.back_up();
+    world.bucket.delete(b"k01").unwrap();
+    assert!(world.fails(&options).contains("1 of the 19 objects"));
+}
+
+#[test]
+fn a_bucket_that_is_not_there_keeps_no_other_source_from_being_backed_up() {
+    let world = World::new();
+    world.bucket.go_wrong(Some((0, Wrong::IsNoBucket)));
+    assert!(world.fails(&world.options()).contains("no bucket"));
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("f"), "y").unwrap();
+    let both = BackupOptions {
+        sources: vec![folder.path().to_path_buf()],
+        ..world.options()
+    };
+    world.bucket.go_wrong(Some((0, Wrong::IsNoBucket)));
+    let report = back_up(&world.repository, &both);
+    assert_eq!((report.statistics.files, report.issue_count), (1, 1));
+    assert!(report.issues[0].error.contains("no such bucket"));
+    assert_eq!(world.cells()[0].sources.len(), 1);
+    // One that goes while it is listed fails the run.
+    for number in 0..20 {
+        world.put(format!("k{number:02}").as_bytes(), b"x");
+    }
+    world.bucket.go_wrong(Some((1, Wrong::IsNoBucket)));
+    assert!(world.fails(&both).contains("no bucket"));
+}
+
+#[test]
+fn classes_come_back_and_uploads_that_were_given_up_go() {
+    let world = World::new();
+    for key in [&b"plain"[..], b"rare", b"was-warm", b"never-read"] {
+        world.put(key, key);
+    }
+    world.put(b"large", &vec![7; 9 << 20]);
+    let set = |key: &'static [u8], class: &str| {
+        let class = class.to_owned();
+        world
+            .bucket
+            .change(|objects| objects.get_mut(key).unwrap().class = class);
+    };
+    set(b"never-read", "GLACIER");
+    set(b"rare", "STANDARD_IA");
+    set(b"large", "STANDARD_IA");
+    world.back_up();
+    set(b"was-warm", "DEEP_ARCHIVE");
+    world.back_up();
+    let target = Arc::new(MemoryBucket::new(PAGE));
+    let now = jiff::Timestamp::now();
+    let hours = |hours| now - jiff::SignedDuration::from_hours(hours);
+    target.abandon(b"large", hours(25));
+    target.abandon(b"large", hours(1));
+    target.abandon(b"of-somebody-else", hours(99));
+    let cells = world.cells();
+    let report = restore_into(&world, cells.last().unwrap(), &target, |_| {});
+    assert_eq!((report.cold, report.failed, report.files), (1, 0, 4));
+    assert!(report.warnings[0].contains("1 object was in a class that has to be thawed"));
+    let objects = target.objects();
+    let classes: Vec<(&[u8], &str)> = objects
+        .iter()
+        .map(|(key, held)| (key.as_slice(), held.class.as_str()))
+        .collect();
+    assert_eq!(
+        classes,
+        [
+            (&b"large"[..], "STANDARD_IA"),
+            (b"plain", "STANDARD"),
+            (b"rare", "STANDARD_IA"),
+            // It could not be read there.
+            (b"was-warm", "STANDARD"),
+        ]
+    );
+    let left: Vec<_> = target.uploads().unwrap();
+    let left: Vec<_> = left
+        .into_iter()
+        .map(|open| (open.key, open.begun))
+        .collect();
+    assert_eq!(
+        left,
+        [
+            (b"large".to_vec(), hours(1)),
+            (b"of-somebody-else".to_vec(), hours(99))
+        ]
+    );
+}
+
+#[test]
 fn large_objects_are_read_by_ranges_of_one_and_the_same() {
     let world = World::new();
     let large = |byte: u8| -> Vec<u8> {
