@@ -106,6 +106,17 @@ impl Context {
         }
     }
 
+    /// Opens the repository to change it: a mirror is refused before anybody is asked for a password.
+    ///
+    /// # Errors
+    /// As [`Context::open`], and for a mirror.
+    pub fn open_to_change(&self) -> anyhow::Result<Arc<Repository>> {
+        if let Ok(storage) = open_storage(&self.place()?, self.interrupt.flag()) {
+            Repository::refuse_mirror(storage.as_ref())?;
+        }
+        self.open()
+    }
+
     fn open_at(&self, place: &Location) -> anyhow::Result<Arc<Repository>> {
         let storage = open_storage(place, self.interrupt.flag())?;
         password::open(&storage, self.secret_source()?, &self.open_options())

@@ -375,7 +375,40 @@ impl Repository {
             let slots = slots.len();
             return Err(EngineError::WrongSecret { location, slots });
         };
-        let mut config = Config::open(&keyring, number, &object)
+        Self::open_with(
+            storage,
+            replica,
+            (number, &object),
+            (slot, keyring),
+            options,
+        )
+    }
+
+    /// Opens another copy of a repository that is open, with its keys.
+    ///
+    /// # Errors
+    /// As [`Repository::open`]; `Damaged` if the keys are not those of its config.
+    pub(crate) fn open_copy(
+        storage: Arc<dyn Storage>,
+        like: &Self,
+        options: &OpenOptions,
+    ) -> Result<Arc<Self>> {
+        let (storage, replica) = resolve(storage)?;
+        let (number, object) = read_config(storage.as_ref())?;
+        unverified_config(&storage.describe(), number, &object)?;
+        let keys = (like.current_slot(), like.keyring.clone());
+        Self::open_with(storage, replica, (number, &object), keys, options)
+    }
+
+    fn open_with(
+        storage: Arc<dyn Storage>,
+        replica: Option<ReplicaId>,
+        (number, object): (u64, &[u8]),
+        (slot, keyring): (SlotId, Keyring),
+        options: &OpenOptions,
+    ) -> Result<Arc<Self>> {
+        let location = storage.describe();
+        let mut config = Config::open(&keyring, number, object)
             .map_err(|error| EngineError::damaged(&names::config(number), &error))?;
         // Caches and memories of a mirror are its own.
         config.replica = replica.unwrap_or(config.replica);
@@ -422,6 +455,17 @@ impl Repository {
             return read_marker(storage).map(|_| ());
         }
         unverified_config(&storage.describe(), number, &object).map(|_| ())
+    }
+
+    /// Fails if a storage is a mirror, before anybody is asked for a password to change something in it.
+    ///
+    /// # Errors
+    /// `Request` for a mirror, or what the storage answers.
+    pub fn refuse_mirror(storage: &dyn Storage) -> Result<()> {
+        match newest_config(storage)? {
+            Some(MARKER) => Err(takes_no_writes(&storage.describe())),
+            _ => Ok(()),
+        }
     }
 
     /// Gives the location, without secrets.
@@ -615,10 +659,7 @@ impl Repository {
     /// `Request` for a mirror; `Unsupported`, naming the feature.
     pub fn check_write(&self) -> Result<()> {
         if self.is_mirror {
-            return Err(EngineError::Request(format!(
-                "{} is a mirror, which takes no writes until it is promoted (`larder sync promote`); write to the repository that it mirrors",
-                self.location
-            )));
+            return Err(takes_no_writes(&self.location));
         }
         self.config()
             .check_write(KNOWN_FEATURES)
@@ -627,6 +668,12 @@ impl Repository {
                 why: error.to_string(),
             })
     }
+}
+
+fn takes_no_writes(mirror: &str) -> EngineError {
+    EngineError::Request(format!(
+        "{mirror} is a mirror, which takes no writes until it is promoted (`larder sync promote`); write to the repository that it mirrors"
+    ))
 }
 
 /// Opens the storage of a repository that is there; `stop` is set when the process is asked to end.

@@ -18,7 +18,8 @@ KIB, MIB = 1 << 10, 1 << 20
 COMPLETE, PARTIAL, SHARD, REVOKED = 1, 2, 3, 4
 
 CONFIG, SLOT, DATA_PACK, TREE_PACK, SEGMENT, SESSION, SESSION_END = 1, 2, 3, 4, 5, 6, 7
-CELL, AMENDMENT, ROUND, STATE, RESERVE, LEDGER = 8, 9, 10, 11, 12, 14
+CELL, AMENDMENT, ROUND, STATE, RESERVE, LEDGER, MANIFEST = 8, 9, 10, 11, 12, 14, 15
+MARKER = "config/ffffffffffffffff"
 
 _NAMES = [
     (r"config/[0-9a-f]{16}", (CONFIG,), 64 * KIB),
@@ -33,6 +34,7 @@ _NAMES = [
     (r"gc/[0-9a-f]{16}\.final", (STATE,), 256 * MIB),
     (r"reserve", (RESERVE,), 16 * MIB),
     (r"ledger/[0-9a-f]{32}", (LEDGER,), 80 * MIB),
+    (r"mirror/[0-9a-f]{16}", (MANIFEST,), 256 * MIB),
 ]
 _PURPOSES = {
     DATA_PACK: {sealing.DATA}, TREE_PACK: {sealing.TREE}, SEGMENT: {sealing.INDEX},
@@ -80,7 +82,7 @@ def parse_object(name: str, data: bytes) -> Object:
     if any(cursor.take(6)):
         raise Damage(f"{name}: header bytes that must be zero are not")
     key_id, uid = cursor.take(32), cursor.take(16)
-    if kind in (CONFIG, RESERVE) and any(key_id):
+    if kind in (CONFIG, RESERVE, MANIFEST) and any(key_id):
         raise Damage(f"{name}: a key id where none belongs")
     body = cursor.rest()
     if kind in (DATA_PACK, TREE_PACK, SEGMENT):
@@ -126,6 +128,11 @@ def _ledger_groups(value: Any, what: str) -> None:
             raise Damage(f"{what}: packs not sorted, or with duplicates")
 
 
+_MANIFEST = fields({
+    0: integer(1), 1: octets(16), 2: octets(16), 3: _U64, 4: _U64,
+    5: array(_SID, COLLECTOR_IDS, ascending=True), 6: array(row(_SID, _U64), COLLECTOR_IDS, ascending=True),
+    7: _OIDS, 8: _OIDS, 9: _I64,
+})  # fmt: skip
 RECORDS: dict[int, Check] = {
     SESSION: fields(
         {0: _SID, 2: integer(0, 2), 3: _I64, 4: _LABEL, 5: _LABEL, 6: _LABEL, 7: _U64}, {1: _SID}
@@ -198,6 +205,30 @@ def check_config_mac(found: Object, config: dict[int, Any], keyring: Keyring) ->
     covered = found.header + found.name.encode() + found.body[:-32]
     if blake3_keyed(mac_key, covered) != found.body[-32:]:
         raise Damage(f"{found.name}: its MAC is wrong; somebody without the keys changed it")
+
+
+def parse_manifest(found: Object) -> dict[int, Any]:
+    """Parses what a mirror lists; nobody authenticates it."""
+    manifest: dict[int, Any] = decode_cbor(found.body, found.name)
+    _MANIFEST(manifest, found.name)
+    if found.name != f"mirror/{manifest[0]:016x}":
+        raise Damage(f"{found.name}: it says that it is manifest {manifest[0]}")
+    if manifest[4] not in (0, manifest[3] + 1):
+        raise Damage(f"{found.name}: its round is not the one after its state")
+    return manifest
+
+
+def lists(manifest: dict[int, Any], name: str) -> bool:
+    """Tells whether a mirror with this manifest lists an object."""
+    folder, _, rest = name.partition("/")
+    if folder == "gc":
+        return rest in (f"{manifest[3]:016x}.final", f"{manifest[4]:016x}")
+    if folder not in ("snapshots", "sessions"):
+        return folder != "mirror" and name != MARKER
+    stem, _, suffix = rest.partition(".")
+    if folder == "snapshots" and suffix:
+        return [bytes.fromhex(stem), int(suffix)] in manifest[6]
+    return bytes.fromhex(stem) in manifest[5]
 
 
 # Packs and segments.

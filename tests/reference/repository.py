@@ -28,6 +28,23 @@ class Folder:
         self.path = path
         if not os.path.isdir(os.path.join(path, "config")):
             raise Damage(f"{path}: no repository there (it has no config)")
+        self.marker: dict[int, Any] | None = None
+        self.manifest: dict[int, Any] | None = None
+        if os.path.exists(os.path.join(path, objects.MARKER)):
+            self._read_mirror()
+
+    def _read_mirror(self) -> None:
+        """Reads what makes the folder a mirror (SPEC.md §12): what counts is what its newest manifest lists."""
+        self.marker = objects.parse_config(self.read(objects.MARKER))
+        if self.marker[5] != ["mirror"]:
+            raise Damage(f"{objects.MARKER}: needs features that this reader does not know: {self.marker[5]}")
+        manifests = [name for name in self.names("mirror") if objects.kinds_of_name(name)]
+        if not manifests:
+            raise Damage(f"{self.path}: a mirror to which no sync has ended yet")
+        self.manifest = objects.parse_manifest(self.read(manifests[-1]))
+        for same, of in ((1, self.marker), (2, self.marker)):
+            if self.manifest[same] != of[same]:
+                raise Damage(f"{manifests[-1]}: it is the manifest of another mirror")
 
     def names(self, prefix: str = "") -> list[str]:
         def fail(error: OSError) -> None:
@@ -44,7 +61,9 @@ class Folder:
         return sorted(found)
 
     def known(self, prefix: str = "") -> list[str]:
-        return [name for name in self.names(prefix) if objects.kinds_of_name(name)]
+        known = [name for name in self.names(prefix) if objects.kinds_of_name(name)]
+        manifest = self.manifest
+        return known if manifest is None else [name for name in known if objects.lists(manifest, name)]
 
     def read(self, name: str) -> Object:
         return parse_object(name, self.read_bytes(name))
@@ -278,6 +297,8 @@ def read_configs(folder: Folder) -> list[tuple[Object, dict[int, Any]]]:
     found = [folder.read(name) for name in names]
     configs = [(each, objects.parse_config(each)) for each in found]
     first = configs[0][1]
+    if folder.marker and any(folder.marker[same] != first[same] for same in (1, 4)):
+        raise Damage(f"{objects.MARKER}: repository id or chunker differ from the first config's")
     for each, config in configs:
         if any(config[same] != first[same] for same in (1, 3, 4)):
             raise Damage(f"{each.name}: repository id, creation or chunker differ from the first config's")

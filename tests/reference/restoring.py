@@ -124,7 +124,10 @@ class Restorer:
         offset = 0
         for extent in trees.extents_of(entry, self.fetch):
             if extent.chunk is not None:
-                content = self.fetch(trees.DATA_CHUNK, extent.chunk)
+                try:
+                    content = self.fetch(trees.DATA_CHUNK, extent.chunk)
+                except Damage as error:
+                    raise Damage(f"its bytes {offset}..{offset + extent.length} are lost: {error}") from error
                 if len(content) != extent.length:
                     raise Damage(f"chunk {extent.chunk.hex()}: {len(content)} bytes instead of {extent.length}")
                 while content:

@@ -21,10 +21,12 @@ sys.path[:0] = [HERE, os.path.join(os.path.dirname(HERE), "tools")]
 
 import awkward
 import larder_reader
+import objects
 import sealing
 import tiny_writer
 import wire
 from compare import Options, compare
+from repository import Folder, Repository
 from tiny_writer import TinyRepository, cbor, read_folder, varint
 from wire import Cursor, Damage
 
@@ -433,6 +435,35 @@ class DamagedRepositories(Scratch):
                     file.write(content)
         self.assertEqual(self.verify(), (0, "", ""))
 
+    def test_what_repairs_put_aside_is_passed_over(self) -> None:
+        self.make()
+        os.makedirs(self.path("repo/quarantine/" + "0" * 32))
+        self.file("repo/quarantine/" + "0" * 32 + "/undo.1", b"anything")
+        self.assertEqual(self.verify(), (0, "", ""))
+
+    def test_a_mirror_shows_what_its_manifest_lists(self) -> None:
+        made = self.make()
+        key = ("--key-file", self.path("key"))
+        repository = Repository(Folder(self.path("repo")), (sealing.RAW_KEY, made.raw_key))
+        config = repository.config
+        marker = {**config, 0: 2**64 - 1, 2: bytes(16), 5: ["mirror"], 8: []}
+        self.unsealed("repo/config/" + "f" * 16, 1, cbor(marker) + bytes(32))
+        manifest = {0: 1, 1: config[1], 2: bytes(16), 3: 0, 4: 0, 5: [], 6: [], 7: [], 8: [], 9: 0}
+        self.assertIn("no sync has ended", run("list", self.path("repo"), *key)[2])
+        os.mkdir(self.path("repo/mirror"))
+        self.unsealed("repo/mirror/" + f"{1:016x}", 15, cbor(manifest))
+        self.assertEqual(run("list", self.path("repo"), *key)[:2], (0, "[]\n"))
+        # A newer manifest takes its place; what it lists is read and verified.
+        self.unsealed("repo/mirror/" + f"{2:016x}", 15, cbor(manifest | {0: 2, 5: [made.sid]}))
+        self.assertIn(made.sid[8:].hex(), run("list", self.path("repo"), *key)[1])
+        self.assertEqual(self.verify(), (0, "", ""))
+        self.unsealed("repo/mirror/" + f"{3:016x}", 15, cbor(manifest | {0: 3, 2: b"x" * 16}))
+        self.assertIn("of another mirror", self.verify()[2])
+
+    def unsealed(self, name: str, kind: int, body: bytes) -> None:
+        data = objects.MAGIC + bytes([1, kind]) + bytes(6 + 32) + b"u" * 16 + body
+        self.file(name, data + sealing.blake3(data))
+
     def test_an_object_under_another_name_is_refused(self) -> None:
         made = self.make()
         other = bytes(8) + os.urandom(16)
@@ -447,7 +478,7 @@ class DamagedRepositories(Scratch):
             "--key-file", self.path("key"),
         )  # fmt: skip
         self.assertEqual(code, 1)
-        self.assertIn("plain: not restored", err)
+        self.assertIn("plain: not restored: its bytes 0..13 are lost", err)
         self.assertFalse(os.path.exists(self.path("out/plain")))
         with open(self.path("out/long"), "rb") as file:
             self.assertEqual(file.read(), made.contents[b"long"])

@@ -134,7 +134,7 @@ pub fn run(context: &Context, args: &KeyArgs) -> anyhow::Result<Exit> {
             label,
             dry_run,
         } => {
-            let repository = context.open()?;
+            let repository = context.open_to_change()?;
             let secret = new.read()?;
             if *dry_run {
                 return told(context, None, "would add a key slot", true);
@@ -143,7 +143,7 @@ pub fn run(context: &Context, args: &KeyArgs) -> anyhow::Result<Exit> {
             return told(context, Some(&id), "added key slot", false);
         }
         What::Remove { id, dry_run } => {
-            let repository = context.open()?;
+            let repository = context.open_to_change()?;
             let slots = keys::list(&repository)?;
             if *dry_run {
                 let slot = removable(&slots, id)?;
@@ -161,7 +161,7 @@ pub fn run(context: &Context, args: &KeyArgs) -> anyhow::Result<Exit> {
             return told(context, Some(&id), "removed key slot", false);
         }
         What::Passwd { new, dry_run } => {
-            let repository = context.open()?;
+            let repository = context.open_to_change()?;
             let secret = new.read()?;
             if *dry_run {
                 return told(context, None, "would replace the key slot in use", true);
@@ -242,7 +242,7 @@ fn removable<'a>(slots: &'a [KeyInfo], id: &str) -> anyhow::Result<&'a KeyInfo> 
 }
 
 fn recovery(context: &Context, label: &str, dry_run: bool) -> anyhow::Result<()> {
-    let repository = context.open()?;
+    let repository = context.open_to_change()?;
     if dry_run {
         return told(context, None, "would add a recovery key", true).map(|_| ());
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
-use larder_engine::mirror::{PromoteReport, SyncOptions, SyncReport, promote, sync};
+use larder_engine::mirror::{PromoteReport, SyncOptions, SyncReport, promote, refuse_nested, sync};
 use larder_engine::repository::{default_cache_dir, open_storage};
 use larder_engine::storage::error::{ErrorKind, Reason};
 use larder_engine::storage::object::ObjectStorage;
@@ -25,12 +25,16 @@ use crate::{password, render};
 /// an interrupted sync leaves a mirror that shows what it showed before. The first sync makes the
 /// mirror, in an empty place.
 ///
+/// What lies in the mirror already is taken to be what was written; --verify reads it all, and copies
+/// anew what rotted since.
+///
 /// A mirror is read like a repository, with the same password. It takes no writes until it is
 /// promoted. What prunes took away in the repository stays in the mirror unless --delete is given;
 /// what went in the repository without a prune stays in the mirror in any case.
 ///
 /// Examples: larder -r /srv/backup sync --to sftp://me@nas/srv/mirror
 ///           larder -r /srv/backup sync --to nas --delete
+///           larder -r /srv/backup sync --to nas --verify
 ///           larder sync promote nas
 #[derive(Debug, Args)]
 #[command(
@@ -50,6 +54,9 @@ pub struct SyncArgs {
     /// Delete in the mirror what prunes let go of in the repository
     #[arg(long)]
     delete: bool,
+    /// Read every object of the mirror too, and copy anew what rotted there
+    #[arg(long)]
+    verify: bool,
     /// Say what would be copied, and touch nothing
     #[arg(short = 'n', long)]
     dry_run: bool,
@@ -79,6 +86,8 @@ pub fn run(context: &Context, args: &SyncArgs) -> anyhow::Result<Exit> {
     let stop = context.interrupt.flag();
     let source = open_storage(&context.place()?, Arc::clone(&stop))?;
     let place = context.second_place(to, &args.to_option)?;
+    // Before a folder is made for it.
+    refuse_nested(source.as_ref(), &place.place.to_string())?;
     let mode = match args.dry_run {
         true => Mode::Open,
         false => Mode::Create,
@@ -97,6 +106,7 @@ pub fn run(context: &Context, args: &SyncArgs) -> anyhow::Result<Exit> {
     let scratch = context.cache_dir().unwrap_or_else(default_cache_dir);
     let options = SyncOptions {
         delete: args.delete,
+        verify: args.verify,
         dry_run: args.dry_run,
     };
     let reporter = context.reporter();
@@ -140,7 +150,12 @@ fn summary(report: &SyncReport, place: &str) -> String {
         render::size(report.bytes_copied)
     );
     if report.dry_run {
-        return format!("would copy {copied} to {place}");
+        let mut text = format!("would copy {copied} to {place}");
+        if report.mended > 0 {
+            let rotted = render::counted(report.mended, "object", "objects");
+            let _ = write!(text, "; {rotted} in the mirror rotted");
+        }
+        return text;
     }
     let mut text = String::new();
     if report.made {
@@ -148,10 +163,25 @@ fn summary(report: &SyncReport, place: &str) -> String {
     }
     let _ = writeln!(
         text,
-        "copied {copied} in {}; the mirror lists {}",
+        "copied {copied} in {}; {}",
         render::duration(report.seconds),
-        render::counted(report.snapshots, "snapshot record", "snapshot records")
+        lists(report.snapshots)
     );
+    if report.verified + report.mended > 0 {
+        let _ = writeln!(
+            text,
+            "verified {} of the mirror; {} rotted and copied anew",
+            render::counted(report.verified, "object", "objects"),
+            render::counted(report.mended, "was", "were")
+        );
+    }
+    if report.remains_deleted > 0 {
+        let _ = writeln!(
+            text,
+            "removed {} of killed syncs",
+            render::counted(report.remains_deleted, "remnant", "remnants")
+        );
+    }
     if report.deleted > 0 {
         let _ = writeln!(
             text,
@@ -171,6 +201,18 @@ fn summary(report: &SyncReport, place: &str) -> String {
     text
 }
 
+/// Says how much a mirror lists: without keys nobody knows which of the sessions made checkpoints, or
+/// snapshots that are forgotten.
+fn lists(snapshots: u64) -> String {
+    match snapshots {
+        0 => "the mirror lists no snapshot".to_owned(),
+        _ => format!(
+            "the mirror lists what {} left",
+            render::counted(snapshots, "finished session", "finished sessions")
+        ),
+    }
+}
+
 fn run_promote(context: &Context, location: &str) -> anyhow::Result<Exit> {
     let place = context.place_of(location)?;
     let storage = open_storage(&place, context.interrupt.flag())?;
@@ -188,7 +230,7 @@ fn promoted(report: &PromoteReport) -> String {
     format!(
         "{} is a repository of its own now, with {}; do not sync to it any more",
         report.location,
-        render::counted(report.snapshots, "snapshot record", "snapshot records")
+        render::counted(report.snapshots, "snapshot", "snapshots")
     )
 }
 

@@ -1,13 +1,15 @@
 //! Copying objects from one storage to another, each verified before it gets its name.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use larder_format::mirror::MARKER;
 use larder_format::names::Name;
 use larder_format::verify::{bytes_max, verify};
 
+use super::pass::Listing;
 use crate::at_once;
 use crate::budget::Budget;
 use crate::cancel::Cancel;
@@ -16,9 +18,13 @@ use crate::error::{EngineError, Result};
 use crate::progress::Progress;
 use crate::storage::error::ErrorKind;
 use crate::storage::{Storage, create_or_confirm};
+use crate::sync::lock;
 
 /// Bytes of objects that are in memory at once.
 const MEMORY_BYTES: usize = 96 << 20;
+
+/// Objects of the target that are verified between two looks at the progress.
+const VERIFIED_AT_ONCE: usize = 512;
 
 /// Copies from one storage to another.
 pub(super) struct Copier<'a> {
@@ -31,6 +37,8 @@ pub(super) struct Copier<'a> {
     pub bytes: AtomicU64,
     /// Objects of the source that are damaged, and what is wrong with them.
     pub damaged: BTreeMap<Name, String>,
+    /// Objects that were written where a damaged one was.
+    rewritten: Mutex<BTreeSet<Name>>,
 }
 
 impl<'a> Copier<'a> {
@@ -49,6 +57,7 @@ impl<'a> Copier<'a> {
             objects: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             damaged: BTreeMap::new(),
+            rewritten: Mutex::default(),
         }
     }
 
@@ -112,11 +121,83 @@ impl<'a> Copier<'a> {
                 })?;
                 match there {
                     Ok(_) => Err(self.diverged(&text)),
-                    Err(_) => Ok(self.target.put(&text, bytes.clone())?),
+                    Err(_) => {
+                        lock(&self.rewritten).insert(*name);
+                        Ok(self.target.put(&text, bytes.clone())?)
+                    }
                 }
             }
             result => Ok(result?),
         }
+    }
+
+    /// Gives the objects that were written where a damaged one was.
+    pub(super) fn rewritten(&self) -> BTreeSet<Name> {
+        lock(&self.rewritten).clone()
+    }
+
+    /// Reads all listed objects of the target but marker, manifests and reserve; gives those that are
+    /// damaged, and the number of those that are right.
+    pub(super) fn verify_target(&self, have: &Listing) -> Result<(BTreeMap<Name, String>, u64)> {
+        let is_meant = |name: &Name| {
+            !matches!(
+                name,
+                Name::Config(MARKER) | Name::Manifest(_) | Name::Reserve
+            )
+        };
+        let (mut count, mut bytes) = (0, 0_u64);
+        have.each(&mut |name, size| {
+            if is_meant(&name) {
+                count += 1;
+                bytes = bytes.saturating_add(size);
+            }
+            Ok(())
+        })?;
+        self.progress
+            .phase("verifying the mirror", Some(count), Some(bytes));
+        let (mut rotten, mut verified) = (BTreeMap::new(), 0);
+        let mut batch = Vec::with_capacity(VERIFIED_AT_ONCE);
+        have.each(&mut |name, size| {
+            if is_meant(&name) {
+                batch.push((name, size));
+            }
+            if batch.len() == VERIFIED_AT_ONCE {
+                verified += self.verify_batch(&batch, &mut rotten)?;
+                batch.clear();
+            }
+            Ok(())
+        })?;
+        verified += self.verify_batch(&batch, &mut rotten)?;
+        Ok((rotten, verified))
+    }
+
+    fn verify_batch(
+        &self,
+        batch: &[(Name, u64)],
+        rotten: &mut BTreeMap<Name, String>,
+    ) -> Result<u64> {
+        let outcomes = at_once::map(self.target.calls_at_once(), batch, |(name, size)| {
+            self.cancel.check()?;
+            let limit = bytes_max(name);
+            let held = usize::try_from(*size).unwrap_or(usize::MAX).min(limit);
+            let _held = self.budget.hold(0, held);
+            let outcome = attempt(|| {
+                let bytes = self.target.get(&name.to_string(), limit as u64)?;
+                Ok(verify(*name, &bytes)?)
+            })?;
+            self.progress.advance(1, *size);
+            Ok::<_, EngineError>(outcome)
+        });
+        let mut verified = 0;
+        for ((name, _), outcome) in batch.iter().zip(outcomes) {
+            match outcome? {
+                Ok(_) => verified += 1,
+                // Another sync deleted it.
+                Err(Problem::Missing) => {}
+                Err(Problem::Damaged(why)) => drop(rotten.insert(*name, why)),
+            }
+        }
+        Ok(verified)
     }
 
     fn diverged(&self, name: &str) -> EngineError {

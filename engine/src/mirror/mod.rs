@@ -14,9 +14,10 @@ mod sync;
 #[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 mod tests;
 
+pub(crate) use pass::Listing;
 pub use promote::{PromoteReport, promote};
 pub use reading::readable;
-pub use sync::{SyncOptions, SyncReport, sync};
+pub use sync::{SyncOptions, SyncReport, refuse_nested, sync};
 
 use std::sync::Arc;
 

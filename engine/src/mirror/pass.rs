@@ -6,6 +6,7 @@ use std::path::Path;
 use bytes::Bytes;
 use larder_format::config::Config;
 use larder_format::ids::{SessionId, SlotId};
+use larder_format::mirror::Manifest;
 use larder_format::names::{self, Name};
 
 use super::copying::Copier;
@@ -24,15 +25,15 @@ const BATCH: usize = 512;
 const LISTINGS_MAX: usize = 10;
 
 /// Names with their sizes.
-pub(super) struct Listing(ScratchMap);
+pub(crate) struct Listing(ScratchMap);
 
 impl Listing {
-    pub(super) fn new(scratch: &Path) -> Self {
+    pub(crate) fn new(scratch: &Path) -> Self {
         Self(ScratchMap::new(scratch, LISTING_BYTES))
     }
 
     /// Adds what a folder of a storage has of names that the format knows.
-    pub(super) fn read(&mut self, storage: &dyn Storage, folder: &str) -> Result<()> {
+    pub(crate) fn read(&mut self, storage: &dyn Storage, folder: &str) -> Result<()> {
         let mut failure = None;
         storage.list(folder, &mut |object| {
             if let Some(name) = names::parse(&object.name)
@@ -45,19 +46,19 @@ impl Listing {
         failure.map_or(Ok(()), Err)
     }
 
-    pub(super) fn insert(&mut self, name: &Name, size: u64) -> Result<()> {
+    pub(crate) fn insert(&mut self, name: &Name, size: u64) -> Result<()> {
         let key = name.to_string();
         Ok(self.0.insert(key.as_bytes(), &size.to_be_bytes())?)
     }
 
     /// Gives an object's size, if it was listed.
-    pub(super) fn size(&self, name: &Name) -> Result<Option<u64>> {
+    pub(crate) fn size(&self, name: &Name) -> Result<Option<u64>> {
         let size = self.0.get(name.to_string().as_bytes())?;
         Ok(size.and_then(|size| size.first_chunk().copied().map(u64::from_be_bytes)))
     }
 
     /// Visits what was listed, in the order of the names.
-    pub(super) fn each(&self, visit: &mut dyn FnMut(Name, u64) -> Result<()>) -> Result<()> {
+    pub(crate) fn each(&self, visit: &mut dyn FnMut(Name, u64) -> Result<()>) -> Result<()> {
         for item in self.0.iter_from(&[]) {
             let (name, size) = item?;
             let name = std::str::from_utf8(&name).ok().and_then(names::parse);
@@ -74,6 +75,8 @@ impl Listing {
 pub(super) struct Moment {
     pub newest: Newest,
     pub cells: Vec<SessionId>,
+    /// Cells whose sessions have an end.
+    pub committed: u64,
     pub amendments: Vec<(SessionId, u64)>,
     pub keys: Keys,
     /// Packs and segments of the source.
@@ -93,8 +96,8 @@ pub(super) struct Pass<'a, 'b> {
     pub copier: &'a mut Copier<'b>,
     pub have: &'a mut Listing,
     pub scratch: &'a Path,
-    /// The state that the mirror is at.
-    pub base_state: u64,
+    /// The newest manifest of the mirror.
+    pub base: Option<&'a Manifest>,
 }
 
 impl Pass<'_, '_> {
@@ -105,7 +108,7 @@ impl Pass<'_, '_> {
         let Some(newest) = collection::newest(&collector.keys().copied().collect()) else {
             return Ok(None);
         };
-        if newest.state < self.base_state {
+        if newest.state < self.base.map_or(0, |base| base.state) {
             return Err(self.is_older());
         }
         let Some(records) = self.list_cells()? else {
@@ -128,8 +131,10 @@ impl Pass<'_, '_> {
         if !is_same || self.list("config")? != configs {
             return Ok(None);
         }
+        self.refuse_astray(newest, &records)?;
         let mut moment = Moment {
             newest,
+            committed: 0,
             cells: Vec::new(),
             amendments: Vec::new(),
             keys,
@@ -137,7 +142,11 @@ impl Pass<'_, '_> {
         };
         for name in there {
             match name {
-                Name::Cell(id) => moment.cells.push(id),
+                Name::Cell(id) => {
+                    let has_end = self.have.size(&Name::SessionEnd(id))?.is_some();
+                    moment.committed += u64::from(has_end);
+                    moment.cells.push(id);
+                }
                 Name::Amendment(id, number) => moment.amendments.push((id, number)),
                 _ => {}
             }
@@ -151,6 +160,25 @@ impl Pass<'_, '_> {
             self.copier.source.describe(),
             self.copier.target.describe()
         ))
+    }
+
+    /// Fails if a snapshot or an amendment is gone that the mirror lists and no newer state could have cleared:
+    /// the repository was put back to an older state and went on from there, or somebody took it away.
+    fn refuse_astray(&self, newest: Newest, records: &BTreeMap<Name, u64>) -> Result<()> {
+        let Some(base) = self.base else { return Ok(()) };
+        let cells = base.cells.iter().map(|id| (id, Name::Cell(*id)));
+        let amendments = base.amendments.iter();
+        let amendments = amendments.map(|(id, number)| (id, Name::Amendment(*id, *number)));
+        let gone = |(id, name): &(&SessionId, Name)| {
+            id.round() >= newest.state && !records.contains_key(name)
+        };
+        let Some((_, name)) = cells.chain(amendments).find(gone) else {
+            return Ok(());
+        };
+        let (source, target) = (self.copier.source.describe(), self.copier.target.describe());
+        Err(EngineError::Request(format!(
+            "{source} lacks {name}, which its mirror {target} lists and no prune took away: it was put back to an older state and went on from there, or somebody deleted it. `larder repair --from` the mirror puts back what is missing; otherwise make a mirror in another place. The mirror shows what it showed before"
+        )))
     }
 
     fn list(&self, folder: &str) -> Result<BTreeMap<Name, u64>> {

@@ -14,6 +14,7 @@ use crate::random;
 use crate::repository::Repository;
 use crate::storage::error::ErrorKind;
 use crate::storage::{Storage, create_or_confirm};
+use crate::view;
 
 /// What promoting did.
 #[derive(Debug, Clone, Serialize)]
@@ -22,7 +23,7 @@ pub struct PromoteReport {
     pub repository: String,
     /// The location, without secrets.
     pub location: String,
-    /// Snapshot records that it lists.
+    /// Snapshots that it has.
     pub snapshots: u64,
     /// Records of an unfinished sync that were removed.
     pub removed: u64,
@@ -51,6 +52,7 @@ pub fn promote(repository: &Repository, storage: &Arc<dyn Storage>) -> Result<Pr
             )));
         }
     };
+    let snapshots = view::read_cells(repository, None)?.snapshots().count() as u64;
     let mut config = repository.config();
     config.number = config.number.saturating_add(1);
     config.replica = ReplicaId(random::bytes()?);
@@ -84,7 +86,7 @@ pub fn promote(repository: &Repository, storage: &Arc<dyn Storage>) -> Result<Pr
     Ok(PromoteReport {
         repository: config.repository.to_hex(),
         location,
-        snapshots: manifest.cells.len() as u64,
+        snapshots,
         removed,
     })
 }

@@ -1,9 +1,10 @@
 //! Sync: bringing a mirror to what the repository is now.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use larder_format::config::Config;
@@ -33,6 +34,10 @@ use crate::storage::{Storage, create_or_confirm};
 const PASSES_MAX: usize = 16;
 /// Times that all is done because another sync to the same mirror was faster.
 const ATTEMPTS_MAX: usize = 4;
+/// The size that an object which rotted is taken to have: that of no other.
+const ROTTEN: u64 = u64::MAX;
+/// How old remains of killed syncs are when they are removed.
+const REMAINS_AGE: Duration = Duration::from_hours(24);
 /// Objects that are deleted between two looks at whether they may be.
 const BATCH: usize = 256;
 
@@ -41,6 +46,8 @@ const BATCH: usize = 256;
 pub struct SyncOptions {
     /// Deletes what collectors let go of in the repository.
     pub delete: bool,
+    /// Reads every object of the mirror, and copies anew what rotted in it.
+    pub verify: bool,
     /// Counts what is missing and touches nothing.
     pub dry_run: bool,
 }
@@ -58,7 +65,8 @@ pub struct SyncReport {
     pub bytes_copied: u64,
     /// Passes that it took until the repository held still for the length of one.
     pub passes: u64,
-    /// Snapshot records that the mirror lists: finished, partial and revoked ones.
+    /// Finished sessions of backups whose snapshots the mirror lists: forgotten ones and checkpoints among them,
+    /// which only keys can tell.
     pub snapshots: u64,
     /// The manifest that was made; none if nothing had changed.
     pub manifest: Option<u64>,
@@ -68,7 +76,13 @@ pub struct SyncReport {
     pub deleted: u64,
     /// Their bytes.
     pub bytes_deleted: u64,
-    /// Objects of the repository that are damaged and were not copied.
+    /// Objects of the mirror that were read and verified.
+    pub verified: u64,
+    /// Objects that had rotted in the mirror and were, or would be, copied anew.
+    pub mended: u64,
+    /// Remains of killed syncs that were removed.
+    pub remains_deleted: u64,
+    /// Objects that are damaged: in the repository, and so not copied, or in the mirror, and not in the repository.
     pub damaged: u64,
     /// Seconds that it took.
     pub seconds: f64,
@@ -94,7 +108,7 @@ pub fn sync(
     cancel: &Cancel,
 ) -> Result<SyncReport> {
     let clock = Instant::now();
-    refuse_nested(source.as_ref(), target.as_ref())?;
+    refuse_nested(source.as_ref(), &target.describe())?;
     let (source, own_replica) = readable(Arc::clone(source))?;
     let (number, object) = read_config(source.as_ref())?;
     let config = unverified_config(&source.describe(), number, &object)?;
@@ -116,33 +130,50 @@ pub fn sync(
         replica,
         options,
         report,
+        rotten: Vec::new(),
     };
     sync.attempts()?;
+    sync.sweep();
     let mut report = sync.report;
     report.copied += sync.copier.objects.into_inner();
     report.bytes_copied += sync.copier.bytes.into_inner();
-    report.damaged = sync.copier.damaged.len() as u64;
-    let findings = sync.copier.damaged.into_iter();
-    report.findings = findings.map(|(name, why)| finding(&name, &why)).collect();
+    let findings = sync.copier.damaged.iter();
+    report.findings = findings.map(|(name, why)| finding(name, why)).collect();
+    report.findings.extend(sync.rotten);
+    report.damaged = report.findings.len() as u64;
     report.seconds = clock.elapsed().as_secs_f64();
     Ok(report)
 }
 
-/// Refuses folders within each other: a prune refuses what is not of its repository.
-fn refuse_nested(source: &dyn Storage, target: &dyn Storage) -> Result<()> {
-    let places = [source.describe(), target.describe()];
-    let folders = places.each_ref().map(|place| real_path(Path::new(place)));
+/// Refuses a place for a mirror that lies within the repository's folder, or the other way round: a prune
+/// refuses what is not of its repository. The place need not be there yet.
+///
+/// # Errors
+/// `Request` if it does.
+pub fn refuse_nested(source: &dyn Storage, target: &str) -> Result<()> {
+    let source = source.describe();
+    let folders = [&source, target].map(|place| real_place(Path::new(place)));
     match folders {
         [Some(one), Some(other)]
             if one != other && (one.starts_with(&other) || other.starts_with(&one)) =>
         {
-            let [source, target] = places;
             Err(EngineError::Request(format!(
                 "{target} and the repository {source} lie within each other; choose another place"
             )))
         }
         _ => Ok(()),
     }
+}
+
+/// Gives a folder without symbolic links, also one that is to be made; none for what is no folder.
+fn real_place(path: &Path) -> Option<PathBuf> {
+    if !path.is_absolute() {
+        return None;
+    }
+    let mut above = path.ancestors();
+    let there = above.find_map(|one| Some((one, real_path(one)?)));
+    let (one, real) = there?;
+    Some(real.join(path.strip_prefix(one).ok()?))
 }
 
 fn finding(name: &Name, why: &str) -> Finding {
@@ -156,6 +187,16 @@ fn finding(name: &Name, why: &str) -> Finding {
         problem: format!("{why}; it was not copied: see what `larder check` says"),
         snapshots: Vec::new(),
         paths: Vec::new(),
+    }
+}
+
+fn rot(name: &Name, why: &str) -> Finding {
+    Finding {
+        problem: format!(
+            "in the mirror: {why}; the repository does not have it any more, so it stays as it is"
+        ),
+        severity: Severity::Harmless,
+        ..finding(name, why)
     }
 }
 
@@ -175,14 +216,21 @@ fn claim(
     let marker = match read_marker(target) {
         Ok(Some(marker)) => marker,
         Ok(None) => {
-            refuse_foreign(target)?;
-            report.made = true;
+            let refused = refuse_foreign(target);
+            // Another first sync may have come between the two looks.
+            if let (Err(error), None) = (refused, read_marker(target)?) {
+                return Err(error);
+            }
             if dry_run {
+                report.made = true;
                 return Ok(None);
             }
             match create_or_confirm(target, &name, &marker()?) {
                 Err(error) if error.kind == ErrorKind::AlreadyExists => {}
-                result => result?,
+                result => {
+                    result?;
+                    report.made = true;
+                }
             }
             written_marker(target)?
         }
@@ -250,6 +298,8 @@ struct Sync<'a> {
     replica: Option<ReplicaId>,
     options: SyncOptions,
     report: SyncReport,
+    /// What rotted in the mirror and the repository has no more.
+    rotten: Vec<Finding>,
 }
 
 impl Sync<'_> {
@@ -283,18 +333,24 @@ impl Sync<'_> {
         };
         let mut have = Listing::new(self.scratch);
         have.read(self.copier.target, "")?;
+        let rotten = match self.options.verify {
+            true => self.verify(&mut have)?,
+            false => BTreeMap::new(),
+        };
         if self.options.dry_run {
-            return self.count(&have).map(|()| true);
+            self.count(&have)?;
+            self.report.mended = rotten.len() as u64;
+            return Ok(true);
         }
-        let base_state = base.as_ref().map_or(0, |base| base.state);
-        let moment = self.pass(&mut have, base_state)?;
+        let moment = self.pass(&mut have, base.as_deref())?;
         let mut manifest = self.manifest(number, &moment, base.as_deref(), &have)?;
-        self.report.snapshots = manifest.cells.len() as u64;
+        self.report.snapshots = moment.committed;
         self.report.gone = (manifest.gone_packs.len() + manifest.gone_segments.len()) as u64;
         self.must_be_mirror()?;
         for (name, bytes) in &moment.keys.missing {
             self.copier.write(name, bytes)?;
         }
+        self.settle(rotten, &have)?;
         match base.as_deref().filter(|base| is_same(base, &manifest)) {
             Some(base) => manifest = base.clone(),
             None => {
@@ -312,7 +368,7 @@ impl Sync<'_> {
     }
 
     /// Copies until the repository held still for the length of one pass.
-    fn pass(&mut self, have: &mut Listing, base_state: u64) -> Result<Moment> {
+    fn pass(&mut self, have: &mut Listing, base: Option<&Manifest>) -> Result<Moment> {
         for _ in 0..PASSES_MAX {
             self.copier.cancel.check()?;
             self.report.passes += 1;
@@ -320,7 +376,7 @@ impl Sync<'_> {
                 copier: &mut self.copier,
                 have,
                 scratch: self.scratch,
-                base_state,
+                base,
             };
             if let Some(moment) = pass.run()? {
                 return Ok(moment);
@@ -330,6 +386,45 @@ impl Sync<'_> {
             "{} changed {PASSES_MAX} times while it was copied; what was copied is kept, so run this again when prunes have ended",
             self.copier.source.describe()
         )))
+    }
+
+    /// Reads all objects of the mirror but what makes it one; those that rotted count as missing from then on.
+    fn verify(&mut self, have: &mut Listing) -> Result<BTreeMap<Name, String>> {
+        let (rotten, verified) = self.copier.verify_target(have)?;
+        self.report.verified = verified;
+        for name in rotten.keys() {
+            have.insert(name, ROTTEN)?;
+        }
+        Ok(rotten)
+    }
+
+    /// Tells which of the objects that had rotted were copied anew.
+    fn settle(&mut self, rotten: BTreeMap<Name, String>, have: &Listing) -> Result<()> {
+        let copied = self.copier.rewritten();
+        self.rotten.clear();
+        self.report.mended = 0;
+        for (name, why) in rotten {
+            if have.size(&name)? != Some(ROTTEN) || copied.contains(&name) {
+                self.report.mended += 1;
+            } else if !self.copier.damaged.contains_key(&name) {
+                self.rotten.push(rot(&name, &why));
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what killed syncs left; a storage that refuses that is no reason to fail.
+    fn sweep(&mut self) {
+        if self.options.dry_run {
+            return;
+        }
+        match self.copier.target.sweep(REMAINS_AGE) {
+            Ok(swept) => self.report.remains_deleted = swept,
+            Err(error) => {
+                let text = format!("remains of killed syncs stay: {error}");
+                self.copier.progress.warning(&text);
+            }
+        }
     }
 
     /// Counts what is missing, by one listing.
@@ -345,7 +440,7 @@ impl Sync<'_> {
         })?;
         let report = &mut self.report;
         listed.each(&mut |name, size| {
-            report.snapshots += u64::from(matches!(name, Name::Cell(_)));
+            report.snapshots += u64::from(matches!(name, Name::SessionEnd(_)));
             let is_copied = match name {
                 Name::Session(id) | Name::SessionEnd(id) => listed.size(&Name::Cell(id))?.is_some(),
                 Name::State(number) => number == state,
@@ -434,7 +529,7 @@ impl Sync<'_> {
         };
         have.each(&mut |name, size| {
             if slots(&name) || self.options.delete && gone(&name) {
-                going.push((name, size));
+                going.push((name, if size == ROTTEN { 0 } else { size }));
             }
             Ok(())
         })?;

@@ -43,6 +43,7 @@ fn sync_with(
 ) -> Result<SyncReport> {
     let options = SyncOptions {
         delete,
+        verify: false,
         dry_run: false,
     };
     let scratch = std::env::temp_dir();
@@ -501,6 +502,7 @@ fn a_dry_run_counts_and_touches_nothing() {
         let before = objects(target.as_ref());
         let options = SyncOptions {
             delete: true,
+            verify: false,
             dry_run: true,
         };
         let scratch = std::env::temp_dir();
@@ -541,4 +543,103 @@ fn a_mirror_is_scrubbed_whole() {
     target.delete(&cell).unwrap();
     let found = scrubbed();
     assert_eq!((found.loss, &found.findings[0].object), (1, &cell));
+}
+
+fn verifying(source: &Arc<dyn Storage>, target: &Arc<dyn Storage>, dry_run: bool) -> SyncReport {
+    let options = SyncOptions {
+        delete: false,
+        verify: true,
+        dry_run,
+    };
+    let (scratch, cancel) = (std::env::temp_dir(), Cancel::default());
+    sync(source, target, &scratch, options, &Silent, &cancel).unwrap()
+}
+
+#[test]
+fn what_rotted_in_a_mirror_is_copied_anew_if_it_is_to_be_verified() {
+    let (world, target, _) = mirrored();
+    sync_to(&world.storage, &target);
+    let whole = objects(target.as_ref());
+    let mirrored =
+        |name: &String| name != "config/ffffffffffffffff" && !name.starts_with("mirror/");
+    let names: Vec<_> = whole.keys().filter(|name| mirrored(name)).collect();
+    let sound = verifying(&world.storage, &target, false);
+    assert_eq!((sound.verified, sound.mended), (names.len() as u64, 0));
+    for name in &names {
+        let mut rotten = whole[*name].to_vec();
+        let at = rotten.len() / 2;
+        rotten[at] ^= 1;
+        target.put(name, rotten.into()).unwrap();
+    }
+    // By sizes alone nothing is seen of it.
+    let dry = verifying(&world.storage, &target, true);
+    assert_eq!((dry.mended, dry.verified), (names.len() as u64, 0));
+    let report = verifying(&world.storage, &target, false);
+    assert_eq!(report.mended, names.len() as u64, "{report:?}");
+    assert_eq!((report.copied, report.damaged), (report.mended, 0));
+    let mut now = objects(target.as_ref());
+    now.retain(|name, _| mirrored(name));
+    let mut before = whole.clone();
+    before.retain(|name, _| mirrored(name));
+    assert!(now == before);
+    world.verify_on(&target);
+}
+
+#[test]
+fn what_rotted_in_a_mirror_and_is_gone_in_the_repository_is_told() {
+    let (mut world, target, _) = mirrored();
+    sync_to(&world.storage, &target);
+    world.forget(0);
+    run(&world.storage, &options()).unwrap();
+    run(&world.storage, &options()).unwrap();
+    let kept = sync_to(&world.storage, &target);
+    assert!(kept.gone > 0);
+    let here = world.objects();
+    let gone = objects(target.as_ref())
+        .into_keys()
+        .find(|name| name.starts_with("packs/") && !here.contains_key(name))
+        .unwrap();
+    target.put(&gone, Bytes::from_static(b"rotten")).unwrap();
+    let report = verifying(&world.storage, &target, false);
+    assert_eq!((report.mended, report.damaged), (0, 1), "{report:?}");
+    assert_eq!(report.findings[0].object, gone);
+    assert_eq!(report.findings[0].severity, Severity::Harmless);
+    world.verify_on(&target);
+}
+
+#[test]
+fn two_first_syncs_at_once_make_one_mirror() {
+    let world = World::filled();
+    let counter = Arc::new(Hooked::new(empty()));
+    let counting: Arc<dyn Storage> = counter.clone();
+    sync_to(&world.storage, &counting);
+    for at in 1..=counter.operations() {
+        let target = empty();
+        let (source, other) = (Arc::clone(&world.storage), Arc::clone(&target));
+        let hooked = Hooked::before(Arc::clone(&target), at, move || {
+            sync_to(&source, &other);
+        });
+        let hooked: Arc<dyn Storage> = Arc::new(hooked);
+        sync_with(&world.storage, &hooked, false).unwrap();
+        world.verify_on(&target);
+    }
+}
+
+#[test]
+fn a_repository_that_was_put_back_and_went_on_is_told_from_its_mirror() {
+    let mut world = World::filled();
+    run(&world.storage, &options()).unwrap();
+    let old = world.copy();
+    let target = empty();
+    world.write("lost", &noise(91, 3000));
+    world.back_up();
+    sync_to(&world.storage, &target);
+    let shown = listed_and_whole(&target, &known(&world));
+    let mut astray = world.aside(old);
+    astray.write("astray", &noise(92, 3000));
+    astray.back_up();
+    let error = sync_with(&astray.storage, &target, false).unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("no prune took away"), "{text}");
+    assert_eq!(listed_and_whole(&target, &known(&world)), shown);
 }

@@ -40,6 +40,7 @@ fn a_mirror_is_kept_without_the_password_and_read_with_it() {
         .arg("--to")
         .arg(world.path("repo/inside"));
     run(&mut inside).expect(1).says("lie within each other");
+    assert!(!world.path("repo/inside").exists());
     let made = sync(&world, &[]).expect(0);
     assert!(made.stdout.starts_with("made a mirror at "), "{made:?}");
     world.write("f3", noise(99, 70_000));
@@ -163,6 +164,27 @@ fn damage_in_the_repository_is_told_and_not_copied() {
     let object = pack.strip_prefix(world.path("repo")).unwrap();
     assert_eq!(told[0]["object"], object.to_str().unwrap());
     assert!(!world.path("mirror").join(object).exists());
+}
+
+#[test]
+fn what_rotted_in_a_mirror_is_mended_by_a_sync_that_verifies() {
+    let world = filled();
+    sync(&world, &[]).expect(0);
+    let packs = walk(&world.path("mirror/packs"));
+    let bytes = fs::read(&packs[0]).unwrap();
+    let mut rotten = bytes.clone();
+    rotten[100] ^= 1;
+    fs::write(&packs[0], rotten).unwrap();
+    let quick = sync(&world, &["--json"]).expect(0).summary();
+    assert_eq!(quick["copied"], 0);
+    let dry = sync(&world, &["--verify", "--dry-run"]).expect(0);
+    assert!(
+        dry.stdout.contains("1 object in the mirror rotted"),
+        "{dry:?}"
+    );
+    let told = sync(&world, &["--verify", "--json"]).expect(0).summary();
+    assert_eq!((&told["mended"], &told["copied"]), (&1.into(), &1.into()));
+    assert_eq!(fs::read(&packs[0]).unwrap(), bytes);
 }
 
 fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
