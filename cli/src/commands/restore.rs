@@ -88,6 +88,12 @@ pub struct RestoreArgs {
     /// Make device nodes and keep setuid bits even when not run by root
     #[arg(long)]
     devices: bool,
+    /// Restore files of which bytes are lost, too, with zeros in their place
+    ///
+    /// Each is named with the bytes that are lost, and has the time of the restore. Without this such a file is
+    /// not restored.
+    #[arg(long)]
+    lost_as_zeros: bool,
     #[command(flatten)]
     filter: FilterArgs,
 }
@@ -224,6 +230,7 @@ impl RestoreArgs {
             (!self.map_gid.is_empty(), "--map-gid"),
             (self.in_place, "--in-place"),
             (self.devices, "--devices"),
+            (self.lost_as_zeros, "--lost-as-zeros"),
         ];
         match given.iter().find(|(is_given, _)| *is_given) {
             Some((_, flag)) => {
@@ -253,6 +260,7 @@ impl RestoreArgs {
             map_gid: self.map_gid.clone(),
             in_place: self.in_place,
             devices: self.devices,
+            lost_as_zeros: self.lost_as_zeros,
         }
     }
 }

@@ -97,6 +97,7 @@ fn snapshots_restore_to_a_folder_after_repacking() {
             map_gid: Vec::new(),
             in_place: false,
             devices: false,
+            lost_as_zeros: false,
         };
         let source = world.source.path().as_os_str().as_encoded_bytes();
         let (silent, cancel) = (Silent, Cancel::default());

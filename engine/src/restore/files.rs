@@ -7,11 +7,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use larder_format::attributes;
-use larder_format::entry::{Attributes, Entry, EntryType, Extent};
+use larder_format::entry::{Attributes, Entry, EntryType, Extent, Timestamp};
 use larder_format::ids::ChunkType;
 
 use crate::cancel::Cancel;
 use crate::chunks::ChunkReader;
+use crate::clock;
 use crate::error::{EngineError, Result};
 use crate::progress::Progress;
 use crate::repository::Repository;
@@ -43,6 +44,8 @@ pub(super) struct Context<'a> {
     first_reading: u64,
     /// Files that failed, by number.
     failed: Mutex<ScratchMap>,
+    /// Files with zeros in place of lost bytes, by number.
+    holed: Mutex<ScratchMap>,
     /// Nodes with several names that are there, by what their names have in common.
     made: Mutex<ScratchMap>,
 }
@@ -94,6 +97,7 @@ impl<'a> Context<'a> {
             cancel,
             first_reading: repository.seen().generation,
             failed: Mutex::new(ScratchMap::new(scratch, MAP_BYTES)),
+            holed: Mutex::new(ScratchMap::new(scratch, MAP_BYTES)),
             made: Mutex::new(ScratchMap::new(scratch, MAP_BYTES)),
         }
     }
@@ -131,6 +135,21 @@ impl<'a> Context<'a> {
     /// Tells whether a file was given up.
     pub(super) fn has_failed(&self, file: u64) -> Result<bool> {
         Ok(lock(&self.failed).get(&file.to_be_bytes())?.is_some())
+    }
+
+    /// Notes that zeros stand for bytes of a file that are lost.
+    fn note_lost(&self, entry: &Entry, wanted: &Wanted, why: &str) -> Result<()> {
+        let (start, file) = (wanted.file_offset, wanted.file.to_be_bytes());
+        let end = start.saturating_add(wanted.length.into());
+        let is_first = {
+            let mut holed = lock(&self.holed);
+            let is_first = holed.get(&file)?.is_none();
+            holed.insert(&file, &[])?;
+            is_first
+        };
+        let text = format!("its bytes {start}..{end} are lost, and zeros stand there: {why}");
+        self.tally.issue(&entry.key, &text, is_first.into());
+        Ok(())
     }
 
     /// Remembers a node that has several names.
@@ -244,7 +263,16 @@ impl<'a> Context<'a> {
         hand: &mut Hand,
     ) -> Result<()> {
         let attributes = self.attributes(entry, &mut hand.reader)?;
-        match pending.finish(entry, &attributes) {
+        let mut made = std::borrow::Cow::Borrowed(entry);
+        if lock(&self.holed).get(&file.to_be_bytes())?.is_some() {
+            // With the snapshot's time it would be taken to be right from then on.
+            let now = clock::now_ns();
+            made.to_mut().mtime = Timestamp {
+                seconds: now.div_euclid(1_000_000_000),
+                nanoseconds: u32::try_from(now.rem_euclid(1_000_000_000)).unwrap_or_default(),
+            };
+        }
+        match pending.finish(&made, &attributes) {
             Ok(id) => {
                 self.remember(entry, &id)?;
                 self.tally.count(|report| report.files += 1);
@@ -313,12 +341,17 @@ impl<'a> Workshop<'a> {
 
     /// Writes a chunk where it belongs; its id has been checked.
     pub(super) fn take(&self, item: &Item, bytes: &[u8], hand: &mut Hand) -> Result<()> {
-        let file = item.wanted.file;
+        self.put(&item.wanted, Some(bytes), hand)
+    }
+
+    /// Writes a chunk where it belongs, or zeros in its place.
+    fn put(&self, wanted: &Wanted, bytes: Option<&[u8]>, hand: &mut Hand) -> Result<()> {
+        let file = wanted.file;
         let entry = self.files.entry(file, &mut hand.pages)?;
         let note = self.files.noted(file, &entry)?;
         if note.chunks == 1 {
             return match self.context.start(&entry, note, hand)? {
-                Started::Open(pending) => match self.write(&pending, item, bytes) {
+                Started::Open(pending) => match self.write(&pending, wanted, bytes) {
                     Ok(()) => self.context.finish(file, &entry, &pending, hand),
                     Err(error) => self.context.give_up_writing(file, error),
                 },
@@ -327,12 +360,15 @@ impl<'a> Workshop<'a> {
             };
         }
         let Some(making) = self.making(file, entry, note)? else {
-            return self.plan_again(&item.wanted);
+            return match bytes {
+                Some(_) => self.plan_again(wanted),
+                None => self.plan_nowhere(wanted),
+            };
         };
         let Some(pending) = self.open(file, &making, note, hand)? else {
             return Ok(());
         };
-        if let Err(error) = self.write(&pending, item, bytes) {
+        if let Err(error) = self.write(&pending, wanted, bytes) {
             self.end(file, &making);
             return self.context.give_up_writing(file, error);
         }
@@ -347,11 +383,14 @@ impl<'a> Workshop<'a> {
     fn write(
         &self,
         pending: &PendingFile,
-        item: &Item,
-        bytes: &[u8],
+        wanted: &Wanted,
+        bytes: Option<&[u8]>,
     ) -> std::result::Result<(), TargetError> {
-        pending.write_at(bytes, item.wanted.file_offset)?;
-        let length = bytes.len() as u64;
+        let length = u64::from(wanted.length);
+        match bytes {
+            Some(bytes) => pending.write_at(bytes, wanted.file_offset)?,
+            None => pending.write_hole(wanted.file_offset, length)?,
+        }
         self.context.tally.count(|report| report.bytes += length);
         self.context.progress.advance(0, length);
         Ok(())
@@ -433,6 +472,12 @@ impl<'a> Workshop<'a> {
             return Ok(());
         }
         let entry = self.files.entry(wanted.file, &mut hand.pages)?;
+        if self.context.options.lost_as_zeros {
+            if !self.context.has_failed(wanted.file)? {
+                self.context.note_lost(&entry, &wanted, why)?;
+            }
+            return self.put(&wanted, None, hand);
+        }
         self.context.give_up(wanted.file, &entry, why)?;
         let making = lock(&self.making).get(&wanted.file).map(Arc::clone);
         if let Some(making) = making {
@@ -463,6 +508,11 @@ impl<'a> Workshop<'a> {
         Err(EngineError::Internal(
             "a chunk has lost its place".to_owned(),
         ))
+    }
+
+    /// Plans a lost chunk anew, whose zeros have to wait.
+    fn plan_nowhere(&self, wanted: &Wanted) -> Result<()> {
+        lock(&self.next).add_nowhere(wanted)
     }
 
     fn plan(&self, wanted: &Wanted) -> Result<bool> {

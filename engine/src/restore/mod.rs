@@ -78,6 +78,8 @@ pub struct RestoreOptions {
     pub in_place: bool,
     /// Makes device nodes and keeps setuid bits even when not root says so.
     pub devices: bool,
+    /// Restores files of which bytes are lost, too: with zeros in their place, and the time of the restore.
+    pub lost_as_zeros: bool,
 }
 
 /// Something that could not be restored.

@@ -11,7 +11,7 @@ use larder_format::node::{decode_leaf, encode_leaf};
 
 use crate::chunks::ChunkReader;
 use crate::error::{EngineError, Result};
-use crate::index::{Index, Place};
+use crate::index::{Index, PackKind, Place};
 use crate::scratch::{Items as ScratchItems, ScratchMap};
 
 /// Memory of each map before it goes to disk, which small trees shall do in tests.
@@ -278,6 +278,23 @@ impl Items {
         value.extend_from_slice(&wanted.id.0);
         self.map.insert(&key, &value)?;
         Ok(true)
+    }
+
+    /// Plans a chunk that has no place: fetching it fails, and its file is made without it.
+    pub(super) fn add_nowhere(&mut self, wanted: &Wanted) -> Result<()> {
+        let nowhere = Place {
+            pack: ObjectId::default(),
+            pack_kind: PackKind::Data,
+            block_offset: 0,
+            block_length: 1,
+            offset: 0,
+            length: wanted.length,
+        };
+        let wanted = Wanted {
+            tried: 0,
+            ..*wanted
+        };
+        self.add(&wanted, &[nowhere]).map(|_| ())
     }
 
     fn pack_number(&mut self, pack: &ObjectId) -> Result<u32> {

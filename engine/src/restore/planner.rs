@@ -395,6 +395,10 @@ impl<'a> Planner<'a> {
         let wanted = std::mem::take(&mut self.wanted);
         let index = self.context.repository.index();
         for lost in plan_all(index, &wanted, &mut self.items)? {
+            if self.context.options.lost_as_zeros && !self.is_dry() {
+                self.items.add_nowhere(&lost)?;
+                continue;
+            }
             let entry = self.files.entry(lost.file, &mut self.hand.pages)?;
             let why = format!("no pack in the index holds its chunk {}", lost.id);
             self.context.give_up(lost.file, &entry, &why)?;

@@ -129,6 +129,7 @@ impl World {
             map_gid: Vec::new(),
             in_place: false,
             devices: false,
+            lost_as_zeros: false,
         }
     }
 
@@ -1061,4 +1062,59 @@ fn a_link_in_the_target_is_never_followed() {
     world.restore(&snapshot, &world.options("target"));
     assert_eq!(fs::read(world.path("outside/file")).unwrap(), b"old");
     assert_same(&world.source(), &world.path("target"));
+}
+
+#[test]
+fn zeros_stand_for_what_is_lost_if_that_is_asked_for() {
+    let world = World::new();
+    write(&world.path("source/long"), &noise(1, 3_000_000));
+    write(&world.path("source/short"), &noise(2, 2_000));
+    let snapshot = world.backup();
+    let truth = fs::read(world.path("source/long")).unwrap();
+    let packs = world.packs("packs");
+    let data = packs.iter().max_by_key(|pack| pack.size_bytes).unwrap();
+    for way in 0..2 {
+        if way == 0 {
+            world.damage(&data.name, 300_000);
+        } else {
+            world.storage.delete(&data.name).unwrap();
+        }
+        let options = world.options(&format!("plain{way}"));
+        let plain = world
+            .try_restore(&snapshot, Some(&world.source()), &options)
+            .unwrap();
+        assert!(plain.failed > 0, "{plain:?}");
+        assert!(!world.path(&format!("plain{way}/long")).exists());
+        let target = format!("target{way}");
+        let options = RestoreOptions {
+            lost_as_zeros: true,
+            ..world.options(&target)
+        };
+        let report = world
+            .try_restore(&snapshot, Some(&world.source()), &options)
+            .unwrap();
+        assert_eq!(report.failed, plain.failed, "{report:?}");
+        let path = world.path(&format!("{target}/long"));
+        let found = fs::read(&path).unwrap();
+        assert_eq!(found.len(), truth.len());
+        // What differs is zero, and said to be lost.
+        let mut lost = vec![false; truth.len()];
+        for issue in report
+            .issues
+            .iter()
+            .filter(|issue| issue.path.ends_with("long"))
+        {
+            let text = issue.error.strip_prefix("its bytes ").unwrap();
+            let (start, text) = text.split_once("..").unwrap();
+            let (end, _) = text.split_once(' ').unwrap();
+            lost[start.parse().unwrap()..end.parse().unwrap()].fill(true);
+        }
+        for (at, (found, truth)) in found.iter().zip(&truth).enumerate() {
+            assert_eq!(*found, if lost[at] { 0 } else { *truth }, "{at}");
+        }
+        assert!(lost.contains(&true) && (way == 1 || lost.contains(&false)));
+        // The snapshot's time would let the next restore take it to be right.
+        let time = |path: &Path| fs::metadata(path).unwrap().modified().unwrap();
+        assert_ne!(time(&path), time(&world.path("source/long")));
+    }
 }

@@ -542,6 +542,7 @@ fn restore_into(world: &World, target: &std::path::Path) -> crate::restore::Rest
         map_gid: Vec::new(),
         in_place: false,
         devices: false,
+        lost_as_zeros: false,
     };
     let path = world.folder.path().canonicalize().unwrap();
     let path = std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str()).to_vec();

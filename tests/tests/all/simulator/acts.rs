@@ -74,6 +74,7 @@ impl Person {
             map_gid: Vec::new(),
             in_place: false,
             devices: false,
+            lost_as_zeros: false,
         };
         let path = Some(expected.source());
         let (silent, cancel) = (Silent, Cancel::default());
