@@ -32,6 +32,7 @@ pub mod progress;
 pub mod protocol;
 pub mod prune;
 pub mod random;
+pub mod repair;
 pub mod repository;
 pub mod restore;
 pub mod retention;

@@ -220,7 +220,7 @@ impl Scrub<'_> {
                         _ => {}
                     }
                 }
-                None if object.name.starts_with(names::PROBE) => {}
+                None if names::is_passed_over(&object.name) => {}
                 None => {
                     report.unknown += 1;
                     if unknown.len() < TOLD_MAX {

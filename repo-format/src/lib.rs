@@ -32,6 +32,7 @@ pub mod node;
 pub mod object;
 pub mod pack;
 pub mod page;
+pub mod quarantine;
 pub mod record;
 pub mod seal;
 pub mod secret_text;

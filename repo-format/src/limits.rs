@@ -101,3 +101,9 @@ pub const OPTION_BYTES: usize = 4096;
 pub const SEEN_CELLS: usize = 16;
 /// Ids in one list of a collector round or state.
 pub const COLLECTOR_IDS: usize = 1 << 22;
+/// Bytes of an undo record.
+pub const UNDO_BYTES: usize = 16 << 20;
+/// Changes that one undo record lists.
+pub const UNDO_CHANGES: usize = 4096;
+/// Bytes of an object's name.
+pub const OBJECT_NAME_BYTES: usize = 512;

@@ -61,6 +61,13 @@ pub const PROBE: &str = "probe/";
 /// Where what is damaged is put aside.
 pub const QUARANTINE: &str = "quarantine/";
 
+/// Tells whether a name is one that every program passes over: what a storage is tried out with, and what
+/// a repair put aside.
+#[must_use]
+pub fn is_passed_over(name: &str) -> bool {
+    name.starts_with(PROBE) || name.starts_with(QUARANTINE)
+}
+
 /// Names config `n`, from 1.
 #[must_use]
 pub fn config(n: u64) -> String {

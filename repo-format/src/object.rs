@@ -47,6 +47,8 @@ pub enum Kind {
     Ledger = 14,
     /// What a mirror lists.
     Manifest = 15,
+    /// What a repair put in place of what.
+    Undo = 16,
 }
 
 impl Kind {
@@ -68,6 +70,7 @@ impl Kind {
             12 => Self::Reserve,
             14 => Self::Ledger,
             15 => Self::Manifest,
+            16 => Self::Undo,
             _ => return None,
         })
     }
@@ -96,6 +99,7 @@ impl Kind {
             Self::Reserve => "reserve",
             Self::Ledger => "ledger",
             Self::Manifest => "manifest of a mirror",
+            Self::Undo => "undo record",
         }
     }
 }

@@ -205,12 +205,18 @@ mod tests {
             Kind::Reserve => Name::Reserve,
             Kind::Ledger => Name::Ledger(crate::ids::LedgerId([3; 16])),
             Kind::Manifest => Name::Manifest(1),
+            Kind::Undo => unreachable!("it has no name of its own"),
         }
     }
 
     #[test]
     fn each_kind_verifies_under_its_name_and_no_other() {
         let kinds: Vec<_> = (0..=255).filter_map(Kind::from_number).collect();
+        // Undo records are no part of what is verified: they lie in quarantine.
+        let kinds: Vec<_> = kinds
+            .into_iter()
+            .filter(|kind| *kind != Kind::Undo)
+            .collect();
         for kind in &kinds {
             let bytes = object(*kind, b"body");
             assert_eq!(verify(name_of(*kind, &bytes), &bytes), Ok(*kind));

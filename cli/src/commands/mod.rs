@@ -18,6 +18,7 @@ pub mod location;
 pub mod ls;
 pub mod man;
 pub mod prune;
+pub mod repair;
 pub mod restore;
 pub mod rewrite;
 pub mod scrub;
@@ -48,6 +49,7 @@ pub fn run(context: &Context, command: &Command) -> anyhow::Result<Exit> {
         Command::Restore(args) => restore::run(context, args),
         Command::Check(args) => check::run(context, args),
         Command::Scrub(args) => scrub::run(context, args),
+        Command::Repair(args) => repair::run(context, args),
         Command::Copy(args) => copy::run(context, args),
         Command::Sync(args) => sync::run(context, args),
         Command::Prune(args) => prune::run(context, args),

@@ -60,7 +60,7 @@ impl Listing {
                         failure.get_or_insert(error);
                     }
                 }
-                None if object.name.starts_with(names::PROBE) => {}
+                None if names::is_passed_over(&object.name) => {}
                 None => {
                     foreign_count += 1;
                     if foreign.len() < FOREIGN_NAMES {

@@ -158,7 +158,7 @@ impl Inventory {
         repository.storage().list("", &mut |object| {
             match names::parse(&object.name) {
                 Some(name) => inventory.take(name, object.size_bytes),
-                None if object.name.starts_with(names::PROBE) => {}
+                None if names::is_passed_over(&object.name) => {}
                 None => drop(foreign.get_or_insert(object.name)),
             }
             Ok(())

@@ -28,6 +28,7 @@ mod left_out;
 mod locations;
 mod power;
 mod program;
+mod repair;
 mod rewrite;
 mod scrub;
 mod secrets;
