@@ -11,7 +11,8 @@ use larder_format::directory::{Directory, DirectoryBlock};
 use larder_format::entry::{Content, Entry, EntryType, Extent, Timestamp};
 use larder_format::ids::ChunkType;
 use larder_format::ids::{
-    ChunkId, ChunkPrefix, LedgerId, ObjectId, PackPrefix, ReplicaId, RepositoryId, SessionId, SlotId,
+    ChunkId, ChunkPrefix, LedgerId, ObjectId, PackPrefix, ReplicaId, RepositoryId, SessionId,
+    SlotId,
 };
 use larder_format::ledger::{Ledger, LedgerGroup, Verification};
 use larder_format::list::{ListChild, ListInterior, encode_list_leaf};
