@@ -107,44 +107,46 @@ fn due(max_bytes: u64) -> ReadData {
 #[test]
 fn with_a_budget_every_pack_is_read_once_before_any_is_read_twice() {
     let machines = Machines::new(7);
-    let all: Vec<_> = machines.packs.keys().cloned().collect();
-    assert!(all.len() >= 14);
+    let count = machines.packs.len();
+    assert!(count >= 14);
     let total: u64 = machines.packs.values().sum();
-    for budget in [1, total / 4] {
-        let mut round = Vec::new();
-        let mut runs = 0;
-        for _ in 0..2 {
-            // A round ends when all were read; the run that ends it may begin the next one.
-            while round.len() < all.len() {
-                let (report, read) = machines.check(due(budget), true);
-                let bytes: u64 = read.iter().map(|name| machines.packs[name]).sum();
-                assert!(read.len() == 1 || bytes <= budget, "{read:?}");
-                assert_eq!(report.packs_read, read.len() as u64);
-                assert_eq!(report.ledger_not_recorded, None);
-                assert_eq!(machines.ledgers().len(), 1);
-                let (first, next): (Vec<_>, Vec<_>) =
-                    read.into_iter().partition(|name| !round.contains(name));
-                round.extend(first);
-                assert!(
-                    next.is_empty() || round.len() == all.len(),
-                    "twice: {next:?}"
-                );
-                let verified = report.verified.unwrap();
-                assert_eq!(
-                    (verified.bytes, machines.verified()),
-                    (total, verified.clone())
-                );
-                runs += 1;
-                if !next.is_empty() {
-                    round = next;
-                    break;
-                }
-            }
-            if round.len() == all.len() {
-                round.clear();
-            }
+    // The run that read each pack last; those that one run read are equally old, whichever is next.
+    let names = machines.packs.keys().cloned();
+    let mut last: BTreeMap<String, usize> = names.map(|name| (name, 0)).collect();
+    for (run, budget) in (1..).zip(
+        [1, total / 4]
+            .into_iter()
+            .flat_map(|budget| vec![budget; 2 * count]),
+    ) {
+        let (report, read) = machines.check(due(budget), true);
+        let bytes: u64 = read.iter().map(|name| machines.packs[name]).sum();
+        assert!(
+            read.len() == 1 || (2..count).contains(&read.len()) && bytes <= budget,
+            "{read:?}"
+        );
+        assert_eq!(report.packs_read, read.len() as u64);
+        assert_eq!(report.ledger_not_recorded, None);
+        assert_eq!(machines.ledgers().len(), 1);
+        let youngest_read = read.iter().map(|name| last[name]).max();
+        let unread = last.iter().filter(|(name, _)| !read.contains(name));
+        let oldest_unread = unread.map(|(_, run)| *run).min();
+        assert!(
+            youngest_read <= oldest_unread,
+            "{run}: {read:?} of {last:?}"
+        );
+        let verified = report.verified.unwrap();
+        assert_eq!(
+            (verified.bytes, machines.verified()),
+            (total, verified.clone())
+        );
+        last.extend(read.into_iter().map(|name| (name, run)));
+        if run % count == 0 {
+            let oldest = last.values().min();
+            assert!(
+                oldest.is_some_and(|oldest| run - oldest < count),
+                "{last:?}"
+            );
         }
-        assert!(budget > 1 || runs == 2 * all.len());
     }
 }
 
