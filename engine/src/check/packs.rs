@@ -1,6 +1,6 @@
 //! Segments, and the packs that they name.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::thread;
 use std::time::Instant;
 
@@ -62,6 +62,7 @@ pub(super) fn check(
         listing,
         view,
         read_data,
+        suspects: view.collection.suspects().copied().collect(),
         verifier: &verifier,
         queue: None,
         packs: 0,
@@ -113,6 +114,8 @@ struct Feeder<'a, 'b, 'c> {
     listing: &'a mut Listing,
     view: &'a View,
     read_data: ReadData,
+    /// Packs in which somebody found damage: what is lost with them is told as long as it is needed.
+    suspects: BTreeSet<ObjectId>,
     verifier: &'a Verifier<'c, 'b>,
     /// Where packs are sent that are to be read, while there are verifiers.
     queue: Option<Sender<Job>>,
@@ -259,7 +262,11 @@ impl Feeder<'_, '_, '_> {
             None => self.context.size(&names::pack(&pack.id))?,
         };
         match size {
-            Ok(size) if size != pack.length || self.read_data.chooses(&pack.id)? => {
+            Ok(size)
+                if size != pack.length
+                    || self.suspects.contains(&pack.id)
+                    || self.read_data.chooses(&pack.id)? =>
+            {
                 let named = Named {
                     length: pack.length,
                     directory: pack.directory,

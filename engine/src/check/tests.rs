@@ -547,6 +547,44 @@ fn a_read_that_fails_once_is_no_damage() {
 }
 
 #[test]
+fn a_loss_that_was_found_once_is_named_again_without_reading_all_data() {
+    let fixture = Fixture::filled();
+    let packs = fixture.objects();
+    let packs = packs.iter().filter(|(name, _)| name.starts_with("packs/"));
+    let (name, bytes) = packs.max_by_key(|(_, bytes)| bytes.len()).unwrap();
+    let mut damaged = bytes.to_vec();
+    let middle = damaged.len() / 2;
+    damaged[middle] ^= 1;
+    fixture.storage.put(name, damaged.into()).unwrap();
+    let run = |read_data, records_suspects| {
+        let options = CheckOptions {
+            read_data,
+            records_suspects,
+        };
+        let repository = fixture.open().unwrap();
+        check(&repository, &options, &Silent, &Cancel::default()).unwrap()
+    };
+    assert!(run(ReadData::No, true).findings.is_empty());
+    let found = run(ReadData::All, true);
+    assert_eq!(found.new_suspects, 1);
+    assert!(
+        found
+            .findings
+            .iter()
+            .any(|one| one.severity == Severity::Loss)
+    );
+    let named = |report: &CheckReport| {
+        let findings = report.findings.iter();
+        let told =
+            findings.map(|one| (one.object.clone(), one.snapshots.clone(), one.paths.clone()));
+        told.collect::<Vec<_>>()
+    };
+    let again = run(ReadData::No, true);
+    assert_eq!(named(&again), named(&found));
+    assert_eq!(again.packs_read, 1);
+}
+
+#[test]
 fn what_is_foreign_is_noted() {
     let fixture = Fixture::filled();
     fixture
