@@ -15,10 +15,13 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use crate::cancel::Cancel;
 use crate::clock;
 use crate::error::{EngineError, Result};
+use crate::storage::location::keys::{KEYS, Kind};
 use crate::sync::lock;
 
 /// Bytes that are kept of what a program says on its standard error: the last of them.
 const SAID_BYTES: usize = 4 << 10;
+/// The environment variables that hold a password.
+const SECRET_VARIABLES: [&str; 2] = ["LARDER_PASSWORD", "LARDER_TO_PASSWORD"];
 /// How often whoever waits for a program looks whether it is time to stop.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// The same for whoever waits for output, who is woken when there is some.
@@ -41,11 +44,18 @@ pub struct Running {
     has_ended: bool,
 }
 
-/// Makes the command that a shell runs.
+/// Makes the command that a shell runs, with the environment of this process less larder's own secrets:
+/// what the command prints is kept, in a snapshot or in a report.
 #[must_use]
 pub fn shell(line: &str) -> Command {
     let mut command = Command::new("/bin/sh");
     command.arg("-c").arg(line);
+    for name in SECRET_VARIABLES {
+        command.env_remove(name);
+    }
+    for key in KEYS.iter().filter(|key| key.kind == Kind::Secret) {
+        command.env_remove(key.variable());
+    }
     command
 }
 
@@ -294,6 +304,22 @@ mod tests {
         assert!(out.is_empty());
         let said = said.unwrap();
         assert!((4000..=SAID_BYTES).contains(&said.len()), "{}", said.len());
+    }
+
+    #[test]
+    fn no_secret_of_larder_is_in_the_environment_of_a_command() {
+        let mut command = shell("true");
+        command.env("OTHER", "1");
+        let removed = command.get_envs().filter(|(_, value)| value.is_none());
+        let removed: Vec<&str> = removed.filter_map(|(name, _)| name.to_str()).collect();
+        for name in [
+            "LARDER_PASSWORD",
+            "LARDER_STORAGE_PASSWORD",
+            "LARDER_STORAGE_SECRET_ACCESS_KEY",
+        ] {
+            assert!(removed.contains(&name), "{name} of {removed:?}");
+        }
+        assert!(!removed.contains(&"LARDER_STORAGE_REGION"));
     }
 
     #[test]

@@ -228,12 +228,14 @@ pub fn run(context: &Context, args: &BackupArgs) -> anyhow::Result<Exit> {
     if options.streams.sources.iter().any(reads_input) {
         password::keep_standard_input();
     }
-    let repository = context.open()?;
-    let location = repository.location().to_owned();
+    let location = context.place()?.place.to_string();
     let mut hooks = args.hooks(&context.settings.backup, location, options.host.clone())?;
     let reporter = context.reporter();
     let cancel = context.cancel();
     let result = hooks.before().and_then(|()| {
+        // A repository that does not open is a failure that hooks are told of, and one of those before may
+        // mount the disk that it is on.
+        let repository = context.open()?;
         let report = backup(&repository, &options, &reporter, cancel)?;
         Ok((exit_of(&report), report))
     });

@@ -125,3 +125,26 @@ fn a_failure_before_stops_the_run_and_one_behind_it_is_told() {
     let late = world.run(arguments).expect(1);
     assert!(late.stderr.contains("longer than 1 s"), "{}", late.stderr);
 }
+
+#[test]
+fn a_repository_that_does_not_open_is_told_and_secrets_are_not() {
+    let world = World::new();
+    world.write("file", "content");
+    let source = world.source();
+    let source = source.to_str().unwrap();
+    let wrong = "PASSWORD-that-is-wrong";
+    let mut command = world.command();
+    command.env("LARDER_PASSWORD", wrong).args([
+        "backup",
+        source,
+        "--before",
+        "env > $HOME/before",
+        "--after-failure",
+        TELL,
+    ]);
+    run(&mut command).expect(12);
+    assert_eq!(told(&world), ["after-failure failure 12"]);
+    let before = fs::read_to_string(world.path("home/before")).unwrap();
+    assert!(before.contains("LARDER_HOOK=before"), "{before}");
+    assert!(!before.contains(wrong), "{before}");
+}
