@@ -1,5 +1,7 @@
 //! Which objects are damaged or missing, and which of these another copy of the repository has.
 
+mod exchanged;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -151,6 +153,10 @@ fn read_sound(storage: &dyn Storage, name: &Name) -> Result<Outcome<Bytes>> {
     attempt(|| {
         let bytes = storage.get(&name.to_string(), bytes_max(name) as u64)?;
         verify(*name, &bytes)?;
+        // A config says itself which one it is.
+        if let Name::Config(number) = name {
+            Config::read_unverified(*number, &bytes)?;
+        }
         Ok(bytes)
     })
 }
@@ -313,6 +319,7 @@ impl Objects {
         repository: &Repository,
         overlay: &Overlay,
     ) -> Result<()> {
+        self.find_exchanged(repository, overlay)?;
         let collection = match collection::read(repository, None) {
             Ok(collection) => collection,
             Err(EngineError::Damaged { object, why }) => {

@@ -193,6 +193,34 @@ fn whatever_happens_to_one_object_a_mirror_brings_it_back_byte_for_byte() {
 }
 
 #[test]
+fn records_that_took_each_others_places_are_put_back() {
+    let world = world();
+    let mirror = mirror_of(&world.storage);
+    let before = world.objects();
+    let victims = victims(&world);
+    let is_one: [fn(&Name) -> bool; 3] = [
+        |name| matches!(name, Name::Cell(_)),
+        |name| matches!(name, Name::Session(_)),
+        |name| matches!(name, Name::SessionEnd(_)),
+    ];
+    for is_one in is_one {
+        let meant = victims
+            .iter()
+            .filter(|name| is_one(&names::parse(name).unwrap()));
+        let meant: Vec<&String> = meant.take(2).collect();
+        let (one, other) = (meant[0], meant[1]);
+        let storage = world.copy();
+        storage.put(one, before[other].clone()).unwrap();
+        storage.put(other, before[one].clone()).unwrap();
+        let dry = repair(&storage, Some(&mirror), false);
+        let report = repair(&storage, Some(&mirror), true);
+        assert_eq!((dry.objects, report.objects), (2, 2), "{one}: {report:?}");
+        assert!(outside_quarantine(storage.as_ref()) == before, "{one}");
+        assert!(!repair(&storage, Some(&mirror), true).has_work());
+    }
+}
+
+#[test]
 fn a_repair_is_undone_and_the_undoing_too() {
     let world = world();
     let mirror = mirror_of(&world.storage);
