@@ -8,7 +8,7 @@
 SHELL := /bin/bash
 env := source scripts/env.sh &&
 
-.PHONY: demo test test-storages setup build fmt clippy doc unit deny no-std fuzz-smoke python golden-check bench clean help
+.PHONY: demo test test-storages setup build fmt clippy doc unit deny no-std fuzz fuzz-smoke python golden-check bench clean help
 
 demo:          ## A first look at larder, in a temporary folder
 	@scripts/demo.sh
@@ -45,6 +45,9 @@ no-std:        ## Prove that larder-format links no std
 
 fuzz-smoke:    ## A few seconds of every fuzz target
 	@scripts/fuzz-smoke.sh
+
+fuzz:          ## All fuzz targets in turn for a day (SECONDS=86400), their corpora kept and made small
+	@scripts/fuzz-all.sh $(SECONDS)
 
 python:        ## The reference reader and its tests
 	@scripts/python-tests.sh

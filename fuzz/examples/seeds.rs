@@ -21,6 +21,7 @@ use larder_format::names;
 use larder_format::node::{Child, Interior, LEAF_RAW_FIELDS, encode_leaf};
 use larder_format::object::{CLOSING_BYTES, HEADER_BYTES, Header, Kind, close};
 use larder_format::page::transpose;
+use larder_format::quarantine::{self, RepairId, Undo};
 use larder_format::record::Record;
 use larder_format::secret_text::recovery_key_text;
 use larder_format::session::{Amendment, Base, Change, Session, SessionEnd};
@@ -34,6 +35,7 @@ fn main() {
     runs();
     ids_and_objects();
     records();
+    undo();
     pages();
 }
 
@@ -288,6 +290,32 @@ fn cell() -> Cell {
         config: 1,
         seen_cells: vec![SessionId([4; 24])],
         seen_round: 0,
+    }
+}
+
+/// Undo records of a repair: what was put back, what was made anew, and nothing at all.
+fn undo() {
+    let change = |name: String, before, after| quarantine::Change {
+        name,
+        before,
+        after,
+    };
+    let record = |changes| Undo {
+        repair: RepairId([1; 16]),
+        number: 1,
+        time: 1_700_000_000,
+        host: "host".to_owned(),
+        changes,
+    };
+    let some = vec![
+        change(names::config(1), Some([2; 32]), Some([3; 32])),
+        change(names::pack(&ObjectId([0xab; 32])), None, Some([4; 32])),
+        change(names::session(&SESSION), Some([5; 32]), None),
+    ];
+    for (name, changes) in [("some", some), ("none", Vec::new())] {
+        let object = record(changes).close([7; 16]).unwrap();
+        let cbor = &object[HEADER_BYTES..object.len() - CLOSING_BYTES];
+        put("undo", name, cbor);
     }
 }
 
