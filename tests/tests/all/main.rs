@@ -17,6 +17,7 @@ mod collection;
 mod copy;
 mod cost;
 mod crash;
+mod damage;
 mod fixture;
 mod forget;
 mod golden;
