@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the servers that the tests of storages talk to and this machine lacks.
+# Installs the servers that the tests of storages and databases talk to and this machine lacks.
 # With the argument "all" also the large ones of `make test-storages`. None of them is started by this.
 source "$(dirname "$0")/env.sh"
 what=${1:-quick}
@@ -15,6 +15,7 @@ need /usr/sbin/sshd openssh-server openssh-client                 # SFTP
 need /usr/sbin/vsftpd vsftpd                                      # FTP, FTPS
 need /usr/sbin/apache2 apache2                                    # WebDAV
 need /usr/lib/lighttpd/mod_webdav.so lighttpd lighttpd-mod-webdav # WebDAV
+command -v psql >/dev/null && compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || packages+=(postgresql)  # databases
 command -v openssl >/dev/null || packages+=(openssl)              # certificates
 if [ "$what" = all ]; then
     need /usr/bin/rclone rclone                                   # WebDAV without If-None-Match

@@ -276,6 +276,19 @@ fn read_file(path: &std::path::Path) -> anyhow::Result<Zeroizing<Vec<u8>>> {
 /// Whether standard input is something to back up, of which a password command may read nothing.
 static INPUT_IS_DATA: AtomicBool = AtomicBool::new(false);
 
+/// Runs a shell command that prints the password of something else, and gives its first line.
+///
+/// # Errors
+/// When it fails, or prints no text.
+pub fn of_command(command: &str) -> anyhow::Result<Zeroizing<String>> {
+    let bytes = run(OsStr::new(command))?;
+    let line = bytes.split(|byte| *byte == b'\n').next();
+    let text = std::str::from_utf8(line.unwrap_or_default());
+    let text = text.ok().filter(|text| !text.is_empty());
+    let text = text.with_context(|| format!("the password command '{command}' printed no text"))?;
+    Ok(Zeroizing::new(text.to_owned()))
+}
+
 /// From now on password commands find an empty standard input.
 pub fn keep_standard_input() {
     INPUT_IS_DATA.store(true, Ordering::Relaxed);

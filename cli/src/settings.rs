@@ -113,6 +113,8 @@ pub struct BackupSettings {
     pub after_failure: Vec<String>,
     /// How long one of them may take.
     pub hook_timeout: Option<String>,
+    /// A shell command that prints the password of PostgreSQL servers.
+    pub postgres_password_command: Option<String>,
 }
 
 /// Defaults of `larder forget`; counts of -1 keep all.

@@ -1,15 +1,15 @@
 //! A program that runs beside larder: its output as a stream, the end of what it says, and how it ended.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
-use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
+use rustix::io::{Errno, ioctl_fionbio};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::cancel::Cancel;
@@ -44,19 +44,31 @@ pub struct Running {
     has_ended: bool,
 }
 
+/// The standard input of a program; writing waits for room as long as somebody wants it.
+#[derive(Debug)]
+pub struct Input {
+    pipe: ChildStdin,
+    cancel: Cancel,
+}
+
 /// Makes the command that a shell runs, with the environment of this process less larder's own secrets:
 /// what the command prints is kept, in a snapshot or in a report.
 #[must_use]
 pub fn shell(line: &str) -> Command {
     let mut command = Command::new("/bin/sh");
     command.arg("-c").arg(line);
+    hide_secrets(&mut command);
+    command
+}
+
+/// Takes larder's own secrets out of the environment of a command.
+pub fn hide_secrets(command: &mut Command) {
     for name in SECRET_VARIABLES {
         command.env_remove(name);
     }
     for key in KEYS.iter().filter(|key| key.kind == Kind::Secret) {
         command.env_remove(key.variable());
     }
-    command
 }
 
 impl Running {
@@ -98,13 +110,29 @@ impl Running {
         Ok(running)
     }
 
-    /// Gives the program's standard input, if `command` asked for a pipe, once.
-    pub fn input(&mut self) -> Option<std::process::ChildStdin> {
-        self.child.stdin.take()
+    /// Gives the program's standard input, once, if `command` asked for a pipe.
+    ///
+    /// # Errors
+    /// `Internal` if there is none; what the operating system answers.
+    pub fn input(&mut self) -> Result<Input> {
+        let pipe = self.child.stdin.take();
+        let pipe =
+            pipe.ok_or_else(|| EngineError::Internal(format!("{} has no input", self.name)))?;
+        ioctl_fionbio(&pipe, true).map_err(|errno| self.failure(&errno.to_string(), ""))?;
+        Ok(Input {
+            pipe,
+            cancel: self.cancel.clone(),
+        })
+    }
+
+    /// Tells whether somebody waits for it still.
+    #[must_use]
+    pub fn is_wanted(&self) -> bool {
+        !self.cancel.is_requested()
     }
 
     fn is_ready(&self, patience: Duration) -> io::Result<bool> {
-        is_ready(&self.out, patience)
+        is_ready(&self.out, PollFlags::IN, patience)
     }
 
     /// Gives the last of what it said on its standard error so far.
@@ -214,6 +242,27 @@ impl Read for Running {
     }
 }
 
+impl Write for Input {
+    /// Waits for room until there is some, or it is not wanted any more, which is an error.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            if self.cancel.is_requested() {
+                return Err(io::Error::other("nobody waits for it any more"));
+            }
+            match self.pipe.write(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    is_ready(&self.pipe, PollFlags::OUT, LOOK_EVERY_READ)?;
+                }
+                written => return written,
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.pipe.flush()
+    }
+}
+
 /// Waits until a read of a pipe gives bytes, or the end, at once.
 ///
 /// # Errors
@@ -223,7 +272,7 @@ pub fn wait_for(pipe: &impl AsFd, cancel: &Cancel) -> io::Result<()> {
         if cancel.is_requested() {
             return Err(io::Error::other("nobody waits for it any more"));
         }
-        if is_ready(pipe, LOOK_EVERY_READ)? {
+        if is_ready(pipe, PollFlags::IN, LOOK_EVERY_READ)? {
             return Ok(());
         }
     }
@@ -237,10 +286,10 @@ impl Drop for Running {
     }
 }
 
-/// Tells whether a read of a pipe gives bytes, or the end, at once; waits for it as long as `patience`.
-fn is_ready(pipe: &impl AsFd, patience: Duration) -> io::Result<bool> {
+/// Tells whether a read or write of a pipe has an answer at once; waits for it as long as `patience`.
+fn is_ready(pipe: &impl AsFd, what: PollFlags, patience: Duration) -> io::Result<bool> {
     let patience = Timespec::try_from(patience).map_err(io::Error::other)?;
-    let mut waiting = [PollFd::new(pipe, PollFlags::IN)];
+    let mut waiting = [PollFd::new(pipe, what)];
     match poll(&mut waiting, Some(&patience)) {
         Ok(count) => Ok(count > 0),
         Err(Errno::INTR) => Ok(false),
@@ -334,6 +383,32 @@ mod tests {
         assert!(told.contains("ended by signal 9"), "{told}");
         let told = failure("exec /no/such/program");
         assert!(told.contains("127"), "{told}");
+    }
+
+    #[test]
+    fn input_is_written_whole_and_no_longer_than_it_is_wanted() {
+        let start = |line: &str, cancel: &Cancel| {
+            let mut command = shell(line);
+            command.stdin(Stdio::piped());
+            Running::start(&mut command, "the command", cancel).unwrap()
+        };
+        let cancel = Cancel::default();
+        let mut running = start("sleep 0.2; wc -c", &cancel);
+        let mut input = running.input().unwrap();
+        input.write_all(&vec![7; 1 << 20]).unwrap();
+        drop(input);
+        let mut out = String::new();
+        running.read_to_string(&mut out).unwrap();
+        assert_eq!(out.trim(), "1048576");
+        running.finish().unwrap();
+
+        // Nobody reads; what waits for room ends when it is asked to.
+        let mut running = start("exec sleep 600", &cancel);
+        let mut input = running.input().unwrap();
+        let waiting = thread::spawn(move || input.write_all(&vec![7; 1 << 20]));
+        cancel.request();
+        assert!(waiting.join().unwrap().is_err());
+        drop(running);
     }
 
     #[test]

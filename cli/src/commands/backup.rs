@@ -12,7 +12,7 @@ use jiff::Zoned;
 use larder_engine::amend::clean_tags;
 use larder_engine::backup::{
     BackupOptions, BackupReport, Buckets, ChangeBy, CheckpointRhythm, Compression, Origin,
-    Selection, Stream, Streams, backup,
+    Selection, Server, Stream, Streams, backup,
 };
 use larder_engine::hooks::HookReport;
 
@@ -27,7 +27,7 @@ use crate::{output, password, person, render, times};
 /// Seconds between checkpoints unless told otherwise.
 const CHECKPOINT_SECONDS: u64 = 300;
 
-/// Back up files, folders, buckets and streams into a new snapshot
+/// Back up files, folders, buckets, streams and databases into a new snapshot
 ///
 /// Files whose size, times and inode are as in the parent (the newest snapshot of the same host
 /// and sources) are not read again. An interrupted backup leaves a checkpoint, from which the next
@@ -43,6 +43,11 @@ const CHECKPOINT_SECONDS: u64 = 300;
 /// shop.sql), or what is piped in (--stdin --name shop.sql). It is read whole every time, and only what is
 /// new of it is stored. Sources are read one after the other, in the order in which they are given.
 ///
+/// A database of PostgreSQL is named by its URL, postgres://user@host:port/database, or all of a server, with
+/// its roles, by one without a database. pg_dump is run, and the rows of each table become one file, so
+/// that tables that are the same are kept once. The password comes from PGPASSWORD, ~/.pgpass or
+/// --postgres-password-command, never from the URL.
+///
 /// Hooks are shell commands; their environment tells LARDER_HOOK, LARDER_REPOSITORY and LARDER_HOST, and
 /// those that come after LARDER_OUTCOME (success, incomplete, failure, interrupted), LARDER_EXIT_CODE,
 /// LARDER_SNAPSHOT and LARDER_ERROR.
@@ -50,7 +55,7 @@ const CHECKPOINT_SECONDS: u64 = 300;
 /// Example: larder backup /home /etc --exclude '*.iso' --exclude-caches --tag nightly
 #[derive(Debug, Default, Args)]
 pub struct BackupArgs {
-    /// Files, folders and buckets to back up; by default those of larder.toml
+    /// Files, folders, buckets and databases to back up; by default those of larder.toml
     #[arg(value_name = "SOURCE")]
     sources: Vec<PathBuf>,
     /// What was given of sources and streams, in its order.
@@ -68,6 +73,9 @@ pub struct BackupArgs {
     /// The path of the --command or --stdin before it in the snapshot, e.g. db.sql or dumps/db.sql
     #[arg(long, value_name = "PATH", help_heading = "Streams")]
     name: Vec<String>,
+    /// Take the password of PostgreSQL servers from what this shell command prints
+    #[arg(long, value_name = "COMMAND", help_heading = "Streams")]
+    postgres_password_command: Option<String>,
 
     /// Leave out what matches this gitignore-style pattern; `!` before a pattern takes back
     #[arg(short, long, value_name = "PATTERN", help_heading = "Selection")]
@@ -213,14 +221,22 @@ enum Switch {
 pub fn run(context: &Context, args: &BackupArgs) -> anyhow::Result<Exit> {
     let mut options = args.options(&context.settings, &process_env, &Zoned::now())?;
     for source in args.named(&context.settings.backup) {
-        if let Some(bucket) = context.bucket(source, &args.bucket_option)? {
-            let name = bucket.describe().into_bytes();
-            let order = options.streams.order.iter_mut();
-            let mut same = order.filter(|one| *one == source.as_os_str().as_bytes());
-            if let Some(one) = same.next() {
-                *one = name;
-            }
+        let name = if let Some(server) = database(context, source, &args.postgres_password_command)?
+        {
+            let name = server.name();
+            options.streams.databases.push(server);
+            name
+        } else if let Some(bucket) = context.bucket(source, &args.bucket_option)? {
+            let name = bucket.describe();
             options.buckets.sources.push(bucket);
+            name
+        } else {
+            continue;
+        };
+        let order = options.streams.order.iter_mut();
+        let mut same = order.filter(|one| *one == source.as_os_str().as_bytes());
+        if let Some(one) = same.next() {
+            *one = name.into_bytes();
         }
     }
     streams::refuse_terminal(&options.streams.sources)?;
@@ -272,6 +288,26 @@ pub fn run(context: &Context, args: &BackupArgs) -> anyhow::Result<Exit> {
         output::line(&summary(&report, options.dry_run))?;
     }
     after.map(|()| exit)
+}
+
+/// Reads the URL of a server of PostgreSQL, and gets its password, if it is one.
+///
+/// # Errors
+/// For a URL that makes no sense, and a password that cannot be had.
+pub fn database(
+    context: &Context,
+    named: &Path,
+    password_command: &Option<String>,
+) -> anyhow::Result<Option<Server>> {
+    let Some(url) = named.to_str().filter(|named| Server::is_url(named)) else {
+        return Ok(None);
+    };
+    let mut server = Server::parse(url)?;
+    let in_file = &context.settings.backup.postgres_password_command;
+    if let Some(command) = password_command.as_ref().or(in_file.as_ref()) {
+        server.password = Some(password::of_command(command)?);
+    }
+    Ok(Some(server))
 }
 
 /// What a program is told of a backup.

@@ -7,20 +7,23 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
 use jiff::tz::TimeZone;
+use larder_engine::backup::Server;
 use larder_engine::repository::Repository;
 use larder_engine::restore::{
-    BucketRestoreOptions, Overwrite, RestoreOptions, RestoreReport, restore, restore_into_bucket,
+    BucketRestoreOptions, DatabaseRestoreOptions, Overwrite, RestoreOptions, RestoreReport,
+    restore, restore_into_bucket, restore_into_database,
 };
 use larder_engine::storage::bucket::Bucket;
 use serde::Serialize;
 
 use crate::args::{FilterArgs, SNAPSHOT_HELP, parse_setting};
+use crate::commands::backup::database;
 use crate::context::{Context, Picked, parse_spec, pick};
 use crate::exit::Exit;
 use crate::progress::Reporter;
 use crate::{output, render};
 
-/// Restore a snapshot, or a part of it, into a folder or a bucket
+/// Restore a snapshot, or a part of it, into a folder, a bucket or a database
 ///
 /// Without PATH every source is made anew below DIR under its own path. With the PATH of a folder
 /// what is in it comes into DIR itself, which takes the folder's owner, permissions and times;
@@ -30,6 +33,11 @@ use crate::{output, render};
 /// Into a bucket, files and objects become objects, with the metadata and tags that they had; then
 /// --overwrite if-changed leaves alone what has the same size and ETag, and of the other options only
 /// --delete and --dry-run apply.
+///
+/// A database that was backed up is restored by pg_restore into the one that the target names
+/// (postgres://user@host/newdb), which is made if it is not there, all of it or nothing; all databases of a
+/// server into one without a database in its URL. Nothing is dropped. Into a folder it becomes one that
+/// pg_restore takes.
 ///
 /// Example: larder restore latest:/home/me/letters --target /tmp/letters
 #[derive(Debug, Args)]
@@ -43,12 +51,16 @@ pub struct RestoreArgs {
     /// Of each source the newest snapshot is taken that is not later.
     #[arg(long, value_name = "TIME")]
     at: Option<String>,
-    /// Restore into this folder, which is made if it is not there, or into the bucket of this URL or location
+    /// Restore into this folder, which is made if it is not there, or into the bucket or database of this URL
+    /// or location
     #[arg(short, long, value_name = "DIR|URL")]
     target: PathBuf,
     /// Set a setting of the bucket that is restored into; may be given several times
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_setting)]
     bucket_option: Vec<(String, String)>,
+    /// Take the password of the PostgreSQL server that is restored into from what this shell command prints
+    #[arg(long, value_name = "COMMAND")]
+    postgres_password_command: Option<String>,
     /// What happens to files that are there already
     #[arg(long, value_enum, value_name = "WHEN", default_value = "always")]
     overwrite: When,
@@ -70,7 +82,7 @@ pub struct RestoreArgs {
     /// Read every restored file back and compare it
     #[arg(long)]
     verify: bool,
-    /// Do not set owners
+    /// Do not set owners; of a database, nor permissions
     #[arg(long, conflicts_with_all = ["numeric_owner", "map_uid", "map_gid"])]
     no_owner: bool,
     /// Set owners by number, not by name
@@ -119,11 +131,14 @@ pub fn run(context: &Context, args: &RestoreArgs) -> anyhow::Result<Exit> {
     {
         parse_spec(named)?;
     }
+    if let Some(server) = database(context, &args.target, &args.postgres_password_command)? {
+        return args.restore_database(context, &server);
+    }
     let bucket = context.bucket(&args.target, &args.bucket_option)?;
     let is_bucket = bucket.is_some();
     let mut options = args.options();
     if is_bucket {
-        args.refuse_for_bucket()?;
+        args.refuse("a bucket", &[(args.no_owner, "--no-owner")])?;
     } else {
         options.target = context.settings.path(&args.target)?;
     }
@@ -217,14 +232,59 @@ impl RestoreArgs {
         Ok(report)
     }
 
-    /// Refuses what has no meaning for a bucket.
-    fn refuse_for_bucket(&self) -> anyhow::Result<()> {
+    /// Restores into a database.
+    fn restore_database(&self, context: &Context, server: &Server) -> anyhow::Result<Exit> {
+        let refused = [(self.delete, "--delete"), (self.dry_run, "--dry-run")];
+        self.refuse("a database", &refused)?;
+        let repository = context.open()?;
+        let (named, at) = (self.snapshot.as_deref(), self.at.as_deref());
+        let picked = pick(&repository, named, at, &self.filter.filter())?;
+        let is_database = |source: &String| source.starts_with("postgres://");
+        let mut snapshots = picked.snapshots.iter();
+        let snapshot = match snapshots.find(|one| one.sources.iter().any(is_database)) {
+            Some(snapshot) => snapshot,
+            None => bail!(
+                "there is no database in the snapshot; `larder snapshots` shows what there is"
+            ),
+        };
+        if snapshots.any(|one| one.sources.iter().any(is_database)) {
+            bail!(
+                "there are databases in several snapshots of that time; name one, e.g. --at TIME postgres://user@host/shop"
+            );
+        }
+        if at.is_some() {
+            tell_picked(context, &picked)?;
+        }
+        let reporter = context.reporter();
+        let path = picked.path.as_deref();
+        let options = DatabaseRestoreOptions {
+            no_owner: self.no_owner,
+        };
+        let watched = (&reporter as _, context.cancel());
+        let result = restore_into_database(&repository, snapshot, path, server, options, watched);
+        reporter.finish();
+        let report = result?;
+        if context.json() {
+            output::summary(&report)?;
+        } else if context.talks() {
+            output::line(&format!(
+                "restored {} in {} into {}, {}",
+                render::size(report.bytes),
+                render::counted(report.files, "file", "files"),
+                server.name(),
+                render::duration(report.seconds)
+            ))?;
+        }
+        Ok(Exit::Success)
+    }
+
+    /// Refuses what has a meaning for a folder alone, and more.
+    fn refuse(&self, target: &str, more: &[(bool, &str)]) -> anyhow::Result<()> {
         let given = [
             (!self.include.is_empty(), "--include"),
             (!self.exclude.is_empty(), "--exclude"),
             (self.sparse, "--sparse"),
             (self.verify, "--verify"),
-            (self.no_owner, "--no-owner"),
             (self.numeric_owner, "--numeric-owner"),
             (!self.map_uid.is_empty(), "--map-uid"),
             (!self.map_gid.is_empty(), "--map-gid"),
@@ -232,9 +292,9 @@ impl RestoreArgs {
             (self.devices, "--devices"),
             (self.lost_as_zeros, "--lost-as-zeros"),
         ];
-        match given.iter().find(|(is_given, _)| *is_given) {
+        match given.iter().chain(more).find(|(is_given, _)| *is_given) {
             Some((_, flag)) => {
-                bail!("{flag} does not apply to a restore into a bucket; leave it away")
+                bail!("{flag} does not apply to a restore into {target}; leave it away")
             }
             None => Ok(()),
         }

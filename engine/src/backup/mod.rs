@@ -44,6 +44,7 @@ use sources::{Place, Sources};
 use writer::Writer;
 
 pub use crate::source::bucket::change::ChangeBy;
+pub use crate::source::postgres::Server;
 pub use crate::source::stream::{Origin, Stream};
 
 /// What is left out of a backup.
@@ -92,11 +93,13 @@ impl Default for Buckets {
     }
 }
 
-/// The streams of a backup, and which source is read when.
+/// The streams and databases of a backup, and which source is read when.
 #[derive(Debug, Clone, Default)]
 pub struct Streams {
     /// The streams; each is a source that is one file.
     pub sources: Vec<Stream>,
+    /// Servers of PostgreSQL, each with one database or all.
+    pub databases: Vec<Server>,
     /// Names of sources of any kind, in the order in which they are read; those that are missing here
     /// follow in the order of their names.
     pub order: Vec<Vec<u8>>,

@@ -28,7 +28,7 @@ use super::keys::LeftOut;
 use super::plan::{Given, Job, Planner, ReadJob};
 use super::read::{ReadContext, Stopped, read_attributes, read_entry};
 use super::sources::{Place, Prepared};
-use super::streamed::run_stream;
+use super::streamed::run_streamed;
 use super::wide::Wide;
 use super::{BackupOptions, ChangeBy, Writer};
 
@@ -58,8 +58,8 @@ pub(super) fn run_source(
     progress: &dyn Progress,
     cancel: &Cancel,
 ) -> Result<Source> {
-    if let Place::Stream(stream) = &source.place {
-        return run_stream(writer, source, stream, progress, cancel);
+    if let Place::Stream(_) | Place::Database(_) = &source.place {
+        return run_streamed(writer, source, progress, cancel);
     }
     let begun = begun.ok_or_else(|| EngineError::Internal("a source was not begun".to_owned()))?;
     let repository = writer.repository;
@@ -67,7 +67,7 @@ pub(super) fn run_source(
     progress.phase("backing up", items, bytes);
     let rules = rules(options);
     let left_out = match &source.place {
-        Place::Folder(..) | Place::Stream(_) => None,
+        Place::Folder(..) | Place::Stream(_) | Place::Database(_) => None,
         Place::Bucket(_, left_out) => Some(Arc::clone(left_out)),
     };
     let previous = (&writer.previous, left_out);
@@ -75,7 +75,7 @@ pub(super) fn run_source(
     let planner = Bounded {
         planner,
         gone_percent_max: match &source.place {
-            Place::Folder(..) | Place::Stream(_) => None,
+            Place::Folder(..) | Place::Stream(_) | Place::Database(_) => None,
             Place::Bucket(..) => Some(options.buckets.allow_vanished_percent),
         },
         name: String::from_utf8_lossy(&source.name).into_owned(),
@@ -93,7 +93,7 @@ pub(super) fn run_source(
     let mut feeder = Feeder::new(repository, source, &context, progress, cancel)?;
     // Room for a whole batch, so that whoever plans it never waits for who waits for it.
     let (to_readers, reading) = bounded(match &source.place {
-        Place::Folder(..) | Place::Stream(_) => STEPS_AHEAD / BATCH_STEPS,
+        Place::Folder(..) | Place::Stream(_) | Place::Database(_) => STEPS_AHEAD / BATCH_STEPS,
         Place::Bucket(..) => STEPS_AHEAD,
     });
     let (to_feeder, planned) = bounded(STEPS_AHEAD / BATCH_STEPS);
@@ -145,7 +145,7 @@ pub(super) fn begin(
     options: &BackupOptions,
 ) -> Result<Option<Begun>> {
     match &source.place {
-        Place::Stream(_) => Ok(None),
+        Place::Stream(_) | Place::Database(_) => Ok(None),
         _ => Begun::new(repository, source, options).map(Some),
     }
 }
@@ -170,7 +170,9 @@ impl Begun {
                 let pages = Pages::begin(Listing::new(bucket), Arc::clone(left_out))?;
                 Ok(Self::Listing(pages, readers))
             }
-            Place::Stream(_) => Err(EngineError::Internal("a stream was walked".to_owned())),
+            Place::Stream(_) | Place::Database(_) => {
+                Err(EngineError::Internal("a stream was walked".to_owned()))
+            }
         }
     }
 

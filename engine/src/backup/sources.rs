@@ -16,7 +16,7 @@ use crate::source::select::{Excludes, Pattern, SelectOptions, Selection};
 use crate::storage::bucket::Bucket;
 
 use super::keys::LeftOut;
-use super::{BackupOptions, Stream};
+use super::{BackupOptions, Server, Stream};
 
 /// What is tried first with each.
 pub(super) const READ_SOURCE: &str = "read the source";
@@ -37,6 +37,8 @@ pub(super) enum Place {
     Bucket(Arc<dyn Bucket>, Arc<LeftOut>),
     /// What comes out of a stream.
     Stream(Stream),
+    /// What the programs of a database server print.
+    Database(Server),
 }
 
 /// The sources that were asked for.
@@ -68,7 +70,9 @@ pub(super) fn prepare(
     }
     let buckets = &options.buckets.sources;
     let streams = &options.streams.sources;
-    if paths.is_empty() && buckets.is_empty() && streams.is_empty() {
+    let databases = &options.streams.databases;
+    let others = buckets.len() + streams.len() + databases.len();
+    if paths.is_empty() && others == 0 {
         return Err(EngineError::Request(
             "there is nothing to back up; name at least one source".to_owned(),
         ));
@@ -78,7 +82,6 @@ pub(super) fn prepare(
     refuse_relative(&paths)?;
     refuse_nested(&paths, streams)?;
     // One that is not there keeps no other from being backed up.
-    let others = buckets.len() + streams.len();
     let may_miss = others > 0 || paths.iter().any(|path| look(path).is_ok());
     let own = repository_folder(repository);
     let (mut there, mut missing) = (Vec::new(), Vec::new());
@@ -102,6 +105,7 @@ pub(super) fn prepare(
         name: stream.path.clone(),
         place: Place::Stream(stream.clone()),
     }));
+    there.extend(prepare_databases(databases)?);
     let turn = |name: &Vec<u8>| {
         let mut order = options.streams.order.iter();
         order.position(|one| one == name).unwrap_or(usize::MAX)
@@ -142,6 +146,26 @@ fn prepare_buckets(repository: &Repository, options: &BackupOptions) -> Result<V
         })
     });
     sources.collect()
+}
+
+/// Refuses a database beside all of its server: it would be there twice.
+fn prepare_databases(databases: &[Server]) -> Result<Vec<Prepared>> {
+    let mut names: Vec<String> = databases.iter().map(Server::name).collect();
+    names.sort();
+    for pair in names.windows(2) {
+        if let [one, two] = pair
+            && format!("{two}/").starts_with(&format!("{one}/"))
+        {
+            return Err(EngineError::Request(format!(
+                "the databases {one} and {two} lie within each other; name one of them"
+            )));
+        }
+    }
+    let sources = databases.iter().map(|server| Prepared {
+        name: server.name().into_bytes(),
+        place: Place::Database(server.clone()),
+    });
+    Ok(sources.collect())
 }
 
 fn prepare_one(

@@ -1,13 +1,15 @@
-//! A stream as a source: read, cut and put in on the writing thread, since nothing can be compared
-//! beforehand, and whatever prints it is slower.
+//! What is known only once it is read: a stream, or the dump of a database. It is cut and put in on the
+//! writing thread, since nothing can be compared beforehand, and whatever prints it is slower.
 
+use std::io::{self, Read};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use larder_format::cell::Source;
-use larder_format::entry::{Attributes, Entry, Extent};
+use larder_format::entry::{Attributes, Entry, EntryType, Extent};
 use larder_format::ids::ChunkType;
 use larder_format::list::ContentBuilder;
+use larder_format::node::{decode_leaf, encode_leaf};
 use larder_format::tree::build::TreeBuilder;
 
 use crate::budget::Budget;
@@ -16,21 +18,25 @@ use crate::carry::Lookup;
 use crate::chunker::{ChunkBuffer, Chunker};
 use crate::error::{EngineError, Result};
 use crate::progress::Progress;
-use crate::source::stream::{self, Opened, Stream};
+use crate::scratch::ScratchMap;
+use crate::source::postgres::dump::Dump;
+use crate::source::stream::{self, Opened};
 
 use super::Writer;
 use super::feed::{Class, count, finish, sink};
 use super::plan::{Planner, has_same_metadata};
 use super::run::{BUDGET_BYTES, expected, rules};
-use super::sources::{Prepared, READ_SOURCE};
+use super::sources::{Place, Prepared, READ_SOURCE};
 
-/// Backs a stream up into a tree of one entry.
+/// Memory of the entries that were read, before they go to disk.
+const ENTRIES_BYTES: usize = 8 << 20;
+
+/// Backs a stream or a database up into a tree.
 ///
 /// What other sources gave is kept by a checkpoint if this one fails.
-pub(super) fn run_stream(
+pub(super) fn run_streamed(
     writer: &mut Writer<'_>,
     source: &Prepared,
-    stream: &Stream,
     progress: &dyn Progress,
     cancel: &Cancel,
 ) -> Result<Source> {
@@ -43,12 +49,13 @@ pub(super) fn run_stream(
         chunker: &chunker,
         lookup: Lookup::new(writer.repository)?,
         budget: Budget::new(BUDGET_BYTES),
+        entries: ScratchMap::new(writer.repository.cache_dir(), ENTRIES_BYTES),
         content: ContentBuilder::new(),
         size: 0,
         progress,
         cancel,
     };
-    match intake.run(writer, stream) {
+    match intake.run(writer) {
         Err(error) if !writer.starts_over && !writer.trees.is_empty() => {
             // If that fails as well, the first failure is the one to be told.
             let trees = writer.trees.clone();
@@ -59,13 +66,74 @@ pub(super) fn run_stream(
     }
 }
 
-/// What takes one stream in.
+/// What is being read, part by part.
+enum Reader {
+    /// One part, unless it was begun with.
+    Stream(Opened, bool),
+    Dump(Box<Dump>),
+}
+
+impl Reader {
+    fn open(writer: &Writer<'_>, source: &Prepared, cancel: &Cancel) -> Result<Self> {
+        match &source.place {
+            Place::Stream(stream) => Ok(Self::Stream(Opened::open(stream, cancel)?, false)),
+            Place::Database(server) => {
+                let folder = writer.repository.cache_dir();
+                let dump = Dump::open(server, folder, cancel)?;
+                Ok(Self::Dump(Box::new(dump)))
+            }
+            Place::Folder(..) | Place::Bucket(..) => {
+                Err(EngineError::Internal("a walk was streamed".to_owned()))
+            }
+        }
+    }
+
+    /// Goes to the next part and gives its entry, without size and content.
+    fn next_part(&mut self) -> Result<Option<Entry>> {
+        match self {
+            Self::Stream(_, true) => Ok(None),
+            Self::Stream(_, is_begun) => {
+                *is_begun = true;
+                Ok(Some(stream::entry()))
+            }
+            Self::Dump(dump) => Ok(dump.next_part()?.map(|key| Entry {
+                key,
+                kind: EntryType::Object,
+                mtime: stream::now(),
+                ..Entry::default()
+            })),
+        }
+    }
+
+    /// Makes sure that what was read was all of it; gives the last of what was said besides.
+    fn finish(self) -> Result<String> {
+        match self {
+            Self::Stream(opened, _) => opened.finish(),
+            // It gave no last part before its programs had ended well.
+            Self::Dump(dump) => Ok(dump.said()),
+        }
+    }
+}
+
+impl Read for Reader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Stream(opened, _) => opened.read(buffer),
+            Self::Dump(dump) => dump.read(buffer),
+        }
+    }
+}
+
+/// What takes one source in.
 struct Intake<'a> {
     source: &'a Prepared,
     chunker: &'a Chunker,
     lookup: Lookup,
     /// Bytes that are read and not sealed yet.
     budget: Arc<Budget>,
+    /// Entries that were read whole, by their keys: they come in any order, and a tree is sorted.
+    entries: ScratchMap,
+    /// The content of the part that is being read, and its size.
     content: ContentBuilder,
     size: u64,
     progress: &'a dyn Progress,
@@ -73,34 +141,40 @@ struct Intake<'a> {
 }
 
 impl Intake<'_> {
-    fn run(mut self, writer: &mut Writer<'_>, stream: &Stream) -> Result<Source> {
-        let mut opened = Opened::open(stream, self.cancel)?;
-        let mut entry = stream::entry();
-        self.take(writer, &mut opened)?;
-        let said = opened.finish()?;
+    fn run(mut self, writer: &mut Writer<'_>) -> Result<Source> {
+        let mut reader = Reader::open(writer, self.source, self.cancel)?;
+        while let Some(mut entry) = reader.next_part()? {
+            self.show(&entry.key);
+            self.take(writer, &mut reader)?;
+            entry.size = std::mem::take(&mut self.size);
+            let content = std::mem::take(&mut self.content);
+            entry.content = content.finish(&mut sink(&mut writer.packer))?;
+            let leaf = encode_leaf(std::slice::from_ref(&entry))?;
+            self.entries.insert(&entry.key, &leaf)?;
+            self.progress.advance(1, 0);
+        }
+        let said = reader.finish()?;
         if !said.is_empty() {
             let name = String::from_utf8_lossy(&self.source.name);
+            let who = match self.source.place {
+                Place::Database(_) => "the programs",
+                _ => "the command",
+            };
             self.progress.warning(&format!(
-                "the command of {name} said: {}",
+                "{who} of {name} said: {}",
                 said.replace('\n', " | ")
             ));
         }
-        entry.size = self.size;
-        entry.content = self.content.finish(&mut sink(&mut writer.packer))?;
-        let class = compare(writer, self.source, &mut entry, self.progress);
-        count(writer, &entry, class);
-        self.progress.advance(1, 0);
-        let mut builder = TreeBuilder::new(writer.repository.keyring().boundary_key());
-        builder.push(entry, &mut sink(&mut writer.packer))?;
-        finish(builder, self.source, &mut writer.packer)
+        self.compare(writer)?;
+        self.tree(writer)
     }
 
-    /// Reads to the end.
-    fn take(&mut self, writer: &mut Writer<'_>, opened: &mut Opened) -> Result<()> {
+    /// Reads a part to its end.
+    fn take(&mut self, writer: &mut Writer<'_>, reader: &mut Reader) -> Result<()> {
         let mut buffer = ChunkBuffer::new();
         loop {
             self.cancel.check()?;
-            let length = match buffer.next(self.chunker, opened, u64::MAX) {
+            let length = match buffer.next(self.chunker, reader, u64::MAX) {
                 Ok(Some(chunk)) => chunk.len(),
                 Ok(None) => return Ok(()),
                 Err(error) => {
@@ -125,14 +199,17 @@ impl Intake<'_> {
         }
     }
 
-    /// Makes a checkpoint of the sources before this one.
+    /// Makes a checkpoint of the sources before this one, and of the parts that were read whole.
     ///
-    /// Nothing that is committed needs what was read of the stream, so a prune may have found it useless
-    /// meanwhile.
+    /// Nothing that is committed needs what was read of the current part, so a prune may have found it
+    /// useless meanwhile.
     fn checkpoint(&mut self, writer: &mut Writer<'_>) -> Result<()> {
         let so_far = self.content.clone();
         let so_far = so_far.finish(&mut sink(&mut writer.packer))?;
-        let trees = writer.trees.clone();
+        let mut trees = writer.trees.clone();
+        if !self.entries.is_empty()? {
+            trees.push(self.tree(writer)?);
+        }
         writer.checkpoint(&trees)?;
         let wanted = [(&so_far, &Attributes::None)];
         if self.lookup.are_usable(&writer.packer, &wanted)? == [true] {
@@ -144,7 +221,50 @@ impl Intake<'_> {
         )))
     }
 
-    fn unread(&self, source: std::io::Error) -> EngineError {
+    /// Makes the tree of the parts that were read whole.
+    fn tree(&self, writer: &mut Writer<'_>) -> Result<Source> {
+        let mut builder = TreeBuilder::new(writer.repository.keyring().boundary_key());
+        for item in self.entries.iter_from(&[]) {
+            let (_, leaf) = item?;
+            for entry in decode_leaf(&leaf)? {
+                builder.push(entry, &mut sink(&mut writer.packer))?;
+            }
+        }
+        finish(builder, self.source, &mut writer.packer)
+    }
+
+    /// Compares with an earlier snapshot. A part that has the same bytes keeps its time, so that what is
+    /// the same every night shows as unchanged.
+    fn compare(&mut self, writer: &mut Writer<'_>) -> Result<()> {
+        let rules = rules(writer.options);
+        let (repository, previous) = (writer.repository, &writer.previous);
+        let name = &self.source.name;
+        let mut planner = Planner::new(repository, (previous, None), name, rules, self.progress);
+        let mut compared = ScratchMap::new(repository.cache_dir(), ENTRIES_BYTES);
+        for item in self.entries.iter_from(&[]) {
+            let (key, leaf) = item?;
+            for mut entry in decode_leaf(&leaf)? {
+                let class = class(planner.earlier(&entry.key), &mut entry);
+                count(writer, &entry, class);
+                let leaf = encode_leaf(std::slice::from_ref(&entry))?;
+                compared.insert(&key, &leaf)?;
+            }
+        }
+        self.entries = compared;
+        Ok(())
+    }
+
+    fn show(&self, key: &[u8]) {
+        match key.is_empty() {
+            true => self.progress.current(&self.source.name),
+            false => {
+                let path = [&*self.source.name, b"/", key].concat();
+                self.progress.current(&path);
+            }
+        }
+    }
+
+    fn unread(&self, source: io::Error) -> EngineError {
         EngineError::File {
             operation: READ_SOURCE,
             path: String::from_utf8_lossy(&self.source.name)
@@ -155,18 +275,7 @@ impl Intake<'_> {
     }
 }
 
-/// Compares with the entry of an earlier snapshot. One that has the same bytes keeps its time, so that
-/// what is the same every night shows as unchanged.
-fn compare(
-    writer: &Writer<'_>,
-    source: &Prepared,
-    entry: &mut Entry,
-    progress: &dyn Progress,
-) -> Class {
-    let rules = rules(writer.options);
-    let (repository, previous) = (writer.repository, &writer.previous);
-    let mut planner = Planner::new(repository, (previous, None), &source.name, rules, progress);
-    let earlier = planner.earlier(&entry.key);
+fn class(earlier: Option<Entry>, entry: &mut Entry) -> Class {
     let Some(earlier) = earlier else {
         return Class::New;
     };

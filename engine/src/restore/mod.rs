@@ -1,4 +1,4 @@
-//! Restore: a snapshot, or a part of it, into a folder or a bucket.
+//! Restore: a snapshot, or a part of it, into a folder, a bucket or a database.
 //!
 //! ```text
 //! scan (tree, in order) ──► directories, links, devices made at once
@@ -11,12 +11,14 @@
 
 mod bucket;
 mod compare;
+mod database;
 mod fetch;
 mod files;
 mod finish;
 pub(crate) mod objects;
 mod plan;
 mod planner;
+mod properties;
 mod roots;
 mod run;
 mod scan;
@@ -26,6 +28,7 @@ mod tally;
 mod tests;
 
 pub use bucket::{BucketRestoreOptions, restore_into_bucket};
+pub use database::{DatabaseRestoreOptions, restore_into_database};
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -178,7 +178,7 @@ fn place_of(path: &[u8]) -> Vec<u8> {
     parts.join(&b'/')
 }
 
-fn tree_of(source: &Source) -> TreeRoot {
+pub(super) fn tree_of(source: &Source) -> TreeRoot {
     TreeRoot {
         id: source.root,
         level: source.level,

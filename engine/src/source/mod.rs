@@ -16,6 +16,7 @@ pub mod living;
 mod marks;
 pub mod only;
 pub mod paths;
+pub mod postgres;
 pub mod read;
 pub mod select;
 pub mod stat;

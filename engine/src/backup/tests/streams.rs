@@ -23,6 +23,7 @@ fn options_of(streams: Vec<Stream>) -> BackupOptions {
     BackupOptions {
         streams: Streams {
             sources: streams,
+            databases: Vec::new(),
             order: Vec::new(),
         },
         checkpoints: CheckpointRhythm {

@@ -105,10 +105,19 @@ impl Read for Opened {
     }
 }
 
+/// Gives the time now, as entries have it.
+#[must_use]
+pub fn now() -> Timestamp {
+    let now = clock::now_ns();
+    Timestamp {
+        seconds: now.div_euclid(1_000_000_000),
+        nanoseconds: u32::try_from(now.rem_euclid(1_000_000_000)).unwrap_or_default(),
+    }
+}
+
 /// Makes the entry of a stream that is begun with now: a file of whoever reads it.
 #[must_use]
 pub fn entry() -> Entry {
-    let now = clock::now_ns();
     let (uid, gid) = (getuid().as_raw(), getgid().as_raw());
     let user = uzers::get_user_by_uid(uid);
     let group = uzers::get_group_by_gid(gid);
@@ -119,10 +128,7 @@ pub fn entry() -> Entry {
         gid,
         user: user.map_or_else(Vec::new, |user| user.name().as_bytes().to_vec()),
         group: group.map_or_else(Vec::new, |group| group.name().as_bytes().to_vec()),
-        mtime: Timestamp {
-            seconds: now.div_euclid(1_000_000_000),
-            nanoseconds: u32::try_from(now.rem_euclid(1_000_000_000)).unwrap_or_default(),
-        },
+        mtime: now(),
         links: 1,
         flags: EntryFlags {
             read_as_special: true,
