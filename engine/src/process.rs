@@ -125,12 +125,6 @@ impl Running {
         })
     }
 
-    /// Tells whether somebody waits for it still.
-    #[must_use]
-    pub fn is_wanted(&self) -> bool {
-        !self.cancel.is_requested()
-    }
-
     fn is_ready(&self, patience: Duration) -> io::Result<bool> {
         is_ready(&self.out, PollFlags::IN, patience)
     }
@@ -155,6 +149,35 @@ impl Running {
         match status.success() {
             true => Ok(said),
             false => Err(self.failure(&ended(status), &said)),
+        }
+    }
+
+    /// As [`Self::finish`], where its output could not be read to the end because of `broken`.
+    ///
+    /// # Errors
+    /// As [`Self::finish`]; `Request` with `broken`, if the program itself has nothing to say.
+    pub fn finish_read(self, broken: Option<io::Error>) -> Result<String> {
+        let Some(error) = broken else {
+            return self.finish();
+        };
+        let (name, cancel) = (self.name.clone(), self.cancel.clone());
+        match error.kind() {
+            // It has closed its output, and how it ended says more.
+            io::ErrorKind::UnexpectedEof => {
+                self.finish()?;
+                Err(EngineError::Request(format!(
+                    "{name} ended well in the midst of its output; run it by hand to see what it writes"
+                )))
+            }
+            _ => {
+                drop(self);
+                match cancel.is_requested() {
+                    true => Err(EngineError::Interrupted),
+                    false => Err(EngineError::Request(format!(
+                        "the output of {name}: {error}"
+                    ))),
+                }
+            }
         }
     }
 

@@ -45,7 +45,8 @@ const CHECKPOINT_SECONDS: u64 = 300;
 ///
 /// A database of PostgreSQL is named by its URL, postgres://user@host:port/database, or all of a server, with
 /// its roles, by one without a database. pg_dump is run, and the rows of each table become one file, so
-/// that tables that are the same are kept once. The password comes from PGPASSWORD, ~/.pgpass or
+/// that tables that are the same are kept once; postgres+basebackup://user@host takes the files of the whole
+/// server by pg_basebackup, and verifies them. The password comes from PGPASSWORD, ~/.pgpass or
 /// --postgres-password-command, never from the URL.
 ///
 /// Hooks are shell commands; their environment tells LARDER_HOOK, LARDER_REPOSITORY and LARDER_HOST, and

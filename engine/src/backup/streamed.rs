@@ -17,8 +17,10 @@ use crate::cancel::Cancel;
 use crate::carry::Lookup;
 use crate::chunker::{ChunkBuffer, Chunker};
 use crate::error::{EngineError, Result};
+use crate::process::Running;
 use crate::progress::Progress;
 use crate::scratch::ScratchMap;
+use crate::source::postgres::base::BaseBackup;
 use crate::source::postgres::dump::Dump;
 use crate::source::stream::{self, Opened};
 
@@ -71,6 +73,8 @@ enum Reader {
     /// One part, unless it was begun with.
     Stream(Opened, bool),
     Dump(Box<Dump>),
+    /// None once it failed.
+    Base(Option<Box<BaseBackup<Running>>>),
 }
 
 impl Reader {
@@ -79,6 +83,10 @@ impl Reader {
             Place::Stream(stream) => Ok(Self::Stream(Opened::open(stream, cancel)?, false)),
             Place::Database(server) => {
                 let folder = writer.repository.cache_dir();
+                if server.is_base {
+                    let base = BaseBackup::open(server, folder, cancel)?;
+                    return Ok(Self::Base(Some(Box::new(base))));
+                }
                 let dump = Dump::open(server, folder, cancel)?;
                 Ok(Self::Dump(Box::new(dump)))
             }
@@ -102,6 +110,13 @@ impl Reader {
                 mtime: stream::now(),
                 ..Entry::default()
             })),
+            Self::Base(base) => {
+                let next = base.as_mut().map_or(Ok(None), |base| base.next_part());
+                next.or_else(|error| {
+                    let failed = base.take().map(|base| base.finish(Some(error)));
+                    failed.transpose().map(|_| None)
+                })
+            }
         }
     }
 
@@ -111,6 +126,7 @@ impl Reader {
             Self::Stream(opened, _) => opened.finish(),
             // It gave no last part before its programs had ended well.
             Self::Dump(dump) => Ok(dump.said()),
+            Self::Base(base) => base.map_or(Ok(String::new()), |base| base.finish(None)),
         }
     }
 }
@@ -120,6 +136,7 @@ impl Read for Reader {
         match self {
             Self::Stream(opened, _) => opened.read(buffer),
             Self::Dump(dump) => dump.read(buffer),
+            Self::Base(base) => base.as_mut().map_or(Ok(0), |base| base.read(buffer)),
         }
     }
 }

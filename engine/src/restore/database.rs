@@ -63,6 +63,12 @@ pub fn restore_into_database(
         .cells
         .get(&snapshot.session)
         .ok_or_else(|| EngineError::NotFound(format!("snapshot {id} is gone or cannot be read")))?;
+    if target.is_base {
+        return Err(EngineError::Request(
+            "a base backup is restored into a folder, which then is a server's data folder"
+                .to_owned(),
+        ));
+    }
     if snapshot.partial {
         return Err(EngineError::Request(format!(
             "snapshot {id} is the checkpoint of a backup that did not come to its end; a database in it may lack tables"

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
@@ -15,26 +15,30 @@ use crate::program::{World, is_root, run};
 const NOBODY: u32 = 65534;
 const PASSWORD: &str = "hunter2 % '";
 
-/// A server with nothing in it, reached by a socket in a folder; both vanish with the value.
+/// A server that is reached by a socket in a folder; both vanish with the value.
 struct Server {
-    folder: tempfile::TempDir,
+    folder: PathBuf,
+    port: u16,
     child: Child,
+    _own: Option<tempfile::TempDir>,
 }
 
 impl Server {
+    /// Starts one with nothing in it.
     fn start() -> Self {
-        let folder = tempfile::Builder::new()
+        let own = tempfile::Builder::new()
             .prefix("larder-pg-")
             .tempdir()
             .unwrap();
-        let secret = folder.path().join("secret");
+        let folder = own.path();
+        let secret = folder.join("secret");
         fs::write(&secret, PASSWORD).unwrap();
         if is_root() {
-            for path in [folder.path(), &secret] {
+            for path in [folder, &secret] {
                 std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
             }
         }
-        let data = folder.path().join("data");
+        let data = folder.join("data");
         let mut init = server_program("initdb");
         init.arg("-D").arg(&data).arg("--pwfile").arg(&secret);
         init.args([
@@ -42,33 +46,41 @@ impl Server {
             "--auth=scram-sha-256",
             "--encoding=UTF8",
         ]);
-        init.args(["--locale=C", "--no-sync"])
-            .current_dir(folder.path());
+        init.args(["--locale=C", "--no-sync"]).current_dir(folder);
         run(&mut init).expect(0);
+        let mut server = Self::of(folder, &data, 5432);
+        server._own = Some(own);
+        server
+    }
+
+    /// Starts one of a data folder that is there, with its socket in a folder.
+    fn of(folder: &Path, data: &Path, port: u16) -> Self {
         let mut command = server_program("postgres");
-        command.arg("-D").arg(&data).arg("-k").arg(folder.path());
+        command.arg("-D").arg(data).arg("-k").arg(folder);
+        command.args(["-p", &port.to_string()]);
         command.args(["-c", "listen_addresses=", "-c", "fsync=off"]);
         command
             .args(["-c", "log_destination=stderr"])
-            .current_dir(folder.path());
+            .current_dir(folder);
         let quiet = command.stdout(Stdio::null()).stderr(Stdio::null());
         let child = quiet.spawn().unwrap();
-        let server = Self { folder, child };
+        let server = Self {
+            folder: folder.to_owned(),
+            port,
+            child,
+            _own: None,
+        };
         server.wait_until("it answers", || {
-            server
-                .psql_command("postgres", "select 1")
-                .output()
-                .unwrap()
-                .status
-                .success()
+            let asked = server.psql_command("postgres", "select 1").output();
+            asked.unwrap().status.success()
         });
         server
     }
 
     /// Gives the URL of a database, or of all.
     fn url(&self, database: &str) -> String {
-        let folder = self.folder.path().display();
-        format!("postgres://owner@localhost/{database}?host={folder}")
+        let (folder, port) = (self.folder.display(), self.port);
+        format!("postgres://owner@localhost/{database}?host={folder}&port={port}")
     }
 
     fn psql_command(&self, database: &str, sql: &str) -> Command {
@@ -494,4 +506,63 @@ fn what_no_dump_can_be_made_of_is_told() {
     let told = with("printf 'PGDMP\\001\\143\\000\\004\\010\\001'; yes");
     assert!(told.contains("version 1.99"), "{told}");
     assert_eq!(world.json(["snapshots"]), serde_json::json!([]));
+}
+
+#[test]
+fn a_base_backup_becomes_a_server_again() {
+    let server = Server::start();
+    fill(&server);
+    let world = world();
+    let url = server
+        .url("")
+        .replacen("postgres", "postgres+basebackup", 1);
+    let first = backup(&world, &[&url]);
+    let second = backup(&world, &[&url]);
+    let added = |backup: &Value| backup["statistics"]["bytes_added"].as_u64().unwrap();
+    assert!(added(&second) < added(&first) / 2, "{first} {second}");
+
+    let name = "postgres+basebackup://owner@localhost";
+    let spec = format!("latest:{name}");
+    let again = server.folder.join("again");
+    let folder = again.to_str().unwrap();
+    world.ok(["restore", &spec, "--numeric-owner", "--target", folder]);
+    // The manifest is pg_basebackup's own, which gives it to nobody in particular.
+    let verify = server_program("pg_verifybackup");
+    run(Command::new(verify.get_program()).arg(&again)).expect(0);
+    {
+        let restored = Server::of(&server.folder, &again, 5433);
+        assert_same((&restored, "shop"), (&server, "shop"));
+    }
+
+    // It is no database that could be restored into one.
+    let failed = world
+        .run(["restore", &spec, "--target", &server.url("new")])
+        .expect(1);
+    assert!(failed.stderr.contains("no database"), "{}", failed.stderr);
+
+    // A stream that ends too early, or has a file that its manifest does not know, makes no snapshot.
+    let before = world.json(["snapshots"]);
+    let bin = world.path("bin");
+    fs::create_dir(&bin).unwrap();
+    let mut world = world;
+    let path = std::env::var("PATH").unwrap();
+    world
+        .environment
+        .push(("PATH".to_owned(), format!("{}:{path}", bin.display())));
+    for (script, told) in [
+        (
+            "head -c 1000 /dev/zero | tr '\\0' 'x'",
+            "a header is damaged",
+        ),
+        ("head -c 1024 /dev/zero", "the manifest: it is missing"),
+        ("echo no room >&2; exit 1", "no room"),
+    ] {
+        let program = bin.join("pg_basebackup");
+        fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+        let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(&program, everybody).unwrap();
+        let failed = world.run(["backup", &url]).expect(1);
+        assert!(failed.stderr.contains(told), "{}", failed.stderr);
+    }
+    assert_eq!(world.json(["snapshots"]), before);
 }

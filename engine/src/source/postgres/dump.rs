@@ -307,28 +307,7 @@ impl Database {
 
     /// Makes sure that its program ended well; gives the last of what that said.
     fn finish(self, broken: Option<io::Error>) -> Result<String> {
-        let running = self.reader.into_input();
-        match broken {
-            // The program has closed its output, and how it ended says more.
-            Some(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                running.finish()?;
-                Err(EngineError::Request(
-                    "pg_dump ended well in the midst of its dump; run it by hand to see what it writes"
-                        .to_owned(),
-                ))
-            }
-            Some(error) => {
-                let is_wanted = running.is_wanted();
-                drop(running);
-                match is_wanted {
-                    true => Err(EngineError::Request(format!(
-                        "the output of pg_dump: {error}"
-                    ))),
-                    false => Err(EngineError::Interrupted),
-                }
-            }
-            None => running.finish(),
-        }
+        self.reader.into_input().finish_read(broken)
     }
 }
 
@@ -418,8 +397,8 @@ fn plain(name: &[u8]) -> String {
 }
 
 /// Adds what to do about what a program says.
-fn advised(error: EngineError) -> EngineError {
-    const ADVICE: [(&str, &str); 3] = [
+pub(super) fn advised(error: EngineError) -> EngineError {
+    const ADVICE: [(&str, &str); 4] = [
         (
             "server version mismatch",
             "the programs of PostgreSQL on this machine are older than the server; install those of its version (on Debian the package postgresql-client-VERSION) and put them first on the PATH",
@@ -427,6 +406,10 @@ fn advised(error: EngineError) -> EngineError {
         (
             "pg_authid",
             "only a superuser may read the passwords of roles; add ?globals=without-passwords to the URL, or ?globals=no",
+        ),
+        (
+            "single tablespace",
+            "a server with tablespaces cannot be backed up in this way; back its databases up (postgres://)",
         ),
         (
             "no password supplied",

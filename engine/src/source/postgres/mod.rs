@@ -1,7 +1,9 @@
 //! A server of PostgreSQL as a source and a target: what its URL means, and its own programs.
 
+pub mod base;
 pub mod dump;
 pub mod form;
+mod manifest;
 
 use std::fmt::Write as _;
 use std::io::Read as _;
@@ -18,6 +20,9 @@ use crate::process::{Running, hide_secrets};
 const DEBIAN_FOLDER: &str = "/usr/lib/postgresql";
 /// Bytes of an answer that is held in memory.
 const ANSWER_BYTES_MAX: u64 = 16 << 20;
+/// What a URL begins with: of databases, and of the files of a server.
+const DUMP: &str = "postgres://";
+const BASE: &str = "postgres+basebackup://";
 /// The database that is asked about others.
 pub const MAINTENANCE: &str = "postgres";
 
@@ -39,6 +44,8 @@ pub struct Server {
     authority: String,
     /// The parameters of the URL that are libpq's.
     parameters: String,
+    /// Whether the files of the server are meant, and not what is in them.
+    pub is_base: bool,
     /// The database; none for all.
     pub database: Option<String>,
     /// What is backed up of the cluster besides.
@@ -51,7 +58,8 @@ impl Server {
     /// Tells whether a source or target is a server of PostgreSQL.
     #[must_use]
     pub fn is_url(text: &str) -> bool {
-        text.starts_with("postgres://") || text.starts_with("postgresql://")
+        let schemes = [DUMP, "postgresql://", BASE];
+        schemes.iter().any(|scheme| text.starts_with(scheme))
     }
 
     /// Reads a URL: `postgres://user@host:port/database?parameters`.
@@ -64,9 +72,10 @@ impl Server {
                 "this is no URL of a PostgreSQL server: {why}; write e.g. postgres://user@host:5432/database"
             ))
         };
-        let rest = url
-            .strip_prefix("postgresql://")
-            .or_else(|| url.strip_prefix("postgres://"))
+        let base = url.strip_prefix(BASE);
+        let rest = base
+            .or_else(|| url.strip_prefix("postgresql://"))
+            .or_else(|| url.strip_prefix(DUMP))
             .ok_or_else(|| wrong("it begins with neither postgres:// nor postgresql://"))?;
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (authority, database) = rest.split_once('/').unwrap_or((rest, ""));
@@ -91,12 +100,18 @@ impl Server {
         }
         let decoded = unescaped(database.trim_end_matches('/'))
             .ok_or_else(|| wrong("the name of the database is not well-formed"))?;
+        if base.is_some() && !decoded.is_empty() {
+            return Err(wrong(
+                "a base backup is of a whole server, so no database stands behind the host",
+            ));
+        }
         let globals = parameters
             .iter()
             .rev()
             .find_map(|one| one.strip_prefix("globals="));
         Ok(Self {
             authority: authority.to_owned(),
+            is_base: base.is_some(),
             globals: match globals {
                 // Whoever may read a database need not be allowed to read the cluster's roles.
                 None if !decoded.is_empty() => Globals::None,
@@ -123,9 +138,10 @@ impl Server {
             "" => "local",
             authority => authority,
         };
+        let scheme = if self.is_base { BASE } else { DUMP };
         match &self.database {
-            Some(database) => format!("postgres://{authority}/{}", escaped(database)),
-            None => format!("postgres://{authority}"),
+            Some(database) => format!("{scheme}{authority}/{}", escaped(database)),
+            None => format!("{scheme}{authority}"),
         }
     }
 
@@ -252,7 +268,7 @@ impl Server {
 
     fn called(&self, program: &str, database: &str) -> String {
         let server = Self {
-            database: Some(database.to_owned()),
+            database: (!database.is_empty()).then(|| database.to_owned()),
             ..self.clone()
         };
         format!("{program} of {}", server.name())
@@ -348,6 +364,10 @@ mod tests {
         assert_eq!(socket.name(), "postgres://local/x");
         assert_eq!(socket.globals, Globals::WithoutPasswords);
         assert_eq!(socket.url("x"), "postgresql:///x?host=/run/pg");
+        let base = Server::parse("postgres+basebackup://me@host:5433/?sslmode=require").unwrap();
+        assert!(base.is_base && !socket.is_base);
+        assert_eq!(base.name(), "postgres+basebackup://me@host:5433");
+        assert_eq!(base.url(""), "postgresql://me@host:5433/?sslmode=require");
     }
 
     #[test]
@@ -368,6 +388,7 @@ mod tests {
             "postgres://h/%zz",
             "postgres://h/x?dbname=y",
             "postgres://h/?globals=some",
+            "postgres+basebackup://h/x",
         ] {
             assert!(Server::parse(url).is_err(), "{url}");
         }
