@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import sys
@@ -116,7 +117,13 @@ def _restore(repository: Repository, arguments: argparse.Namespace, report: Any)
         elif os.fsencode(arguments.source) != source[1]:
             continue
         walk = trees.TreeWalk(repository.fetch, repository.keyring.boundary_key)
-        Restorer(below, repository.fetch, report).run(walk.run(source[2], source[3]))
+        entries = walk.run(source[2], source[3])
+        first = list(itertools.islice(entries, 1))
+        name = source[1].rpartition(b"/")[2]
+        is_file = bool(first) and not first[0].key and first[0].type not in (trees.DIRECTORY, trees.OBJECT)
+        if is_file and arguments.source is None:
+            below = os.path.dirname(below)
+        Restorer(below, repository.fetch, report, name).run(itertools.chain(first, entries))
 
 
 def _shown(name: bytes) -> str:

@@ -24,7 +24,9 @@ Report = Callable[[str], None]
 class Restorer:
     """Works by directory handles, so that names of any depth fit and no symlink is followed."""
 
-    def __init__(self, target: bytes, fetch: trees.Fetch, report: Report) -> None:
+    def __init__(self, target: bytes, fetch: trees.Fetch, report: Report, name: bytes = b"") -> None:
+        """`name` is what a source that is a single file is called below the target."""
+        self.name = name
         self.fetch = fetch
         self.report = report
         self.is_root = os.geteuid() == 0
@@ -54,9 +56,11 @@ class Restorer:
         if entry.type == trees.OBJECT:
             self._object(entry)
             return
-        if not entry.key and entry.type != trees.DIRECTORY:
-            raise Damage("the source is a single file: restore it with a name for its target")
         path = entry.key.rstrip(b"/")
+        if not path and entry.type != trees.DIRECTORY:
+            if self.name in (b"", b".", b".."):
+                raise Damage("the source is a single file without a name")
+            path = self.name
         parent, _, name = path.rpartition(b"/")
         at = self._parent(parent)
         if entry.type == trees.DIRECTORY:

@@ -189,6 +189,16 @@ class WholeRepository(Scratch):
                 self.check_metadata(os.path.join(top, entry["key"]), entry)
         self.assertTrue(os.path.samefile(os.path.join(top, b"d/hard"), os.path.join(top, b"z-hard")))
 
+    def test_a_source_that_is_a_single_file_comes_back_under_its_name(self) -> None:
+        alone = lambda entries: [e | {"key": b""} for e in entries if e["key"] == b"plain"]  # noqa: E731
+        made = self.make(tweaks={"entries": alone, "source": lambda source: source | {1: b"/dumps/shop.sql"}})
+        self.assertEqual(self.verify(), (0, "", ""))
+        for more, path in ((), "out/dumps/shop.sql"), (("--source", "/dumps/shop.sql"), "one/shop.sql"):
+            arguments = (self.path("repo"), "latest", self.path(path.partition("/")[0]), *more)
+            self.assertEqual(run("restore", *arguments, "--key-file", self.path("key")), (0, "", ""))
+            with open(self.path(path), "rb") as file:
+                self.assertEqual(file.read(), made.contents[b"plain"])
+
     def check_metadata(self, path: bytes, entry: dict[str, Any]) -> None:
         found = os.lstat(path)
         types = {2: stat.S_IFDIR, 3: stat.S_IFLNK, 4: stat.S_IFIFO, 5: stat.S_IFSOCK}

@@ -44,7 +44,6 @@ pub struct BaseBackup<R> {
     files: ScratchMap,
     current: Option<File>,
     manifest: Manifest,
-    has_begun: bool,
     /// Why nothing more can be read.
     broken: Option<io::Error>,
 }
