@@ -218,10 +218,8 @@ impl Common {
         let identity = Identity::of(found);
         let (user, group) = self.names(found.stx_uid, found.stx_gid);
         let is_plain = kind == EntryType::File && !read_as_special;
-        let is_device = matches!(
-            FileType::from_raw_mode(mode),
-            FileType::CharacterDevice | FileType::BlockDevice
-        );
+        // One that is read as a file is a file.
+        let is_device = matches!(kind, EntryType::CharacterDevice | EntryType::BlockDevice);
         let mut entry = Entry {
             key,
             kind,

@@ -3,8 +3,9 @@
 
 use std::ffi::OsStr;
 use std::path::Path;
+use std::process::Command;
 
-use crate::program::{World, assert_same, tool};
+use crate::program::{World, assert_same, noise, tool};
 
 /// Edits between one snapshot and the next.
 const EDITS: &str = "60";
@@ -74,4 +75,61 @@ fn another_awkward_tree_comes_back_whole() {
 #[test]
 fn a_third_awkward_tree_comes_back_whole() {
     back_up_and_compare("3");
+}
+
+/// A loop device, taken away again when the test ends.
+struct Loop(String);
+
+impl Loop {
+    /// Shows a file as a block device; none where that is not to be had.
+    fn of(file: &Path) -> Option<Self> {
+        let mut made = Command::new("losetup");
+        let made = made.args(["-f", "--show"]).arg(file).output().ok()?;
+        let device = String::from_utf8(made.stdout).ok()?.trim().to_owned();
+        made.status.success().then_some(Self(device))
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let _ = Command::new("losetup").args(["-d", &self.0]).status();
+    }
+}
+
+#[test]
+fn a_block_device_is_read_as_a_file_when_asked() {
+    let world = World::new();
+    let bytes = noise(3, 3 << 20);
+    let image = world.path("image");
+    std::fs::write(&image, &bytes).unwrap();
+    let Some(device) = Loop::of(&image) else {
+        println!("not run: losetup makes no loop device here");
+        return;
+    };
+    world.write("file", "content");
+    let beside = world.source().join("device");
+    let copied = Command::new("cp")
+        .arg("-a")
+        .arg(&device.0)
+        .arg(&beside)
+        .status();
+    assert!(copied.unwrap().success());
+    world.ok([
+        "backup",
+        world.source().to_str().unwrap(),
+        &device.0,
+        "--read-special",
+    ]);
+    let restored = world.path("restored");
+    world.ok(["restore", "latest", "--target", restored.to_str().unwrap()]);
+    for path in [beside.as_path(), Path::new(&device.0)] {
+        let path = restored.join(path.strip_prefix("/").unwrap());
+        assert!(std::fs::read(&path).unwrap() == bytes, "{}", path.display());
+    }
+    // Without it, it is a device.
+    world.ok(["backup", world.source().to_str().unwrap()]);
+    let listed = world.json(["ls", "latest", "--recursive"]);
+    let found = listed.as_array().unwrap().iter();
+    let mut found = found.filter(|one| one["path"] == beside.to_str().unwrap());
+    assert_eq!(found.next().unwrap()["type"], "block-device", "{listed}");
 }
