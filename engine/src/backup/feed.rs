@@ -209,7 +209,7 @@ impl<'a> Feeder<'a> {
                 kept_from,
             } => {
                 let may_pause = kept_from.is_none();
-                self.take_pieces(writer, &pieces, &mut content, may_pause)?;
+                self.take_pieces(writer, &item, &pieces, &mut content, may_pause)?;
                 if content.is_void {
                     content = Incoming::default();
                     self.read_again(writer, &item, ticket, &mut content)?;
@@ -250,6 +250,7 @@ impl<'a> Feeder<'a> {
     fn take_pieces(
         &mut self,
         writer: &mut Writer<'_>,
+        item: &Item,
         pieces: &Receiver<Piece>,
         content: &mut Incoming,
         may_pause: bool,
@@ -266,23 +267,33 @@ impl<'a> Feeder<'a> {
             if content.done.is_none() {
                 self.stop_if_asked(writer)?;
                 if may_pause && writer.is_checkpoint_due() {
-                    self.checkpoint_within(writer, content)?;
+                    self.checkpoint_within(writer, item, content)?;
                 }
             }
         }
         Ok(())
     }
 
-    /// Makes a checkpoint that does not have the file which is being read.
+    /// Makes a checkpoint that has as much of a file as was read.
     ///
-    /// Nothing that is committed needs the chunks of that file, so a prune may have found them
-    /// useless meanwhile: all are looked up again before they are built on.
-    fn checkpoint_within(&mut self, writer: &mut Writer<'_>, content: &mut Incoming) -> Result<()> {
-        let so_far = content.builder.clone();
-        let so_far = so_far.finish(&mut sink(&mut writer.packer))?;
-        self.checkpoint(writer)?;
+    /// So that no prune takes that away. It hangs on the session's base then, and is looked up again only
+    /// if that is not trusted.
+    fn checkpoint_within(
+        &mut self,
+        writer: &mut Writer<'_>,
+        item: &Item,
+        content: &mut Incoming,
+    ) -> Result<()> {
+        let half = half_read(item.entry().clone(), &content.builder, &mut writer.packer)?;
+        let so_far = half.content.clone();
+        let mut builder = self.builder.clone();
+        builder.push(half, &mut sink(&mut writer.packer))?;
+        let mut trees = writer.trees.clone();
+        trees.push(finish(builder, self.source, &mut writer.packer)?);
+        writer.checkpoint(&trees)?;
         let wanted = [(&so_far, &Attributes::None)];
-        content.is_void |= self.lookup.are_usable(&writer.packer, &wanted)? != [true];
+        content.is_void |= writer.opened.trusted(writer.repository).is_none()
+            && self.lookup.are_usable(&writer.packer, &wanted)? != [true];
         Ok(())
     }
 
@@ -431,6 +442,19 @@ impl Incoming {
             (Ok(()), None) => Ok(()),
         }
     }
+}
+
+/// Makes the entry that a checkpoint has of what is still being read: nobody takes it for the whole.
+pub(super) fn half_read(
+    mut entry: Entry,
+    content: &ContentBuilder,
+    packer: &mut Packer,
+) -> Result<Entry> {
+    entry.flags.unreadable = true;
+    entry.size = content.size();
+    entry.content = content.clone().finish(&mut sink(packer))?;
+    entry.attributes = Attributes::None;
+    Ok(entry)
 }
 
 /// Keeps an attributes record inside the entry, or out of line if it is long.

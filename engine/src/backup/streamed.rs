@@ -25,7 +25,7 @@ use crate::source::postgres::dump::Dump;
 use crate::source::stream::{self, Opened};
 
 use super::Writer;
-use super::feed::{Class, count, finish, sink};
+use super::feed::{Class, count, finish, half_read, sink};
 use super::plan::{Planner, has_same_metadata};
 use super::run::{BUDGET_BYTES, expected, rules};
 use super::sources::{Place, Prepared, READ_SOURCE};
@@ -162,7 +162,7 @@ impl Intake<'_> {
         let mut reader = Reader::open(writer, self.source, self.cancel)?;
         while let Some(mut entry) = reader.next_part()? {
             self.show(&entry.key);
-            self.take(writer, &mut reader)?;
+            self.take(writer, &mut reader, &entry)?;
             entry.size = std::mem::take(&mut self.size);
             let content = std::mem::take(&mut self.content);
             entry.content = content.finish(&mut sink(&mut writer.packer))?;
@@ -186,8 +186,8 @@ impl Intake<'_> {
         self.tree(writer)
     }
 
-    /// Reads a part to its end.
-    fn take(&mut self, writer: &mut Writer<'_>, reader: &mut Reader) -> Result<()> {
+    /// Reads a part to its end; the entry is without its size and content.
+    fn take(&mut self, writer: &mut Writer<'_>, reader: &mut Reader, entry: &Entry) -> Result<()> {
         let mut buffer = ChunkBuffer::new();
         loop {
             self.cancel.check()?;
@@ -211,25 +211,26 @@ impl Intake<'_> {
             writer.statistics.bytes_read += length;
             self.progress.advance(0, length);
             if writer.is_checkpoint_due() {
-                self.checkpoint(writer)?;
+                self.checkpoint(writer, entry)?;
             }
         }
     }
 
-    /// Makes a checkpoint of the sources before this one, and of the parts that were read whole.
-    ///
-    /// Nothing that is committed needs what was read of the current part, so a prune may have found it
-    /// useless meanwhile.
-    fn checkpoint(&mut self, writer: &mut Writer<'_>) -> Result<()> {
-        let so_far = self.content.clone();
-        let so_far = so_far.finish(&mut sink(&mut writer.packer))?;
+    /// Makes a checkpoint that has as much of each part as was read, so that no prune takes that away.
+    fn checkpoint(&mut self, writer: &mut Writer<'_>, entry: &Entry) -> Result<()> {
+        let half = half_read(entry.clone(), &self.content, &mut writer.packer)?;
+        // It gives way to the whole entry later on.
+        let leaf = encode_leaf(std::slice::from_ref(&half))?;
+        self.entries.insert(&half.key, &leaf)?;
         let mut trees = writer.trees.clone();
-        if !self.entries.is_empty()? {
-            trees.push(self.tree(writer)?);
-        }
+        trees.push(self.tree(writer)?);
+        let so_far = half.content;
         writer.checkpoint(&trees)?;
+        // What hangs on a base that is trusted needs no look-up, and what was carried is found by one.
         let wanted = [(&so_far, &Attributes::None)];
-        if self.lookup.are_usable(&writer.packer, &wanted)? == [true] {
+        if writer.opened.trusted(writer.repository).is_some()
+            || self.lookup.are_usable(&writer.packer, &wanted)? == [true]
+        {
             return Ok(());
         }
         Err(EngineError::Request(format!(
@@ -238,7 +239,7 @@ impl Intake<'_> {
         )))
     }
 
-    /// Makes the tree of the parts that were read whole.
+    /// Makes the tree of the parts that were read.
     fn tree(&self, writer: &mut Writer<'_>) -> Result<Source> {
         let mut builder = TreeBuilder::new(writer.repository.keyring().boundary_key());
         for item in self.entries.iter_from(&[]) {

@@ -6,10 +6,14 @@ use std::sync::Arc;
 
 use super::super::*;
 use crate::browse;
+use crate::collection::fixture::Meddled;
 use crate::progress::Silent;
+use crate::prune::PruneOptions;
+use crate::prune::tests::world as pruning;
 use crate::snapshots::fixture::{back_up, init, open, options};
 use crate::snapshots::{Filter, list};
 use crate::storage::Storage;
+use crate::storage::error::Operation;
 use crate::storage::object::ObjectStorage;
 
 fn stream(name: &str, line: &str) -> Stream {
@@ -53,6 +57,34 @@ fn checkpoints_within_a_stream_lose_nothing_of_it() {
     let second = back_up(&repository, &both);
     assert!(second.unchanged, "{second:?}");
     assert_eq!(second.statistics.unchanged, 2);
+}
+
+#[test]
+fn prunes_beside_a_stream_leave_what_was_read_of_it() {
+    let memory: Arc<dyn Storage> = Arc::new(ObjectStorage::memory());
+    init(memory.as_ref());
+    let meddled = Meddled::new(Arc::clone(&memory));
+    // At every second commit, between what was read of it and the rest.
+    for nth in 1..=4 {
+        let memory = Arc::clone(&memory);
+        let patient = PruneOptions {
+            patience: std::time::Duration::from_secs(3600),
+            ..pruning::options()
+        };
+        let prune = move || pruning::run(&memory, &patient).map(drop).unwrap();
+        meddled.before(Operation::Create, "snapshots/", 2 * nth, prune);
+    }
+    let storage: Arc<dyn Storage> = meddled.clone();
+    let repository = open(&storage);
+    let lines = "i=0; while [ $i -lt 20000 ]; do echo line $i; i=$((i+1)); done";
+    back_up(&repository, &options_of(vec![stream("/b", lines)]));
+    assert!(meddled.is_done());
+    let expected: String = (0..20_000).map(|i| format!("line {i}\n")).collect();
+    let mut bytes = Vec::new();
+    let there = open(&memory);
+    let snapshots = list(&there, &Filter::default(), false).unwrap();
+    browse::dump(&there, &snapshots[0], b"/b", &mut bytes).unwrap();
+    assert!(bytes == expected.as_bytes());
 }
 
 #[test]
