@@ -4,6 +4,7 @@ mod at;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 pub(crate) mod fixture;
+pub(crate) mod order;
 mod spec;
 pub mod times;
 
@@ -301,12 +302,13 @@ pub(crate) fn clean_path(path: &[u8]) -> Vec<u8> {
     clean
 }
 
-/// Lists the snapshots of a view, oldest first.
+/// Lists the snapshots of a view, oldest first ([`order`]).
 pub(crate) fn of_view(view: &View, filter: &Filter, partial: bool) -> Vec<SnapshotInfo> {
     let mut cells: Vec<&Cell> = shown(view, partial)
         .filter(|cell| filter.takes(view, cell))
         .collect();
-    cells.sort_by_key(|cell| (cell.started, cell.ended, cell.id));
+    let ranks = order::ranks(&view.cells);
+    cells.sort_by_key(|cell| ranks.get(&cell.id).copied());
     cells.into_iter().map(|cell| info(view, cell)).collect()
 }
 

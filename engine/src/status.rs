@@ -29,7 +29,7 @@ pub struct SourceStatus {
     pub time: Timestamp,
     /// Seconds since then; 0 if it lies ahead.
     pub age_seconds: u64,
-    /// Whether that is longer than it may be.
+    /// Whether that is longer than it may be; one that lies as far ahead tells nothing either.
     pub is_stale: bool,
     /// How many snapshots of them there are.
     pub snapshots: u64,
@@ -87,11 +87,10 @@ fn of_group(
     now: Timestamp,
     max_age: Option<Duration>,
 ) -> Option<SourceStatus> {
-    group.sort_by_key(|snapshot| snapshot.time);
     let snapshots = group.len() as u64;
     let newest = group.pop()?;
-    let age = now.duration_since(newest.time);
-    let age = Duration::try_from(age).unwrap_or_default();
+    let away = now.duration_since(newest.time);
+    let age = Duration::try_from(away).unwrap_or_default();
     let before: Vec<_> = group.iter().rev().take(USUAL_SNAPSHOTS).collect();
     let before: Vec<_> = before.into_iter().map(|one| figures(one)).collect();
     Some(SourceStatus {
@@ -100,7 +99,7 @@ fn of_group(
         snapshot: newest.id.clone(),
         time: newest.time,
         age_seconds: age.as_secs(),
-        is_stale: max_age.is_some_and(|max| age > max),
+        is_stale: max_age.is_some_and(|max| away.unsigned_abs() > max),
         snapshots,
         figures: figures(newest),
         unusual: unusual(figures(newest), &before),
@@ -207,9 +206,14 @@ mod tests {
         ];
         assert_eq!(told, expected);
         assert!(status(&all, now, None).iter().all(|one| !one.is_stale));
-        // A clock that was put back makes nothing stale.
-        let before = Timestamp::from_second(0).unwrap();
-        assert_eq!(status(&all, before, Some(Duration::ZERO))[0].age_seconds, 0);
+        // A clock that was put back a little makes nothing stale; one that was years ahead hides nothing.
+        let before = |days: i64| {
+            let before = Timestamp::from_second((3 - days) * DAY).unwrap();
+            let found = status(&all, before, Some(Duration::from_secs(2 * DAY as u64)));
+            (found[0].age_seconds, found[0].is_stale)
+        };
+        assert_eq!(before(1), (0, false));
+        assert_eq!(before(3), (0, true));
         assert_eq!(status(&[], now, None), []);
     }
 

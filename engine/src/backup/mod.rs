@@ -418,17 +418,13 @@ impl Previous {
                     .iter()
                     .all(|source| paths.contains(&source.path.as_slice()))
         };
+        let ranks = snapshots::order::ranks(&view.cells);
+        let rank = |cell: &&Cell| ranks.get(&cell.id).copied();
         let complete = |cell: &&Cell| cell.sources.len() == paths.len() && same(cell);
         let parent = match &options.parent {
-            Some(latest) if latest == "latest" => {
-                view.snapshots().max_by_key(|cell| cell.started).cloned()
-            }
+            Some(latest) if latest == "latest" => view.snapshots().max_by_key(rank).cloned(),
             Some(prefix) => Some(snapshots::by_prefix(view, prefix)?.clone()),
-            None => view
-                .snapshots()
-                .filter(complete)
-                .max_by_key(|cell| cell.started)
-                .cloned(),
+            None => view.snapshots().filter(complete).max_by_key(rank).cloned(),
         };
         let live = view.live();
         let checkpoint = view
