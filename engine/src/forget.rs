@@ -68,6 +68,9 @@ pub struct PlannedSnapshot {
     pub forget: bool,
     /// Why the policy keeps it; empty if it does not, or if there is no policy.
     pub reasons: Vec<String>,
+    /// Whether it stays for a better reason than that it is pinned, or that something is wrong with it.
+    #[serde(skip)]
+    pub is_kept: bool,
 }
 
 /// What was forgotten.
@@ -142,15 +145,16 @@ impl ForgetPlan {
         all.filter(|one| !one.forget).count()
     }
 
-    /// Fails if a group would lose its last finished snapshot.
+    /// Fails if a group would lose its last finished snapshot, but for those that are pinned or in doubt.
     ///
     /// # Errors
     /// `Request`, naming the groups.
     pub fn refuse_empty(&self) -> Result<()> {
         let is_emptied = |group: &&PlannedGroup| {
             let finished = group.snapshots.iter().filter(|one| !one.snapshot.partial);
-            let mut stay = finished.clone().filter(|one| !one.forget);
-            finished.count() > 0 && stay.next().is_none()
+            let mut loses = finished.clone().filter(|one| one.forget);
+            let mut keeps = finished.filter(|one| one.is_kept);
+            loses.next().is_some() && keeps.next().is_none()
         };
         let emptied: Vec<String> = self
             .groups
@@ -167,8 +171,8 @@ impl ForgetPlan {
             more => format!(" and of {more} more groups"),
         };
         Err(EngineError::Request(format!(
-            "no finished snapshot of {first}{more} would be left, so nothing was forgotten; keep \
-             more, or say --allow-empty if that is what you want"
+            "no finished snapshot of {first}{more} would be left, but for pinned and doubtful ones, so nothing \
+             was forgotten; keep more, or say --allow-empty if that is what you want"
         )))
     }
 }
@@ -340,6 +344,7 @@ fn planned(
             snapshot: info.clone(),
             forget: *forget,
             reasons: reasons.iter().map(ToString::to_string).collect(),
+            is_kept: !forget && (reasons.is_empty() || reasons.iter().any(Reason::is_wanted)),
         })
     };
     PlannedGroup {

@@ -163,6 +163,17 @@ pub enum Reason {
     Unsettled,
 }
 
+impl Reason {
+    /// Tells whether a rule wants the snapshot, and not only caution.
+    #[must_use]
+    pub fn is_wanted(&self) -> bool {
+        !matches!(
+            self,
+            Self::Pinned | Self::Unfinished | Self::Distrusted(_) | Self::Unsettled
+        )
+    }
+}
+
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -215,6 +215,26 @@ fn what_would_leave_nothing_is_refused_by_name() {
 }
 
 #[test]
+fn a_pinned_snapshot_does_not_make_up_for_a_policy_that_keeps_nothing() {
+    let cells = [daily(0x11, "desk", 1), daily(0x22, "desk", 2)];
+    let repository = repository(&cells);
+    pin(&repository, &cells[0].id);
+    let planned = |policy| plan(&repository, &by_policy(policy), &now()).unwrap();
+    let typo = Policy {
+        tags: vec![vec!["typo".into()]],
+        ..Policy::default()
+    };
+    assert!(matches!(
+        planned(typo).refuse_empty(),
+        Err(EngineError::Request(why)) if why.contains("host desk")
+    ));
+    planned(last(1)).refuse_empty().unwrap();
+    // Nothing is lost where all that there is is pinned.
+    pin(&repository, &cells[1].id);
+    planned(last(0)).refuse_empty().unwrap();
+}
+
+#[test]
 fn snapshots_are_forgotten_by_name() {
     let cells = [
         daily(0x11, "desk", 1),
