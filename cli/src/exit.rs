@@ -11,11 +11,11 @@ pub enum Exit {
     /// The command failed, or was not understood.
     Failure = 1,
     /// A snapshot was made, or is shown, but some source files could not be read; or all was restored
-    /// whose name the target can have.
+    /// that the snapshot has and whose name the target can have.
     SourceUnreadable = 3,
-    /// Check or scrub found damage that costs data, or may.
+    /// Damage was met that costs data, or may.
     DataLost = 4,
-    /// Check or scrub found damage that costs none.
+    /// Damage was met that costs none.
     DamageHarmless = 5,
     /// A newest snapshot is older than it may be.
     Stale = 6,
@@ -34,9 +34,9 @@ Exit codes:
     1  the command failed, or was not understood
     3  backup: a snapshot was made, but some sources or files could not be read;
        ls, dump: the snapshot lacks what was asked for, since it could not be read then;
-       restore: some names cannot be had in the target, and all else was restored
-    4  check, scrub: damage that costs data, or may
-    5  check, scrub: damage that costs no data
+       restore: the same, or some names cannot be had in the target; all else was restored
+    4  check, scrub, repair, restore: damage that costs data, or may
+    5  check, scrub, repair: damage that costs no data, or that --apply would mend
     6  status: a newest snapshot is older than --max-age
    10  there is no repository at the location
    12  wrong password or key
@@ -59,6 +59,7 @@ impl Exit {
             Some(EngineError::NoRepository { .. }) => Self::NoRepository,
             Some(EngineError::WrongSecret { .. }) => Self::WrongSecret,
             Some(EngineError::Interrupted) => Self::Interrupted,
+            Some(EngineError::Unread { .. }) => Self::SourceUnreadable,
             _ => Self::Failure,
         }
     }
@@ -95,6 +96,8 @@ mod tests {
         };
         assert_eq!(code(wrong), 12);
         assert_eq!(code(EngineError::Interrupted), 130);
+        let path = "/f".to_owned();
+        assert_eq!(code(EngineError::Unread { path }), 3);
         assert_eq!(
             code(EngineError::RepositoryExists {
                 location: location()

@@ -47,7 +47,7 @@ pub enum EngineError {
     },
     /// An object of the repository is damaged or missing.
     #[error(
-        "{object} is damaged: {why}; put it back from a copy of the storage if there is one, and see what `larder check` says"
+        "{object} is damaged: {why}; `larder check` says what suffers from it, and `larder repair` what can be mended"
     )]
     Damaged {
         /// The object's name in the storage, or what refers to it.
@@ -61,6 +61,12 @@ pub enum EngineError {
     /// A snapshot or path that was asked for is not there.
     #[error("{0}")]
     NotFound(String),
+    /// The snapshot lacks what was asked for, since it could not be read when it was backed up.
+    #[error("{path} could not be read when it was backed up: the snapshot has its metadata alone")]
+    Unread {
+        /// The path, lossy where it is not UTF-8.
+        path: String,
+    },
     /// A file or folder of the user's could not be worked on at all.
     #[error("cannot {operation} {}: {source}", path.display())]
     File {

@@ -123,8 +123,7 @@ enum When {
 /// Restores.
 ///
 /// # Errors
-/// What keeps the restore from being made; single entries that fail are reported and make the
-/// exit code 1, or 3 if all that is wrong with them are their names, or that they had to be thawed.
+/// What keeps the restore from being made; single entries that fail are reported, and in the exit code.
 pub fn run(context: &Context, args: &RestoreArgs) -> anyhow::Result<Exit> {
     if args.at.is_none()
         && let Some(named) = &args.snapshot
@@ -162,13 +161,18 @@ pub fn run(context: &Context, args: &RestoreArgs) -> anyhow::Result<Exit> {
     } else if context.talks() {
         output::line(&summary(&report, &options, is_bucket))?;
     }
-    Ok(if report.failed > report.refused {
-        Exit::Failure
-    } else if report.refused + report.cold > 0 {
-        Exit::SourceUnreadable
-    } else {
-        Exit::Success
-    })
+    Ok(exit(&report))
+}
+
+/// Decides the exit code: what is lost weighs most, for it does not come back by trying again.
+fn exit(report: &RestoreReport) -> Exit {
+    let was_never_there = report.refused + report.unread;
+    match () {
+        () if report.lost > 0 => Exit::DataLost,
+        () if report.failed > was_never_there => Exit::Failure,
+        () if was_never_there + report.cold > 0 => Exit::SourceUnreadable,
+        () => Exit::Success,
+    }
 }
 
 /// Says which snapshots were taken for a time.
@@ -363,7 +367,12 @@ fn summary(report: &RestoreReport, options: &RestoreOptions, is_bucket: bool) ->
             "{verb} {entries} that the snapshot does not have\n"
         ));
     }
-    text.push_str(&format!("{} written, ", render::size(report.bytes)));
+    let written = if options.dry_run {
+        "to be written"
+    } else {
+        "written"
+    };
+    text.push_str(&format!("{} {written}, ", render::size(report.bytes)));
     if !is_bucket {
         let fetched = render::size(report.bytes_fetched);
         text.push_str(&format!("{fetched} fetched, "));
@@ -373,6 +382,12 @@ fn summary(report: &RestoreReport, options: &RestoreOptions, is_bucket: bool) ->
         let objects = render::counted(report.cold, "object", "objects");
         text.push_str(&format!(
             "\n{objects} had to be thawed first when the backup was made, and the snapshot has no content of them"
+        ));
+    }
+    if report.lost > 0 {
+        let entries = render::counted(report.lost, "entry", "entries");
+        text.push_str(&format!(
+            "\nthe repository has lost something of {entries}; `larder check --read-data` says what, and `larder repair` what can be mended"
         ));
     }
     if report.failed > 0 {
@@ -437,6 +452,27 @@ mod tests {
     }
 
     #[test]
+    fn the_exit_code_tells_what_is_lost_from_what_failed_and_what_was_never_there() {
+        let code = |failed, refused, unread, lost, cold| {
+            exit(&RestoreReport {
+                failed,
+                refused,
+                unread,
+                lost,
+                cold,
+                ..RestoreReport::default()
+            })
+            .code()
+        };
+        assert_eq!(code(0, 0, 0, 0, 0), 0);
+        assert_eq!(code(0, 0, 0, 0, 1), 3);
+        assert_eq!(code(2, 1, 1, 0, 0), 3);
+        assert_eq!(code(3, 1, 1, 0, 0), 1);
+        assert_eq!(code(3, 1, 1, 1, 0), 4);
+        assert_eq!(code(1, 0, 0, 1, 0), 4);
+    }
+
+    #[test]
     fn the_summary_names_what_failed_and_what_was_removed() {
         let report = RestoreReport {
             files: 3,
@@ -454,8 +490,8 @@ removed 1 entry that the snapshot does not have
 1.000 MiB written, 1.000 KiB fetched, 1.00 s
 2 entries could not be restored; see the warnings above";
         assert_eq!(summary(&report, &options(""), false), expected);
-        assert!(
-            summary(&report, &options("--dry-run"), false).starts_with("would restore 3 files")
-        );
+        let dry = summary(&report, &options("--dry-run"), false);
+        assert!(dry.starts_with("would restore 3 files"), "{dry}");
+        assert!(dry.contains("1.000 MiB to be written"), "{dry}");
     }
 }

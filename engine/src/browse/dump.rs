@@ -317,10 +317,8 @@ fn refuse_other(entry: &Entry, path: &[u8]) -> Result<()> {
     let shown = String::from_utf8_lossy(path);
     let what = match entry.kind {
         EntryType::File | EntryType::Object if entry.flags.unreadable => {
-            return Err(EngineError::Request(format!(
-                "{shown} could not be read when it was backed up: the snapshot has its metadata \
-                 alone"
-            )));
+            let path = shown.into_owned();
+            return Err(EngineError::Unread { path });
         }
         EntryType::File | EntryType::Object | EntryType::Directory => return Ok(()),
         EntryType::Symlink => {

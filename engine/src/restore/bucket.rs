@@ -286,7 +286,7 @@ impl Run<'_> {
         }
         if entry.flags.unreadable {
             let why = "its content could not be read when it was backed up";
-            self.tally.issue(key, why, 1);
+            self.tally.unread(key, why);
             return false;
         }
         let is_right = |object: &Object| match self.options.overwrite {
@@ -336,7 +336,11 @@ impl Run<'_> {
                         return Err(EngineError::Storage(error));
                     }
                     Err(error) if is_damage(&error) => {
-                        self.tally.issue(&job.key, &error.to_string(), 1);
+                        let why = error.to_string();
+                        match error {
+                            EngineError::Storage(_) => self.tally.issue(&job.key, &why, 1),
+                            _ => self.tally.lost(&job.key, &why, 1),
+                        }
                         continue;
                     }
                     Err(error) => return Err(error),

@@ -116,7 +116,15 @@ impl<'a> Context<'a> {
         Ok(true)
     }
 
-    /// Gives up a file because of what could not be read.
+    /// Gives up a file because of what the repository has lost.
+    pub(super) fn give_up_lost(&self, file: u64, entry: &Entry, why: &str) -> Result<()> {
+        if self.mark_failed(file)? {
+            self.tally.lost(&entry.key, why, 1);
+        }
+        Ok(())
+    }
+
+    /// Gives up a file because of what was found in its place.
     pub(super) fn give_up(&self, file: u64, entry: &Entry, why: &str) -> Result<()> {
         if self.mark_failed(file)? {
             self.tally.issue(&entry.key, why, 1);
@@ -148,7 +156,7 @@ impl<'a> Context<'a> {
             is_first
         };
         let text = format!("its bytes {start}..{end} are lost, and zeros stand there: {why}");
-        self.tally.issue(&entry.key, &text, is_first.into());
+        self.tally.lost(&entry.key, &text, is_first.into());
         Ok(())
     }
 
@@ -197,7 +205,7 @@ impl<'a> Context<'a> {
             Ok(list) => Ok(list.into_iter().map(|one| (one.name, one.value)).collect()),
             Err(error) if is_damage(&error) => {
                 let why = format!("its extended attributes are lost: {error}");
-                self.tally.issue(&entry.key, &why, 1);
+                self.tally.lost(&entry.key, &why, 1);
                 Ok(Vec::new())
             }
             Err(error) => Err(error),
@@ -478,7 +486,7 @@ impl<'a> Workshop<'a> {
             }
             return self.put(&wanted, None, hand);
         }
-        self.context.give_up(wanted.file, &entry, why)?;
+        self.context.give_up_lost(wanted.file, &entry, why)?;
         let making = lock(&self.making).get(&wanted.file).map(Arc::clone);
         if let Some(making) = making {
             self.end(wanted.file, &making);

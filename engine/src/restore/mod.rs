@@ -107,6 +107,8 @@ impl RestoreReport {
         self.issues.extend(other.issues);
         self.failed += other.failed;
         self.refused += other.refused;
+        self.unread += other.unread;
+        self.lost += other.lost;
         self.cold += other.cold;
         self.warnings.extend(other.warnings);
         self.seconds += other.seconds;
@@ -136,6 +138,10 @@ pub struct RestoreReport {
     pub failed: u64,
     /// Those among them whose names nothing in the target can have.
     pub refused: u64,
+    /// Those among them that could not be read when they were backed up.
+    pub unread: u64,
+    /// Those among them of which the repository has lost something.
+    pub lost: u64,
     /// Objects that the snapshot has without content, since they had to be thawed first.
     pub cold: u64,
     /// Warnings: what could not be set (owners, attributes), at most 1,000.

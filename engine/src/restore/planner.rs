@@ -119,7 +119,7 @@ impl<'a> Planner<'a> {
         self.keep(&entry.key)?;
         if entry.flags.unreadable {
             let why = "what is in it could not be read when it was backed up";
-            context.tally.issue(&entry.key, why, 1);
+            context.tally.unread(&entry.key, why);
         }
         let made = if self.is_dry() {
             match self.existing(&entry.key, is_in_new)? {
@@ -149,7 +149,7 @@ impl<'a> Planner<'a> {
         self.keep(&entry.key)?;
         if entry.kind == EntryType::File && entry.flags.unreadable {
             let why = "its content could not be read when it was backed up";
-            self.context.tally.issue(&entry.key, why, 1);
+            self.context.tally.unread(&entry.key, why);
             return Ok(());
         }
         if entry.is_hard_linked() {
@@ -248,13 +248,13 @@ impl<'a> Planner<'a> {
     fn file(&mut self, entry: &Entry, existing: Option<&Metadata>) -> Result<()> {
         if entry.content == Content::None && entry.size > 0 {
             let why = "the snapshot does not have its content";
-            self.context.tally.issue(&entry.key, why, 1);
+            self.context.tally.lost(&entry.key, why, 1);
             return Ok(());
         }
         let file = match self.files.push(entry) {
             Ok(file) => file,
             Err(EngineError::Format(error)) => {
-                self.context.tally.issue(&entry.key, &error.to_string(), 1);
+                self.context.tally.lost(&entry.key, &error.to_string(), 1);
                 return Ok(());
             }
             Err(error) => return Err(error),
@@ -265,7 +265,7 @@ impl<'a> Planner<'a> {
         };
         match planned {
             Err(error) if is_damage(&error) => {
-                self.context.give_up(file, entry, &error.to_string())
+                self.context.give_up_lost(file, entry, &error.to_string())
             }
             planned => planned,
         }
@@ -401,7 +401,7 @@ impl<'a> Planner<'a> {
             }
             let entry = self.files.entry(lost.file, &mut self.hand.pages)?;
             let why = format!("no pack in the index holds its chunk {}", lost.id);
-            self.context.give_up(lost.file, &entry, &why)?;
+            self.context.give_up_lost(lost.file, &entry, &why)?;
         }
         Ok(())
     }

@@ -121,7 +121,7 @@ impl<'a, 'b> Scan<'a, 'b> {
         self.planner
             .context
             .tally
-            .issue(&from, &why, gap.entries.max(1));
+            .lost(&from, &why, gap.entries.max(1));
         Ok(true)
     }
 

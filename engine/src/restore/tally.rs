@@ -46,6 +46,18 @@ impl<'a> Tally<'a> {
         }
     }
 
+    /// Notes that the repository no longer has something of an entry.
+    pub(super) fn lost(&self, key: &[u8], why: &str, entries: u64) {
+        self.issue(key, why, entries);
+        self.count(|report| report.lost += entries);
+    }
+
+    /// Notes that the snapshot never had what is in an entry.
+    pub(super) fn unread(&self, key: &[u8], why: &str) {
+        self.issue(key, why, 1);
+        self.count(|report| report.unread += 1);
+    }
+
     /// Notes that nothing in the target can have an entry's name.
     pub(super) fn refused(&self, key: &[u8], why: &str) {
         self.issue(key, why, 1);
