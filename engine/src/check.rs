@@ -45,7 +45,7 @@ use crate::repository::Repository;
 use context::Context;
 pub(crate) use context::{Outcome, Problem, attempt};
 pub use cost::{Cost, Costs, costs};
-pub use drill::{DrillOptions, Drilled};
+pub use drill::{DrillOptions, Drilled, SAMPLE_MAX};
 pub use due::Due;
 use findings::Damage;
 pub use healing::{Healing, healing};

@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum, ValueHint};
 use larder_engine::check::{
     CheckOptions, CheckReport, Cost, Costs, DrillOptions, Drilled, Due, Finding, Healing, ReadData,
-    Severity, check, costs, drill, healing, quick,
+    SAMPLE_MAX, Severity, check, costs, drill, healing, quick,
 };
 use larder_engine::error::EngineError;
 use larder_engine::format::names;
@@ -66,17 +66,17 @@ pub struct CheckArgs {
     #[arg(long, value_name = "N%|N/M", num_args = 0..=1, require_equals = true,
           default_missing_value = "all", value_parser = read_data)]
     read_data: Option<ReadData>,
-    /// Read packs for so long at most, those verified longest ago first, e.g. 30m
+    /// Read packs for so long at most, those verified longest ago first, e.g. 30m; one is always read
     #[arg(long, value_name = "DURATION", value_parser = times::seconds)]
     max_duration: Option<u64>,
-    /// Read so much of packs at most, those verified longest ago first, e.g. 50GiB
+    /// Read so much of packs at most, those verified longest ago first, e.g. 50GiB; one is always read
     #[arg(long, value_name = "SIZE", value_parser = times::bytes)]
     max_download: Option<u64>,
-    /// Read the packs that were not verified for so long, e.g. 30d
+    /// Read only the packs that were not verified for so long, e.g. 30d
     #[arg(long, value_name = "DURATION", value_parser = times::days)]
     max_age: Option<u64>,
-    /// Draw so many paths in a drill [default: 100]
-    #[arg(long, value_name = "N")]
+    /// Draw so many paths in a drill, or all there are if these are fewer [default: 100]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=SAMPLE_MAX))]
     sample: Option<u64>,
     /// Draw the paths that a drill with this number drew; it is in its summary
     #[arg(long, value_name = "NUMBER")]
@@ -496,9 +496,11 @@ fn summary(level: Level, report: &CheckReport) -> String {
 
 /// Says what share of the packs was verified lately.
 pub(super) fn share(verified: &Verified) -> String {
-    let percent = |part: u64| match verified.bytes {
-        0 => "100 %".to_owned(),
-        all => format!("{:.0} %", (part as f64 / all as f64 * 100.0).floor()),
+    let percent = |part: u64| {
+        format!(
+            "{:.0} %",
+            (part as f64 / verified.bytes as f64 * 100.0).floor()
+        )
     };
     let Verified {
         bytes,
@@ -508,6 +510,9 @@ pub(super) fn share(verified: &Verified) -> String {
         never,
         oldest: _,
     } = verified;
+    if *bytes == 0 {
+        return "there is nothing yet that could be verified".to_owned();
+    }
     let mut text = format!(
         "verified within 7 days {}, 30 days {}, 90 days {} of {}",
         percent(*days_7),
@@ -642,7 +647,7 @@ damage that costs data (1):
         assert!(text.ends_with("; never 1 B"), "{text}");
         (verified.days_90, verified.never) = (1000, 0);
         assert!(share(&verified).contains("90 days 100 %"));
-        assert!(share(&Verified::default()).contains("7 days 100 %"));
+        assert!(share(&Verified::default()).contains("nothing yet"));
     }
 
     #[test]

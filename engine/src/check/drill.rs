@@ -3,7 +3,7 @@
 //! Nodes and chunks come from the storage, never from a local cache, and each is compared with its
 //! id. So a drill says of a few paths, at little cost, what restoring them would say.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
@@ -30,10 +30,13 @@ use crate::view::{self, View};
 /// Bytes of a hole that are compared with a living file at a time.
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
+/// Paths that a drill draws at most: what was drawn is kept in memory.
+pub const SAMPLE_MAX: u64 = 1_000_000;
+
 /// How a drill is made.
 #[derive(Debug, Clone)]
 pub struct DrillOptions {
-    /// Paths that are drawn; one may be drawn twice.
+    /// Paths that are drawn, each once, unless there are fewer; at most [`SAMPLE_MAX`] of them.
     pub sample: u64,
     /// Decides which: the same seed draws the same paths of the same snapshots.
     pub seed: u64,
@@ -71,8 +74,9 @@ pub(super) fn check_once(context: &Context<'_>, options: &DrillOptions) -> Resul
     let against = against.map(|path| clean_path(path.as_os_str().as_bytes()));
     let drawn = candidates(&view, against.as_deref());
     let drawn = drawn.and_then(|candidates| {
-        let drilled = restore_sample(context, options, &candidates, against, &mut damage)?;
-        Ok((drilled, candidates.len() as u64))
+        let snapshots = candidates.len() as u64;
+        let drilled = restore_sample(context, options, candidates, against, &mut damage)?;
+        Ok((drilled, snapshots))
     });
     // What was salvaged must not be deduplicated against afterwards.
     repository.index().drop_pending()?;
@@ -95,12 +99,15 @@ pub(super) fn check_once(context: &Context<'_>, options: &DrillOptions) -> Resul
 fn restore_sample(
     context: &Context<'_>,
     options: &DrillOptions,
-    candidates: &[Candidate<'_>],
+    candidates: Vec<Candidate<'_>>,
     against: Option<Vec<u8>>,
     damage: &mut Damage,
 ) -> Result<Drilled> {
     let progress = context.progress;
-    progress.phase("restoring a sample", Some(options.sample), None);
+    let there = candidates.iter().map(|one| one.entries);
+    let sample = options.sample.min(SAMPLE_MAX);
+    let sample = sample.min(there.fold(0, u64::saturating_add));
+    progress.phase("restoring a sample", Some(sample), None);
     let mut drill = Drill {
         context,
         damage,
@@ -112,10 +119,13 @@ fn restore_sample(
             ..Drilled::default()
         },
     };
-    let mut dice = Dice::new(options.seed);
-    for _ in 0..options.sample {
+    let mut urn = Urn {
+        candidates,
+        dice: Dice::new(options.seed),
+    };
+    for _ in 0..sample {
         context.cancel.check()?;
-        let Some((cell, source, number)) = draw(candidates, &mut dice) else {
+        let Some((cell, source, number)) = urn.draw() else {
             break;
         };
         let bytes = drill.drilled.bytes;
@@ -127,7 +137,38 @@ fn restore_sample(
     Ok(drill.drilled)
 }
 
-type Candidate<'a> = (&'a Cell, Vec<&'a Source>);
+/// A snapshot to draw from.
+struct Candidate<'a> {
+    cell: &'a Cell,
+    sources: Vec<&'a Source>,
+    /// Entries of all its sources.
+    entries: u64,
+    /// The numbers of those that were drawn.
+    drawn: BTreeSet<u64>,
+}
+
+impl<'a> Candidate<'a> {
+    fn new(cell: &'a Cell, sources: Vec<&'a Source>) -> Self {
+        let entries = sources.iter().map(|source| source.entries);
+        Self {
+            cell,
+            entries: entries.fold(0, u64::saturating_add),
+            sources,
+            drawn: BTreeSet::new(),
+        }
+    }
+
+    /// Gives an entry by its number among those of all sources.
+    fn nth(&self, mut number: u64) -> Option<(&'a Cell, &'a Source, u64)> {
+        for source in &self.sources {
+            if number < source.entries {
+                return Some((self.cell, source, number));
+            }
+            number -= source.entries;
+        }
+        None
+    }
+}
 
 /// Gives the snapshots to draw from, with their sources that have entries and, where that is asked for,
 /// may have some below a path.
@@ -138,10 +179,9 @@ fn candidates<'a>(view: &'a View, against: Option<&[u8]>) -> Result<Vec<Candidat
             && against.is_none_or(|against| is_below(&path, against) || is_below(against, &path))
     };
     let cells = view.snapshots();
-    let found = cells.map(|cell| (cell, cell.sources.iter().filter(is_meant).collect()));
-    let found: Vec<Candidate<'a>> = found
-        .filter(|(_, sources): &Candidate<'_>| !sources.is_empty())
-        .collect();
+    let found =
+        cells.map(|cell| Candidate::new(cell, cell.sources.iter().filter(is_meant).collect()));
+    let found: Vec<Candidate<'a>> = found.filter(|one| one.entries > 0).collect();
     match against {
         Some(path) if found.is_empty() => Err(EngineError::Request(format!(
             "no snapshot has a source at, above or below {}; `larder snapshots` lists the sources",
@@ -158,19 +198,27 @@ fn is_below(path: &[u8], folder: &[u8]) -> bool {
         .is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
 }
 
-/// Draws a snapshot, then one of its entries; all entries of a snapshot are alike.
-fn draw<'a>(candidates: &[Candidate<'a>], dice: &mut Dice) -> Option<(&'a Cell, &'a Source, u64)> {
-    let at = usize::try_from(dice.below(candidates.len() as u64)).ok()?;
-    let (cell, sources) = candidates.get(at)?;
-    let entries = sources.iter().map(|source| source.entries);
-    let mut number = dice.below(entries.fold(0, u64::saturating_add));
-    for source in sources {
-        if number < source.entries {
-            return Some((cell, source, number));
+/// What is left to be drawn.
+struct Urn<'a> {
+    candidates: Vec<Candidate<'a>>,
+    dice: Dice,
+}
+
+impl<'a> Urn<'a> {
+    /// Draws a snapshot, then one of its entries that was not drawn yet; all entries of a snapshot are alike.
+    fn draw(&mut self) -> Option<(&'a Cell, &'a Source, u64)> {
+        let at = usize::try_from(self.dice.below(self.candidates.len() as u64)).ok()?;
+        let candidate = self.candidates.get_mut(at)?;
+        let mut number = self.dice.below(candidate.entries);
+        while !candidate.drawn.insert(number) {
+            number = self.dice.below(candidate.entries);
         }
-        number -= source.entries;
+        let entry = candidate.nth(number);
+        if candidate.drawn.len() as u64 == candidate.entries {
+            self.candidates.swap_remove(at);
+        }
+        entry
     }
-    None
 }
 
 /// Numbers that a seed decides.

@@ -234,7 +234,10 @@ fn judge(repository: &Repository, job: &Job, pack: &[u8]) -> Result<Verdict> {
         _ => {}
     }
     if !lost.is_empty() {
-        problems.push(format!("{} chunks cannot be read from it", lost.len()));
+        problems.push(match lost.len() {
+            1 => "1 chunk cannot be read from it".to_owned(),
+            count => format!("{count} chunks cannot be read from it"),
+        });
     } else if !problems.is_empty() && job.named.is_some() {
         problems.push("all chunks can still be read from it".to_owned());
     }
