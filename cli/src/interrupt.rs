@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context as _;
 use larder_engine::cancel::Cancel;
+use larder_engine::process;
 use signal_hook::consts::{SIGINT, SIGPIPE, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -53,6 +54,7 @@ impl Interrupt {
         if !self.graceful.load(Ordering::SeqCst) || self.cancel.is_requested() {
             // Without destructors: they could wait for threads that are still at work. Whatever a
             // killed process leaves behind is consistent, so this is too.
+            process::kill_all();
             signal_hook::low_level::exit(i32::from(Exit::Interrupted.code()));
         }
         self.cancel.request();

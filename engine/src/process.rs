@@ -31,10 +31,21 @@ const GRACE: Duration = Duration::from_secs(5);
 /// How long is waited for the last words of a program that has ended.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
+/// The process groups of the programs that run.
+static GROUPS: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
+
+/// Kills every program that runs, with its process group: for a process that ends without destructors.
+pub fn kill_all() {
+    for group in lock(&GROUPS).iter() {
+        let _ = kill_process_group(*group, Signal::KILL);
+    }
+}
+
 /// A running program, the head of a process group of its own; the group is ended when this is dropped.
 #[derive(Debug)]
 pub struct Running {
     child: Child,
+    group: Option<Pid>,
     out: ChildStdout,
     said: Arc<Mutex<Vec<u8>>>,
     said_all: Receiver<()>,
@@ -85,6 +96,8 @@ impl Running {
             .process_group(0)
             .spawn()
             .map_err(failed)?;
+        let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        lock(&GROUPS).extend(group);
         let (Some(out), Some(errors)) = (child.stdout.take(), child.stderr.take()) else {
             return Err(failed(io::Error::other("it has no output")));
         };
@@ -99,6 +112,7 @@ impl Running {
         let listener = thread::Builder::new().name("stderr".into()).spawn(listen);
         let running = Self {
             child,
+            group,
             out,
             said,
             said_all,
@@ -243,8 +257,7 @@ impl Running {
 
     /// Asks the whole group to end, and kills what does not.
     fn end(&mut self) {
-        let group = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
-        if let Some(group) = group {
+        if let Some(group) = self.group {
             let _ = kill_process_group(group, Signal::TERM);
             let until = clock::uptime() + GRACE;
             while clock::uptime() < until && matches!(self.child.try_wait(), Ok(None)) {
@@ -305,6 +318,9 @@ impl Drop for Running {
     fn drop(&mut self) {
         if !self.has_ended {
             self.end();
+        }
+        if let Some(group) = self.group {
+            lock(&GROUPS).retain(|other| *other != group);
         }
     }
 }

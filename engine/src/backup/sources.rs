@@ -18,6 +18,9 @@ use crate::storage::bucket::Bucket;
 use super::keys::LeftOut;
 use super::{BackupOptions, Server, Stream};
 
+/// Bytes of a file's name at most, on all usual file systems.
+const NAME_BYTES_MAX: usize = 255;
+
 /// What is tried first with each.
 pub(super) const READ_SOURCE: &str = "read the source";
 
@@ -266,6 +269,15 @@ fn refuse_nested(paths: &[PathBuf], streams: &[Stream]) -> Result<()> {
         let path = &stream.path;
         let is_plain = path.starts_with(b"/") && path.len() > 1 && clean_path(path) == *path;
         let has_parents = path.split(|byte| *byte == b'/').any(|part| part == b"..");
+        let is_long = path
+            .split(|byte| *byte == b'/')
+            .any(|part| part.len() > NAME_BYTES_MAX);
+        if is_long {
+            return Err(EngineError::Request(format!(
+                "the name of a stream has a part of more than {NAME_BYTES_MAX} bytes, which no file can be called: '{}'",
+                String::from_utf8_lossy(path)
+            )));
+        }
         if !is_plain || has_parents || path.contains(&0) {
             return Err(EngineError::Request(format!(
                 "'{}' is no name for a stream; it has to be a path of names, e.g. db.sql or dumps/db.sql",

@@ -1,7 +1,7 @@
 //! Streams from the outside: what is piped in, and what commands print.
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::Stdio;
 
@@ -204,6 +204,44 @@ fn an_interruption_ends_the_command_with_all_that_it_started() {
     assert_eq!(world.json(["snapshots"]), serde_json::json!([]));
 }
 
+#[test]
+fn a_second_interruption_kills_the_command_that_does_not_heed_the_first() {
+    let world = World::new();
+    let pids = world.path("pids");
+    let line = format!(
+        "trap '' TERM; sleep 600 & echo $$ $! > {0}.new; mv {0}.new {0}; wait",
+        pids.display()
+    );
+    let mut command = world.command();
+    command.args(["backup", "--command", &line, "--name", "db.sql"]);
+    command.stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let pids = wait_for(&pids);
+    let id = rustix::process::Pid::from_raw(child.id().try_into().unwrap()).unwrap();
+    let interrupt = || rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
+    interrupt();
+    let said = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut said = said.map_while(Result::ok);
+    assert!(said.any(|line| line.contains("once more ends at once")));
+    interrupt();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    for pid in pids.split_whitespace() {
+        wait_for_end(pid);
+    }
+}
+
+fn wait_for_end(pid: &str) {
+    const ATTEMPTS: usize = 1_000;
+    for _ in 0..ATTEMPTS {
+        match fs::read_to_string(format!("/proc/{pid}/stat")) {
+            Ok(stat) if !stat.contains(") Z") => {}
+            _ => return,
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    panic!("process {pid} is still there");
+}
+
 fn wait_for(file: &Path) -> String {
     const ATTEMPTS: usize = 6_000;
     for _ in 0..ATTEMPTS {
@@ -232,6 +270,8 @@ fn what_makes_no_sense_is_refused_before_anything_is_run() {
         let told = error(&["--command", &line, "--name", name]);
         assert!(told.contains("is no name for a stream"), "{name}: {told}");
     }
+    let long = "n".repeat(256);
+    assert!(error(&["--command", &line, "--name", &long]).contains("more than 255 bytes"));
     let twice = ["--command", &line, "--name", "a", "--stdin", "--name", "/a"];
     assert!(error(&twice).contains("two sources have the name /a"));
     let within = ["/etc", "--command", &line, "--name", "etc/db.sql"];
