@@ -77,14 +77,7 @@ pub fn amend(
             Decision::Write(change) => change,
             Decision::Leave(outcome) => return Ok(outcome),
         };
-        let amendment = Amendment {
-            cell: *id,
-            number,
-            change,
-            time: now_ns(),
-            host: author.host.clone(),
-            user: author.user.clone(),
-        };
+        let amendment = amendment(id, number, change, author);
         if create(repository, &amendment)? {
             if amendment.change != Change::Forget {
                 must_exist(repository, names::cell(id), id)?;
@@ -112,7 +105,7 @@ pub struct Amended {
 
 /// Changes tags or pins of the named snapshots, or of all that the filter takes if none is named.
 ///
-/// Names are looked up before anything is changed.
+/// Names are looked up before anything is changed. A dry run only says what would be.
 ///
 /// # Errors
 /// `NotFound` or `Request` for a name that is none or of several, or for a snapshot that somebody
@@ -123,6 +116,7 @@ pub fn amend_all(
     filter: &Filter,
     wish: &Wish,
     author: &Author,
+    dry_run: bool,
     cancel: &Cancel,
 ) -> Result<Vec<Amended>> {
     let mut view = snapshots::read(repository)?;
@@ -140,7 +134,10 @@ pub fn amend_all(
     let mut list = Vec::with_capacity(meant.len());
     for SnapshotInfo { session, id, .. } in meant {
         cancel.check()?;
-        let outcome = amend(repository, &mut view, &session, wish, author)?;
+        let outcome = match dry_run {
+            true => imagine(&mut view, &session, wish, author)?,
+            false => amend(repository, &mut view, &session, wish, author)?,
+        };
         if matches!(outcome, Outcome::Forgotten | Outcome::Pinned) {
             return Err(gone(&session, "somebody has just forgotten or pinned"));
         }
@@ -153,6 +150,28 @@ pub fn amend_all(
         });
     }
     Ok(list)
+}
+
+/// Lets the view look as it would behind a change.
+fn imagine(view: &mut View, id: &SessionId, wish: &Wish, author: &Author) -> Result<Outcome> {
+    let change = match decide(view, id, wish)? {
+        Decision::Write(change) => change,
+        Decision::Leave(outcome) => return Ok(outcome),
+    };
+    let amendment = amendment(id, next_number(view, id), change, author);
+    view.amendments.entry(*id).or_default().push(amendment);
+    Ok(Outcome::Amended)
+}
+
+fn amendment(id: &SessionId, number: u64, change: Change, author: &Author) -> Amendment {
+    Amendment {
+        cell: *id,
+        number,
+        change,
+        time: now_ns(),
+        host: author.host.clone(),
+        user: author.user.clone(),
+    }
 }
 
 /// Tells whether every change to a snapshot is there and can be read.

@@ -170,7 +170,7 @@ pub fn undelete(
 /// Leaves paths out of the named snapshots, or of all that the filter takes if none is named.
 ///
 /// All are looked up before anything is written. Gives the ids of those that stay as they are because
-/// they are damaged or nothing of them would be left, each of which was warned of.
+/// they are damaged, or pinned and not named, or nothing of them would be left; each was warned of.
 ///
 /// # Errors
 /// As [`rewrite`]; `Interrupted`. What was made by then stays.
@@ -193,8 +193,8 @@ pub fn rewrite_all(
             .map(|which| snapshots::resolve_in(&view, which, filter));
         found.collect::<Result<Vec<SnapshotInfo>>>()?
     };
-    for info in &meant {
-        refuse(info, options)?;
+    if !names.is_empty() {
+        meant.iter().try_for_each(|info| refuse(info, options))?;
     }
     let unfinished = snapshots::of_view(&view, filter, true);
     let unfinished = unfinished.iter().filter(|info| info.partial).count();
@@ -205,10 +205,13 @@ pub fn rewrite_all(
         ));
     }
     let mut left = Vec::new();
-    for id in distinct(meant.iter().map(|info| info.session).collect()) {
+    let mut seen = BTreeSet::new();
+    for info in meant.iter().filter(|info| seen.insert(info.session)) {
         cancel.check()?;
-        let name = id.snapshot_name();
-        match rewrite_one(repository, &name, &patterns, options, progress, cancel) {
+        let name = info.id.clone();
+        let rewritten = refuse(info, options)
+            .and_then(|()| rewrite_one(repository, &name, &patterns, options, progress, cancel));
+        match rewritten {
             Ok(report) => each(&report)?,
             // The others are not to keep what this one has to.
             Err(
@@ -361,8 +364,8 @@ fn refuse(info: &SnapshotInfo, options: &RewriteOptions) -> Result<()> {
     }
     if info.pinned && !options.keep_original {
         return Err(EngineError::Request(format!(
-            "snapshot {id} is pinned, so nothing was rewritten; `larder unpin {id}` first, or keep \
-             it as it is with --keep-original"
+            "snapshot {id} is pinned and may not be replaced; `larder unpin {id}` first, or keep it \
+             beside the new one with --keep-original"
         )));
     }
     Ok(())

@@ -35,6 +35,9 @@ pub struct TagArgs {
     /// Put these in place of all tags; '' for none
     #[arg(long, value_name = "TAG[,TAG...]", value_delimiter = ',', conflicts_with_all = ["add", "remove"])]
     set: Option<Vec<String>>,
+    /// Say what would be changed; write nothing
+    #[arg(short = 'n', long)]
+    dry_run: bool,
     #[command(flatten)]
     filter: FilterArgs,
 }
@@ -47,6 +50,9 @@ pub struct PinArgs {
     /// Snapshots to pin: ids, latest, latest~2, '@[2026-11-01]'
     #[arg(value_name = "SNAPSHOT", required = true)]
     snapshots: Vec<OsString>,
+    /// Say what would be changed; write nothing
+    #[arg(short = 'n', long)]
+    dry_run: bool,
     #[command(flatten)]
     filter: FilterArgs,
 }
@@ -59,12 +65,16 @@ pub struct UnpinArgs {
     /// Snapshots to unpin: ids, latest, latest~2, '@[2026-11-01]'
     #[arg(value_name = "SNAPSHOT", required = true)]
     snapshots: Vec<OsString>,
+    /// Say what would be changed; write nothing
+    #[arg(short = 'n', long)]
+    dry_run: bool,
     #[command(flatten)]
     filter: FilterArgs,
 }
 
 #[derive(Serialize)]
 struct Changed<'a> {
+    dry_run: bool,
     changed: usize,
     snapshots: &'a [Amended],
 }
@@ -87,13 +97,13 @@ pub fn tag(context: &Context, args: &TagArgs) -> anyhow::Result<Exit> {
             add: args.add.clone(),
         },
     };
-    change(
-        context,
-        &args.snapshots,
-        filter,
-        &wish,
-        "changed the tags of",
-    )
+    let deed = Deed {
+        wish,
+        done: "changed the tags of",
+        undone: "would change the tags of",
+        dry_run: args.dry_run,
+    };
+    change(context, &args.snapshots, filter, &deed)
 }
 
 /// Pins snapshots.
@@ -101,7 +111,13 @@ pub fn tag(context: &Context, args: &TagArgs) -> anyhow::Result<Exit> {
 /// # Errors
 /// What the engine answers.
 pub fn pin(context: &Context, args: &PinArgs) -> anyhow::Result<Exit> {
-    change(context, &args.snapshots, &args.filter, &Wish::Pin, "pinned")
+    let deed = Deed {
+        wish: Wish::Pin,
+        done: "pinned",
+        undone: "would pin",
+        dry_run: args.dry_run,
+    };
+    change(context, &args.snapshots, &args.filter, &deed)
 }
 
 /// Unpins snapshots.
@@ -109,21 +125,28 @@ pub fn pin(context: &Context, args: &PinArgs) -> anyhow::Result<Exit> {
 /// # Errors
 /// What the engine answers.
 pub fn unpin(context: &Context, args: &UnpinArgs) -> anyhow::Result<Exit> {
-    change(
-        context,
-        &args.snapshots,
-        &args.filter,
-        &Wish::Unpin,
-        "unpinned",
-    )
+    let deed = Deed {
+        wish: Wish::Unpin,
+        done: "unpinned",
+        undone: "would unpin",
+        dry_run: args.dry_run,
+    };
+    change(context, &args.snapshots, &args.filter, &deed)
+}
+
+/// What is done to snapshots, and how that is told.
+struct Deed {
+    wish: Wish,
+    done: &'static str,
+    undone: &'static str,
+    dry_run: bool,
 }
 
 fn change(
     context: &Context,
     snapshots: &[OsString],
     filter: &FilterArgs,
-    wish: &Wish,
-    done: &str,
+    deed: &Deed,
 ) -> anyhow::Result<Exit> {
     let names: anyhow::Result<Vec<Which>> =
         snapshots.iter().map(|name| parse_whole(name)).collect();
@@ -134,17 +157,20 @@ fn change(
         &repository,
         &names,
         &filter.filter(),
-        wish,
+        &deed.wish,
         &author,
+        deed.dry_run,
         context.cancel(),
     )?;
     if context.json() {
         let changed = list.iter().filter(|one| one.changed).count();
         output::json(&Changed {
+            dry_run: deed.dry_run,
             changed,
             snapshots: &list,
         })?;
     } else if context.talks() {
+        let done = if deed.dry_run { deed.undone } else { deed.done };
         output::line(&told(&list, done))?;
     }
     Ok(Exit::Success)

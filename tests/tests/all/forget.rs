@@ -244,6 +244,16 @@ fn tags_and_pins_are_changed_and_heeded() {
     assert_eq!(world.json(["pin", &ids[0]])["changed"], 0);
     assert!(world.ok(["snapshots"]).contains("(pinned)"));
     refused(&world, &[&ids[0]]).says("larder unpin");
+    let imagined = world.json(["tag", "--add", "b,a", &ids[1], "latest", "--dry-run"]);
+    assert_eq!(
+        (&imagined["dry_run"], &imagined["changed"]),
+        (&true.into(), &2.into())
+    );
+    assert_eq!(
+        imagined["snapshots"][1]["tags"],
+        serde_json::json!(["a", "b"])
+    );
+    assert_eq!(world.json(["pin", &ids[1], "-n"])["changed"], 1);
     let tagged = world.json(["tag", "--add", "b,a", &ids[1], "latest"]);
     assert_eq!(tagged["changed"], 2);
     assert_eq!(

@@ -235,6 +235,26 @@ fn one_snapshot_that_cannot_be_rewritten_does_not_keep_the_others() {
 }
 
 #[test]
+fn a_pinned_snapshot_does_not_keep_the_others_from_being_rewritten() {
+    let (world, ids) = filled();
+    world.ok(["pin", &ids[1]]);
+    for more in [&["--dry-run"][..], &[]] {
+        let line = ["rewrite", "--exclude", "*secret.key", "--host", "desk"];
+        let done = world.run([&line[..], more].concat()).expect(1);
+        done.says(&format!("snapshot {} stays as it is", ids[1]));
+    }
+    let now = listed(&world, &[]);
+    assert!(
+        now[0] != ids[0] && now[1] == ids[1] && now[2] != ids[2],
+        "{now:?}"
+    );
+    assert_eq!(
+        world.json(["find", "secret.key"]).as_array().unwrap().len(),
+        1
+    );
+}
+
+#[test]
 fn empty_filters_and_times_that_cannot_be_are_refused() {
     let (world, _) = filled();
     for list in ["", ",", "a,,b"] {
@@ -315,7 +335,7 @@ fn what_cannot_be_rewritten_is_refused_before_anything_is_written() {
     }
     world.ok(["pin", &ids[1]]);
     refused(
-        &["rewrite", "--exclude", "secret.key", "--host", "desk"],
+        &["rewrite", "--exclude", "secret.key", &ids[0], &ids[1]],
         "larder unpin",
     );
     // Beside the old ones, and of those that are named; -q says nothing.

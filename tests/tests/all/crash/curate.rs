@@ -165,7 +165,7 @@ fn tagging_dies_anywhere() {
     let deed = |desk: &Desk, storage: &Arc<Faulty>| {
         let repository = desk.open(storage, "one")?;
         let (filter, cancel) = (Filter::default(), Cancel::default());
-        amend_all(&repository, &[], &filter, &wish, &author(), &cancel).map(drop)
+        amend_all(&repository, &[], &filter, &wish, &author(), false, &cancel).map(drop)
     };
     die_and_clean_up(&desk, &before, &deed, &dumped);
 }

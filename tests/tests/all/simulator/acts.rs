@@ -171,7 +171,7 @@ impl Person {
         let author = self.author();
         let done = self.attempt("tag", |_| {
             let (filter, cancel) = (Filter::default(), Cancel::default());
-            match amend_all(&repository, &names, &filter, &wish, &author, &cancel) {
+            match amend_all(&repository, &names, &filter, &wish, &author, false, &cancel) {
                 // Somebody forgot it meanwhile.
                 Err(EngineError::NotFound(_)) => Ok(false),
                 other => other.map(|_| true),
