@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::Args;
 use larder_engine::repair::{
     Lost, LostPart, PastRepair, Repair, RepairOptions, RepairReport, UndoReport, past_repairs, undo,
@@ -74,6 +74,12 @@ pub fn run(context: &Context, args: &RepairArgs) -> anyhow::Result<Exit> {
         None => None,
         Some(named) => {
             let place = context.second_place(named, &args.from_option)?;
+            if place.place == context.place()?.place {
+                bail!(
+                    "{} is the repository itself; --from is another copy of it, such as a mirror",
+                    place.place
+                );
+            }
             let from = open_storage(&place, stop);
             Some(from.with_context(|| format!("{} is needed to repair from", place.place))?)
         }
@@ -113,7 +119,7 @@ pub fn run(context: &Context, args: &RepairArgs) -> anyhow::Result<Exit> {
 fn exit(report: &RepairReport) -> Exit {
     match () {
         () if report.has_loss() => Exit::DataLost,
-        () if report.dry_run && report.has_work() => Exit::DamageHarmless,
+        () if report.left > 0 || (report.dry_run && report.has_work()) => Exit::DamageHarmless,
         () => Exit::Success,
     }
 }
@@ -316,6 +322,8 @@ mod tests {
         report.repair = Some("ab".to_owned());
         assert!(summary(&report).ends_with("`larder repair --undo ab` takes that back"));
         assert!(matches!(exit(&report), Exit::Success));
+        report.left = 1;
+        assert!(matches!(exit(&report), Exit::DamageHarmless));
         report.lost = 1;
         assert!(matches!(exit(&report), Exit::DataLost));
     }

@@ -188,8 +188,10 @@ impl Objects {
             })?;
         }
         let there = newest_config(from.as_ref(), other.keys())?.ok_or_else(|| {
-            let location = from.describe();
-            EngineError::NoRepository { location }
+            EngineError::Request(format!(
+                "there is no repository in {}, so there is nothing to take from it; --from is a mirror or a copy of the repository that is repaired",
+                from.describe()
+            ))
         })?;
         let mut own = Vec::new();
         self.listed.each(&mut |name, _| {
