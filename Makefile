@@ -8,7 +8,7 @@
 SHELL := /bin/bash
 env := source scripts/env.sh &&
 
-.PHONY: demo test test-storages setup build fmt clippy doc unit deny no-std fuzz fuzz-smoke python golden-check bench clean help
+.PHONY: demo test test-storages setup build fmt clippy doc unit deny no-std fuzz fuzz-smoke python golden-check round-trip bench clean help
 
 demo:          ## A first look at larder, in a temporary folder
 	@scripts/demo.sh
@@ -54,6 +54,9 @@ python:        ## The reference reader and its tests
 
 golden-check:  ## The golden repository, read by the reference reader
 	@scripts/golden-check.sh
+
+round-trip:    ## Back up, restore and compare /usr and a tree of every awkward file
+	@scripts/round-trip.sh
 
 bench:         ## Benchmarks of the parts (criterion)
 	@$(env) cargo bench --locked -p larder-benches

@@ -21,7 +21,7 @@ const WRITERS: u64 = 4;
 /// Processes that forget and prune.
 const COLLECTORS: u64 = 2;
 /// Seconds for which they are at work in CI.
-const SECONDS: u64 = 50;
+const SECONDS: u64 = 120;
 /// Snapshots of a host that forgetting keeps.
 const KEPT: usize = 3;
 /// Files of a source.
