@@ -58,6 +58,15 @@ fn number_of(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().expect(name))
 }
 
+/// Gives the bytes that a checkpoint has of files which were still being read.
+fn half_read_bytes(world: &World, id: &str) -> u64 {
+    let listed = world.run(["--json", "ls", id, "--recursive"]);
+    let listed: Value = serde_json::from_str(&listed.stdout).unwrap();
+    let half = listed.as_array().unwrap().iter();
+    let half = half.filter(|one| one["unreadable"] == true);
+    half.map(|one| one["size"].as_u64().unwrap()).sum()
+}
+
 #[test]
 fn killed_at_random_moments_nothing_is_lost() {
     let kills = number_of("LARDER_KILLS", 20);
@@ -91,8 +100,10 @@ fn killed_at_random_moments_nothing_is_lost() {
         child.kill().unwrap();
         let was_killed = !child.wait().unwrap().success();
         world.ok(["check", "--read-data"]);
-        if was_killed {
-            in_time += 1;
+        match was_killed {
+            true => in_time += 1,
+            // A run takes less time than it did, when less else is at work.
+            false => whole_run = whole_run.mul_f64(0.8),
         }
         if was_killed && kill % 2 == 0 {
             // The next one may be killed too, and goes on from this one's checkpoint then.
@@ -105,6 +116,7 @@ fn killed_at_random_moments_nothing_is_lost() {
             resumed += 1;
             assert_eq!(next["resumed_from"], left["id"], "{next}");
             let had = left["statistics"]["bytes"].as_u64().unwrap();
+            let had = had - half_read_bytes(&world, left["id"].as_str().unwrap());
             let read = next["statistics"]["bytes_read"].as_u64().unwrap();
             assert!(
                 read <= total_bytes - had,
