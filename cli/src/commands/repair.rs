@@ -119,7 +119,9 @@ pub fn run(context: &Context, args: &RepairArgs) -> anyhow::Result<Exit> {
 fn exit(report: &RepairReport) -> Exit {
     match () {
         () if report.has_loss() => Exit::DataLost,
-        () if report.left > 0 || (report.dry_run && report.has_work()) => Exit::DamageHarmless,
+        () if report.leaves_damage() || (report.dry_run && report.has_work()) => {
+            Exit::DamageHarmless
+        }
         () => Exit::Success,
     }
 }
@@ -305,6 +307,8 @@ fn past(repair: &PastRepair) -> String {
 
 #[cfg(test)]
 mod tests {
+    use larder_engine::check::{Finding, Severity};
+
     use super::*;
 
     #[test]
@@ -322,7 +326,13 @@ mod tests {
         report.repair = Some("ab".to_owned());
         assert!(summary(&report).ends_with("`larder repair --undo ab` takes that back"));
         assert!(matches!(exit(&report), Exit::Success));
-        report.left = 1;
+        report.findings.push(Finding {
+            severity: Severity::Harmless,
+            object: "index/ab".to_owned(),
+            problem: "it is missing".to_owned(),
+            snapshots: Vec::new(),
+            paths: Vec::new(),
+        });
         assert!(matches!(exit(&report), Exit::DamageHarmless));
         report.lost = 1;
         assert!(matches!(exit(&report), Exit::DataLost));

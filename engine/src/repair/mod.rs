@@ -128,6 +128,13 @@ impl RepairReport {
         self.objects + self.chunks > 0
     }
 
+    /// Tells whether anything stays damaged, whether that costs data or not.
+    #[must_use]
+    pub fn leaves_damage(&self) -> bool {
+        let is_damage = |one: &Finding| one.severity != Severity::Note;
+        self.findings.iter().any(is_damage)
+    }
+
     /// Tells whether data stays lost.
     #[must_use]
     pub fn has_loss(&self) -> bool {
@@ -305,7 +312,7 @@ impl<'a> Repair<'a> {
                     "something that snapshots need is nowhere else; put it back from a copy of the storage if there is one",
                 ),
                 false => (
-                    Severity::Harmless,
+                    Severity::Note,
                     "nothing that snapshots need is in it alone; the next prune takes it away",
                 ),
             };

@@ -277,18 +277,20 @@ fn a_database_comes_back_and_an_unchanged_table_costs_nothing() {
     }
     assert!(!listed.contains("fake"), "{listed}");
 
-    // What is the same is stored once; the contents name the time of the dump.
+    // What is the same is stored once; the contents name the time of the dump, to the second.
+    let toc = format!("{name}/toc.dat");
+    let but_for_time = || {
+        let mut paths = changed(&world);
+        paths.retain(|path| *path != toc);
+        paths
+    };
     let second = backup(&world, &[&url]);
     assert_eq!(second["parent"], first["snapshot"]);
-    assert_eq!(changed(&world), [format!("{name}/toc.dat")]);
+    assert_eq!(but_for_time(), [""; 0]);
     assert!(added(&second) < 60_000, "{second}");
     server.sql("shop", "update items set amount = 7 where id = 77");
     let third = backup(&world, &[&url]);
-    let expected = [
-        format!("{name}/tables/public/items.dat"),
-        format!("{name}/toc.dat"),
-    ];
-    assert_eq!(changed(&world), expected);
+    assert_eq!(but_for_time(), [format!("{name}/tables/public/items.dat")]);
     assert!(added(&third) < 120_000, "{third}");
 
     // The database need not be there, and has everything the other has.
