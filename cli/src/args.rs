@@ -141,6 +141,7 @@ pub enum Command {
     Check(commands::check::CheckArgs),
     Scrub(commands::scrub::ScrubArgs),
     Repair(commands::repair::RepairArgs),
+    Parity(commands::parity::ParityArgs),
     Copy(Box<commands::copy::CopyArgs>),
     Sync(commands::sync::SyncArgs),
     Prune(commands::prune::PruneArgs),

@@ -32,11 +32,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use larder_format::ids::ObjectId;
+use larder_format::limits::PARITY_BYTES;
+use larder_format::names::{self, Name};
+use larder_format::verify::verify;
 
 use crate::cancel::Cancel;
 use crate::collection;
 use crate::error::{EngineError, Result};
 use crate::ledger::Verified;
+use crate::parity::{self, Coverage};
 use crate::progress::Progress;
 use crate::protocol::Newest;
 use crate::prune::record_suspects;
@@ -111,6 +115,9 @@ pub struct Finding {
 pub struct CheckReport {
     /// What was found, worst first.
     pub findings: Vec<Finding>,
+    /// Names of damaged and missing packs that can be rebuilt from parity, if the other packs of their groups are sound.
+    #[serde(skip)]
+    pub healable: BTreeSet<String>,
     /// Snapshots whose structure was walked.
     pub snapshots: u64,
     /// Tree and list nodes, each counted once.
@@ -256,10 +263,13 @@ fn check_once(
     repository.index().drop_pending()?;
     let walked = walked?;
     let seen = (!view.lacks_collection).then(|| view.collection.numbers());
+    verify_parity(&context, &listing, options.read_data, &mut damage)?;
     let damaged = damage.packs();
+    let healable = healable(&context, &listing, &damaged)?;
     let known = view.collection.suspects().copied().collect();
     let report = CheckReport {
         findings: damage.into_findings(&known),
+        healable,
         snapshots: walked.snapshots,
         nodes: walked.nodes,
         chunks: walked.chunks,
@@ -275,6 +285,54 @@ fn check_once(
         seen,
         damaged,
     })
+}
+
+/// Verifies the parity objects that are chosen.
+fn verify_parity(
+    context: &Context<'_>,
+    listing: &Listing,
+    read_data: ReadData,
+    damage: &mut Damage,
+) -> Result<()> {
+    for id in listing.parity.keys() {
+        if !read_data.chooses(id)? {
+            continue;
+        }
+        context.cancel.check()?;
+        let name = Name::Parity(*id);
+        let read = attempt(|| {
+            let object = context.get(&name.to_string(), PARITY_BYTES)?;
+            Ok(verify(name, &object)?)
+        })?;
+        if let Err(Problem::Damaged(why)) = read {
+            let problem = format!(
+                "{why}; no snapshot needs it, and `larder repair --read-data --apply` makes it anew"
+            );
+            damage.add(Severity::Harmless, name.to_string(), problem);
+        }
+    }
+    Ok(())
+}
+
+/// Gives the names of the damaged packs for which there is enough parity.
+fn healable(
+    context: &Context<'_>,
+    listing: &Listing,
+    damaged: &BTreeSet<ObjectId>,
+) -> Result<BTreeSet<String>> {
+    let mut healable = BTreeSet::new();
+    if damaged.is_empty() || listing.parity.is_empty() {
+        return Ok(healable);
+    }
+    let storage = context.repository.storage();
+    let coverage = Coverage::read(storage, context.cancel)?;
+    for id in coverage.of_any(damaged) {
+        if let Some((_, size)) = coverage.groups.get(&id) {
+            let packs = parity::assess(storage, (&id, *size), damaged, context.cancel)?;
+            healable.extend(packs.iter().map(names::pack));
+        }
+    }
+    Ok(healable)
 }
 
 impl ReadData {

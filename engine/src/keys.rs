@@ -180,7 +180,7 @@ pub(crate) fn info(id: &SlotId, params: &SlotParams, current: SlotId) -> KeyInfo
 }
 
 /// Reads the newest config and checks it.
-fn newest(repository: &Repository) -> Result<Config> {
+pub(crate) fn newest(repository: &Repository) -> Result<Config> {
     let (number, object) = read_config(repository.storage())?;
     let known = repository.config().number;
     if number < known {
@@ -196,7 +196,10 @@ fn newest(repository: &Repository) -> Result<Config> {
 }
 
 /// Changes the newest config under the next number; starts over if somebody else was first.
-fn change(repository: &Repository, mut apply: impl FnMut(&mut Config) -> Result<()>) -> Result<()> {
+pub(crate) fn change(
+    repository: &Repository,
+    mut apply: impl FnMut(&mut Config) -> Result<()>,
+) -> Result<()> {
     for _ in 0..ATTEMPTS {
         let mut config = newest(repository)?;
         repository.check_write()?;

@@ -26,6 +26,7 @@ pub mod mark;
 mod memory;
 pub mod mirror;
 pub mod packer;
+pub mod parity;
 mod presence;
 pub mod process;
 pub mod progress;

@@ -20,6 +20,7 @@ use larder_format::segment::Owner;
 
 use crate::budget::Held;
 use crate::error::{EngineError, Result};
+use crate::parity::Spool;
 use crate::protocol::{Rule, keeps};
 use crate::random;
 use crate::repository::Repository;
@@ -127,6 +128,9 @@ impl Packer {
             plain_bytes: AtomicU64::new(0),
             stored_bytes: AtomicU64::new(0),
         });
+        let percent = repository.config().parity().filter(|_| !options.dry_run);
+        let spool = percent.map(|percent| Spool::new(percent, repository.cache_dir()));
+        shared.packs.set_parity(spool);
         packs::start_uploaders(&shared)?;
         Ok(Self {
             shared,
@@ -252,6 +256,13 @@ impl Packer {
         Ok(self.shared.packs.take_segments())
     }
 
+    /// Writes parity for the packs that have none yet; a flush must come before.
+    ///
+    /// A failure costs redundancy alone, and is logged.
+    pub(crate) fn protect(&self) {
+        packs::end_parity(&self.shared);
+    }
+
     /// Uploads what a test made wait for the cell.
     ///
     /// # Errors
@@ -272,7 +283,11 @@ impl Packer {
         let repository = Arc::clone(&self.shared.repository);
         let before = self.written();
         packs::stop_uploaders(&self.shared);
+        let parity = self.shared.packs.take_parity();
         *self = Self::start(&repository, session, options)?;
+        if parity.is_some() {
+            self.shared.packs.set_parity(parity);
+        }
         let shared = &self.shared;
         shared.chunks.store(before.chunks, Ordering::Relaxed);
         shared

@@ -13,6 +13,7 @@ use larder_format::limits::{CONFIG_BYTES, RESERVE_BYTES, SLOT_BYTES};
 use larder_format::mirror::MARKER;
 use larder_format::names::{self, Name};
 use larder_format::object;
+use larder_format::parity::PERCENT;
 use larder_format::secret_text;
 use larder_format::slot::{self, KdfParams, Slot, SlotKind, SlotParams};
 use zeroize::Zeroizing;
@@ -167,6 +168,8 @@ pub struct InitOptions {
     /// Whether the storage was found to let two writers create one object although it says
     /// otherwise: then prune asks before it relies on it.
     pub racy_creates: bool,
+    /// The share of packs, in percent, that writers give parity for; none if they give none.
+    pub parity: Option<u8>,
 }
 
 impl Default for InitOptions {
@@ -182,6 +185,7 @@ impl Default for InitOptions {
                 maximum: 4 << 20,
             },
             racy_creates: false,
+            parity: None,
         }
     }
 }
@@ -292,6 +296,7 @@ impl Repository {
             });
         }
         check_chunk_sizes(options.chunks)?;
+        check_parity(options.parity)?;
         if options.reserve_bytes > RESERVE_BYTES {
             let found = options.reserve_bytes;
             return Err(EngineError::Request(format!(
@@ -309,7 +314,7 @@ impl Repository {
                 object::reserve(options.reserve_bytes, random::bytes()?, &random::bytes()?);
             create_or_confirm(storage, names::RESERVE, &Bytes::from(reserve))?;
         }
-        let config = Config {
+        let mut config = Config {
             number: 1,
             repository,
             replica: ReplicaId(random::bytes()?),
@@ -329,6 +334,7 @@ impl Repository {
                 .collect(),
             slots: vec![slot_id],
         };
+        config.set_parity(options.parity);
         // The config is what makes it a repository, so it comes last.
         let object = Bytes::from(config.seal(&keyring, random::bytes()?)?);
         match create_or_confirm(storage, &names::config(1), &object) {
@@ -829,6 +835,17 @@ fn first_object(storage: &dyn Storage, folders: &[&str]) -> Result<Option<String
         }
     }
     Ok(first)
+}
+
+pub(crate) fn check_parity(percent: Option<u8>) -> Result<()> {
+    match percent {
+        Some(percent) if !PERCENT.contains(&percent) => Err(EngineError::Request(format!(
+            "parity of {percent} % is not possible: the share is from {} to {}",
+            PERCENT.start(),
+            PERCENT.end()
+        ))),
+        _ => Ok(()),
+    }
 }
 
 fn check_chunk_sizes(sizes: ChunkSizes) -> Result<()> {

@@ -1,6 +1,7 @@
 //! What does not fit into memory and outlives nothing: temporary folders, an
 //! ordered map that spills into one, and records that are sorted there.
 
+pub(crate) mod file;
 pub mod runs;
 
 use std::collections::{BTreeMap, btree_map};

@@ -400,6 +400,10 @@ impl Scrub<'_> {
                 (Severity::Harmless, "no snapshot needs it to be restored")
             }
             Name::Reserve => (Severity::Harmless, "nothing is kept in it"),
+            Name::Parity(_) => (
+                Severity::Harmless,
+                "no snapshot needs it; its packs are less protected until `larder repair --read-data --apply` has made it anew",
+            ),
             Name::Ledger(_) => (
                 Severity::Harmless,
                 "nothing depends on it: what it says was verified is verified again",

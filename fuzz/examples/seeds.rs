@@ -21,6 +21,7 @@ use larder_format::names;
 use larder_format::node::{Child, Interior, LEAF_RAW_FIELDS, encode_leaf};
 use larder_format::object::{CLOSING_BYTES, HEADER_BYTES, Header, Kind, close};
 use larder_format::page::transpose;
+use larder_format::parity::{Draft, Group, Member, SUM_BYTES};
 use larder_format::quarantine::{self, RepairId, Undo};
 use larder_format::record::Record;
 use larder_format::secret_text::recovery_key_text;
@@ -89,6 +90,17 @@ fn ids_and_objects() {
         "closed",
         close([header.encode().as_slice(), b"body"].concat()),
     );
+    put("names", "parity", names::parity(&ObjectId([0xab; 32])));
+    let members = [5000, 3].map(|length| Member {
+        id: ObjectId([length as u8; 32]),
+        length,
+    });
+    let group = Group::plan(members.to_vec(), 50, true).unwrap();
+    let sums = vec![[7; SUM_BYTES]; group.pieces()];
+    let parity = Draft::new(group, &sums).unwrap().finish();
+    let cbor = u32::from_le_bytes(*parity[HEADER_BYTES..].first_chunk().unwrap()) as usize;
+    put("parity", "group", &parity[HEADER_BYTES + 4..][..cbor]);
+    put("parity", "object", &parity);
     put("keyring", "all-purposes", KEYRING.encode().as_slice());
     put(
         "slot",

@@ -1,5 +1,6 @@
 //! The config: what a program must know before it has a key (SPEC.md §11, §14).
 
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -10,11 +11,21 @@ use crate::keys::Keyring;
 use crate::limits::{CONFIG_BYTES, FEATURE_BYTES, FEATURES, SLOTS};
 use crate::names;
 use crate::object::{HEADER_BYTES, Header, Kind, close, verify_closing};
+use crate::parity::PERCENT;
 
 const MAC_BYTES: usize = 32;
 
 /// The feature to collect of a storage that lets two writers create one object (SPEC.md §14).
 pub const RACY_CREATES: &str = "racy-creates";
+
+/// What the feature to collect of a repository that keeps parity begins with; the share in percent follows.
+const PARITY: &str = "parity-";
+
+/// Gives the share in percent that a feature `parity-<percent>` names (SPEC.md §14).
+fn percent_of(feature: &str) -> Option<u8> {
+    let percent: u8 = feature.strip_prefix(PARITY)?.parse().ok()?;
+    (PERCENT.contains(&percent) && feature == format!("{PARITY}{percent}")).then_some(percent)
+}
 
 /// How writers cut files into chunks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,7 +127,29 @@ impl Config {
     /// Refuses a repository that needs a feature for collecting that is not among `known`.
     pub fn check_collect(&self, known: &[&str]) -> Result<()> {
         self.check_write(known)?;
-        check_features(&self.collect_features, known)
+        let features = self.collect_features.iter();
+        let others: Vec<String> = features
+            .filter(|feature| percent_of(feature).is_none())
+            .cloned()
+            .collect();
+        check_features(&others, known)
+    }
+
+    /// Gives the share of its packs, in percent, that writers give parity for; none if they give none.
+    #[must_use]
+    pub fn parity(&self) -> Option<u8> {
+        let features = self.collect_features.iter();
+        features
+            .filter_map(|feature| percent_of(feature))
+            .next_back()
+    }
+
+    /// Sets the share, in percent, that writers give parity for.
+    pub fn set_parity(&mut self, percent: Option<u8>) {
+        self.collect_features
+            .retain(|feature| percent_of(feature).is_none());
+        let feature = percent.map(|percent| format!("{PARITY}{percent}"));
+        self.collect_features.extend(feature);
     }
 
     /// Writes the config as CBOR.

@@ -55,7 +55,12 @@ impl Purpose {
             Kind::Session | Kind::SessionEnd | Kind::Cell | Kind::Ledger => self == Self::Snapshot,
             Kind::Amendment => matches!(self, Self::Snapshot | Self::Collector),
             Kind::Round | Kind::State => self == Self::Collector,
-            Kind::Config | Kind::KeySlot | Kind::Reserve | Kind::Manifest | Kind::Undo => false,
+            Kind::Config
+            | Kind::KeySlot
+            | Kind::Reserve
+            | Kind::Parity
+            | Kind::Manifest
+            | Kind::Undo => false,
         }
     }
 

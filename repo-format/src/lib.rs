@@ -32,6 +32,7 @@ pub mod node;
 pub mod object;
 pub mod pack;
 pub mod page;
+pub mod parity;
 pub mod quarantine;
 pub mod record;
 pub mod seal;

@@ -36,6 +36,16 @@ pub const COLLECTOR_BYTES: usize = 256 << 20;
 pub const LEDGER_BYTES: usize = 80 << 20;
 /// Groups in a ledger.
 pub const LEDGER_GROUPS: usize = 4096;
+/// Stored bytes of a parity object.
+pub const PARITY_BYTES: usize = 144 << 20;
+/// Packs of one parity object.
+pub const PARITY_PACKS: usize = 1024;
+/// Pieces of all packs of one parity object.
+pub const PARITY_PIECES: usize = 1 << 19;
+/// Pieces for recovery of one parity object.
+pub const PARITY_RECOVERY: usize = 1 << 15;
+/// Pieces of a strip and those for recovery, these rounded up to a power of two.
+pub const PARITY_STRIP: usize = 1 << 14;
 /// Bytes of an entry's key (a path relative to its source).
 pub const KEY_BYTES: usize = 64 << 10;
 /// Levels of a tree or of a list above its leaves.

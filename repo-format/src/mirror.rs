@@ -66,9 +66,12 @@ impl Manifest {
             Name::Round(number) => *number == self.round,
             Name::Manifest(_) => false,
             Name::Config(number) => *number != MARKER,
-            Name::Slot(_) | Name::Pack(_) | Name::Segment(_) | Name::Reserve | Name::Ledger(_) => {
-                true
-            }
+            Name::Slot(_)
+            | Name::Pack(_)
+            | Name::Segment(_)
+            | Name::Reserve
+            | Name::Ledger(_)
+            | Name::Parity(_) => true,
         }
     }
 

@@ -30,6 +30,8 @@ pub enum Name {
     State(u64),
     /// `reserve`.
     Reserve,
+    /// `parity/<id>`.
+    Parity(ObjectId),
     /// `ledger/<id>`.
     Ledger(LedgerId),
     /// `mirror/<n>`, n from 1.
@@ -52,6 +54,8 @@ pub const SESSIONS: &str = "sessions/";
 pub const CELLS: &str = "snapshots/";
 /// Where all collector rounds and states are.
 pub const COLLECTOR: &str = "gc/";
+/// Where all parity objects are.
+pub const PARITY: &str = "parity/";
 /// Where all ledgers are.
 pub const LEDGERS: &str = "ledger/";
 /// Where the manifests of a mirror are.
@@ -122,6 +126,12 @@ pub fn ledger(id: &LedgerId) -> String {
     Name::Ledger(*id).to_string()
 }
 
+/// Names a parity object.
+#[must_use]
+pub fn parity(id: &ObjectId) -> String {
+    Name::Parity(*id).to_string()
+}
+
 /// Names collector round `n`, from 1.
 #[must_use]
 pub fn round(n: u64) -> String {
@@ -151,6 +161,7 @@ impl fmt::Display for Name {
             Self::Round(n) => write!(f, "{COLLECTOR}{n:016x}"),
             Self::State(n) => write!(f, "{COLLECTOR}{n:016x}.final"),
             Self::Reserve => f.write_str(RESERVE),
+            Self::Parity(id) => write!(f, "{PARITY}{id}"),
             Self::Ledger(id) => write!(f, "{LEDGERS}{id}"),
             Self::Manifest(n) => write!(f, "{MIRROR}{n:016x}"),
         }
@@ -167,6 +178,7 @@ pub fn parse(text: &str) -> Option<Name> {
     match folder {
         "config" => number(name).map(Name::Config),
         "mirror" => number(name).map(Name::Manifest),
+        "parity" => ObjectId::from_hex(name).map(Name::Parity),
         "ledger" => LedgerId::from_hex(name).map(Name::Ledger),
         "keys" => SlotId::from_hex(name).map(Name::Slot),
         "packs" => {
@@ -223,7 +235,8 @@ mod tests {
             n.clone().prop_map(Name::Config),
             any::<[u8; 16]>().prop_map(|id| Name::Slot(SlotId(id))),
             id.clone().prop_map(Name::Pack),
-            id.prop_map(Name::Segment),
+            id.clone().prop_map(Name::Segment),
+            id.prop_map(Name::Parity),
             session.clone().prop_map(Name::Session),
             session.clone().prop_map(Name::SessionEnd),
             session.clone().prop_map(Name::Cell),
@@ -276,7 +289,7 @@ mod tests {
         }
 
         #[test]
-        fn what_parses_is_written_alike(text in "(config|keys|ledger|packs|gc|index|mirror|sessions|snapshots)/[0-9a-f./]{0,70}") {
+        fn what_parses_is_written_alike(text in "(config|keys|ledger|packs|parity|gc|index|mirror|sessions|snapshots)/[0-9a-f./]{0,70}") {
             if let Some(name) = parse(&text) {
                 prop_assert_eq!(name.to_string(), text);
             }

@@ -43,6 +43,8 @@ pub enum Kind {
     State = 11,
     /// Room that is given up when a storage is full.
     Reserve = 12,
+    /// What damaged and missing packs are rebuilt from.
+    Parity = 13,
     /// When packs were last verified.
     Ledger = 14,
     /// What a mirror lists.
@@ -68,6 +70,7 @@ impl Kind {
             10 => Self::Round,
             11 => Self::State,
             12 => Self::Reserve,
+            13 => Self::Parity,
             14 => Self::Ledger,
             15 => Self::Manifest,
             16 => Self::Undo,
@@ -78,7 +81,10 @@ impl Kind {
     /// Tells whether the object is named by the hash of its bytes.
     #[must_use]
     pub fn has_content_name(self) -> bool {
-        matches!(self, Self::DataPack | Self::TreePack | Self::Segment)
+        matches!(
+            self,
+            Self::DataPack | Self::TreePack | Self::Segment | Self::Parity
+        )
     }
 
     /// Gives the word for the kind in messages.
@@ -97,6 +103,7 @@ impl Kind {
             Self::Round => "collector round",
             Self::State => "collector state",
             Self::Reserve => "reserve",
+            Self::Parity => "parity object",
             Self::Ledger => "ledger",
             Self::Manifest => "manifest of a mirror",
             Self::Undo => "undo record",

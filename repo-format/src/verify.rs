@@ -5,8 +5,8 @@ use alloc::vec::Vec;
 use crate::error::{FormatError, Result};
 use crate::ids::ObjectId;
 use crate::limits::{
-    CELL_BYTES, COLLECTOR_BYTES, CONFIG_BYTES, LEDGER_BYTES, PACK_BYTES, RESERVE_BYTES,
-    SEGMENT_BYTES, SLOT_BYTES, SMALL_RECORD_BYTES,
+    CELL_BYTES, COLLECTOR_BYTES, CONFIG_BYTES, LEDGER_BYTES, PACK_BYTES, PARITY_BYTES,
+    RESERVE_BYTES, SEGMENT_BYTES, SLOT_BYTES, SMALL_RECORD_BYTES,
 };
 use crate::names::Name;
 use crate::object::{CLOSING_BYTES, HEADER_BYTES, Header, Kind};
@@ -22,6 +22,7 @@ pub fn bytes_max(name: &Name) -> usize {
         Name::Cell(_) => CELL_BYTES,
         Name::Round(_) | Name::State(_) | Name::Manifest(_) => COLLECTOR_BYTES,
         Name::Reserve => RESERVE_BYTES,
+        Name::Parity(_) => PARITY_BYTES,
         Name::Ledger(_) => LEDGER_BYTES,
         Name::Session(_) | Name::SessionEnd(_) | Name::Amendment(..) => SMALL_RECORD_BYTES,
     }
@@ -43,6 +44,7 @@ pub fn fits(name: &Name, kind: Kind) -> bool {
             | (Name::Round(_), Kind::Round)
             | (Name::State(_), Kind::State)
             | (Name::Reserve, Kind::Reserve)
+            | (Name::Parity(_), Kind::Parity)
             | (Name::Ledger(_), Kind::Ledger)
             | (Name::Manifest(_), Kind::Manifest)
     )
@@ -63,6 +65,7 @@ pub fn word(name: &Name) -> &'static str {
         Name::Round(_) => Kind::Round.word(),
         Name::State(_) => Kind::State.word(),
         Name::Reserve => Kind::Reserve.word(),
+        Name::Parity(_) => Kind::Parity.word(),
         Name::Ledger(_) => Kind::Ledger.word(),
         Name::Manifest(_) => Kind::Manifest.word(),
     }
@@ -127,7 +130,9 @@ impl Verifier {
         }
         let found = self.hasher.finalize();
         let is_right = match &self.name {
-            Name::Pack(id) | Name::Segment(id) => ObjectId(*found.as_bytes()) == *id,
+            Name::Pack(id) | Name::Segment(id) | Name::Parity(id) => {
+                ObjectId(*found.as_bytes()) == *id
+            }
             _ => found.as_bytes().as_slice() == self.closing.as_slice(),
         };
         if !is_right {
@@ -146,7 +151,7 @@ impl Verifier {
 
     fn closing_bytes(&self) -> usize {
         match self.name {
-            Name::Pack(_) | Name::Segment(_) => 0,
+            Name::Pack(_) | Name::Segment(_) | Name::Parity(_) => 0,
             _ => CLOSING_BYTES,
         }
     }
@@ -203,6 +208,7 @@ mod tests {
             Kind::Round => Name::Round(1),
             Kind::State => Name::State(1),
             Kind::Reserve => Name::Reserve,
+            Kind::Parity => Name::Parity(object_id(object)),
             Kind::Ledger => Name::Ledger(crate::ids::LedgerId([3; 16])),
             Kind::Manifest => Name::Manifest(1),
             Kind::Undo => unreachable!("it has no name of its own"),

@@ -81,6 +81,7 @@ fn init(
             maximum: 1024,
         },
         racy_creates: false,
+        parity: None,
     };
     Repository::init(location, secret, &options)?;
     let repository = open(location, secret)?;

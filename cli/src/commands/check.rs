@@ -1,5 +1,6 @@
 //! `larder check`.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -213,7 +214,7 @@ pub fn run(context: &Context, args: &CheckArgs) -> anyhow::Result<Exit> {
         for finding in &report.findings {
             let told = Told {
                 finding,
-                healing: healing(finding),
+                healing: healing(finding, report.healable.contains(&finding.object)),
             };
             output::message(&mut out, "finding", &told)?;
         }
@@ -221,7 +222,7 @@ pub fn run(context: &Context, args: &CheckArgs) -> anyhow::Result<Exit> {
         output::summary(&Summary::of(level, &report))?;
     } else {
         let all_paths = context.globals.verbose > 0;
-        let found = findings(&report.findings, all_paths);
+        let found = findings_with(&report.findings, &report.healable, all_paths);
         if !found.is_empty() {
             output::line(found.trim_end())?;
         }
@@ -394,6 +395,11 @@ fn read_data(text: &str) -> anyhow::Result<ReadData> {
 
 /// Shows the findings in groups, worst first.
 pub(super) fn findings(findings: &[Finding], all_paths: bool) -> String {
+    findings_with(findings, &BTreeSet::new(), all_paths)
+}
+
+/// Shows the findings; `healable` names the packs that parity suffices for.
+fn findings_with(findings: &[Finding], healable: &BTreeSet<String>, all_paths: bool) -> String {
     let mut text = String::new();
     for (severity, heading) in [
         (Severity::Loss, "damage that costs data"),
@@ -409,14 +415,15 @@ pub(super) fn findings(findings: &[Finding], all_paths: bool) -> String {
             .iter()
             .filter(|finding| finding.severity == severity)
         {
-            show(&mut text, finding, all_paths);
+            let from_parity = healable.contains(&finding.object);
+            show(&mut text, finding, from_parity, all_paths);
         }
         text.push('\n');
     }
     text
 }
 
-fn show(text: &mut String, finding: &Finding, all_paths: bool) {
+fn show(text: &mut String, finding: &Finding, from_parity: bool, all_paths: bool) {
     let printable = |text: &String| render::printable(text.as_bytes());
     let _ = writeln!(
         text,
@@ -429,7 +436,10 @@ fn show(text: &mut String, finding: &Finding, all_paths: bool) {
         let ids: Vec<String> = finding.snapshots.iter().map(short).collect();
         let _ = writeln!(text, "    in snapshots {}", ids.join(", "));
     }
-    let from: Vec<_> = healing(finding).into_iter().map(place).collect();
+    let from: Vec<_> = healing(finding, from_parity)
+        .into_iter()
+        .map(place)
+        .collect();
     if !from.is_empty() {
         let _ = writeln!(text, "    to be had again from {}", from.join(", or "));
     }
@@ -451,6 +461,7 @@ fn show(text: &mut String, finding: &Finding, all_paths: bool) {
 fn place(healing: Healing) -> &'static str {
     match healing {
         Healing::Directory => "its other copy, which packs and segments have of each other",
+        Healing::Parity => "parity, by `larder repair`",
         Healing::Copy => "a mirror or another copy of the storage",
         Healing::Source => "the source, by backing it up again, if that still has it",
         Healing::Anew => "nowhere: a new one is made, since nothing is kept in it",

@@ -28,6 +28,10 @@ pub struct InitArgs {
     /// How files are cut into chunks; it cannot be changed later
     #[arg(long, value_enum, default_value_t, value_name = "NAME")]
     chunker: ChunkerName,
+    /// Share of its packs, in percent, that damage may take anywhere and that comes back without any other copy;
+    /// `larder parity` changes it later
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(2..=100))]
+    parity: Option<u8>,
     /// Say what would be done, and do nothing
     #[arg(short = 'n', long)]
     dry_run: bool,
@@ -103,6 +107,7 @@ pub fn run(context: &Context, args: &InitArgs) -> anyhow::Result<Exit> {
         label: args.label.clone(),
         chunker: args.chunker.into(),
         racy_creates: creates.is_lie(),
+        parity: args.parity,
         ..InitOptions::default()
     };
     let report = Repository::init_on(storage.as_ref(), &secret, &options)?;

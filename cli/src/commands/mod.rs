@@ -17,6 +17,7 @@ pub mod key;
 pub mod location;
 pub mod ls;
 pub mod man;
+pub mod parity;
 pub mod prune;
 pub mod repair;
 pub mod restore;
@@ -50,6 +51,7 @@ pub fn run(context: &Context, command: &Command) -> anyhow::Result<Exit> {
         Command::Check(args) => check::run(context, args),
         Command::Scrub(args) => scrub::run(context, args),
         Command::Repair(args) => repair::run(context, args),
+        Command::Parity(args) => parity::run(context, args),
         Command::Copy(args) => copy::run(context, args),
         Command::Sync(args) => sync::run(context, args),
         Command::Prune(args) => prune::run(context, args),

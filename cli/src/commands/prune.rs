@@ -170,6 +170,13 @@ pub fn text(report: &PruneReport, zone: &TimeZone) -> String {
         ),
         render::duration(report.seconds),
     );
+    if let Some(packs @ 1..) = report.packs_without_parity {
+        let packs = render::counted(packs, "pack has", "packs have");
+        let _ = writeln!(
+            text,
+            "{packs} no parity that serves; `larder parity build` gives it to them"
+        );
+    }
     if report.packs_rescued > 0 {
         let packs = render::counted(report.packs_rescued, "pack", "packs");
         let _ = writeln!(text, "kept {packs} that a backup needs again");

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
+use larder_engine::check::Healing;
 use larder_engine::repair::{
     Lost, LostPart, PastRepair, Repair, RepairOptions, RepairReport, UndoReport, past_repairs, undo,
 };
@@ -157,8 +158,8 @@ fn details(report: &RepairReport, all: bool) -> String {
     let mut text = String::new();
     if !report.mended.is_empty() {
         let what = match report.dry_run {
-            true => "would be put back from the other copy",
-            false => "put back from the other copy",
+            true => "would be put back",
+            false => "put back",
         };
         let _ = writeln!(
             text,
@@ -166,7 +167,15 @@ fn details(report: &RepairReport, all: bool) -> String {
             render::count(report.mended.len() as u64)
         );
         for mended in &report.mended {
-            let _ = writeln!(text, "  {}: {}", mended.object, mended.problem);
+            let from = match mended.from {
+                Healing::Parity => "rebuilt from parity",
+                Healing::Directory => "made anew from its packs",
+                Healing::Anew => {
+                    "put aside, not all of its packs being sound; `larder parity build` protects them anew"
+                }
+                _ => "from the other copy",
+            };
+            let _ = writeln!(text, "  {}: {} ({from})", mended.object, mended.problem);
         }
     }
     text.push_str(&check::findings(&report.findings, all));

@@ -252,6 +252,9 @@ impl<'a> Writer<'a> {
     /// Uploads what is open and creates the cell.
     pub(super) fn commit_once(&mut self, kind: CellKind, trees: &[Source]) -> Result<Outcome> {
         let mut segments: Vec<ObjectId> = self.packer.flush()?;
+        if kind == CellKind::Complete {
+            self.packer.protect();
+        }
         segments.sort_unstable();
         let written = self.packer.written();
         let counted = &self.statistics;

@@ -126,7 +126,7 @@ fn count(repository: &Repository, cancel: &Cancel) -> Result<Counted> {
             Some(Name::State(number)) if number == newest.state => counted.view.add(size),
             Some(Name::Round(number)) if Some(number) == newest.round => counted.view.add(size),
             Some(Name::Round(_) | Name::State(_) | Name::Manifest(_)) | None => {}
-            Some(Name::Pack(_)) => counted.packs.add(size),
+            Some(Name::Pack(_) | Name::Parity(_)) => counted.packs.add(size),
             Some(_) => counted.rest.add(size),
         }
         Ok(())

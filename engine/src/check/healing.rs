@@ -13,6 +13,8 @@ pub enum Healing {
     Directory,
     /// From another copy of the object: a mirror, or another copy of the storage.
     Copy,
+    /// From parity: by `larder repair`.
+    Parity,
     /// From the living source, as far as it still has it: by backing it up again.
     Source,
     /// Nothing is kept in it: the next prune or check makes a new one.
@@ -21,25 +23,31 @@ pub enum Healing {
 
 /// Tells from where what a finding is about can be had again, the nearest first; pure.
 ///
-/// Whether a copy or the source still has it, only looking there can tell.
+/// `from_parity` tells that the check found enough parity for it. Whether a copy or the source still has it, only looking there can tell.
 #[must_use]
-pub fn healing(finding: &Finding) -> Vec<Healing> {
+pub fn healing(finding: &Finding, from_parity: bool) -> Vec<Healing> {
     use Healing::{Anew, Copy, Directory, Source};
     if finding.severity == Severity::Note {
         return Vec::new();
     }
     let is_loss = finding.severity == Severity::Loss;
-    match names::parse(&finding.object) {
+    let mut places = match names::parse(&finding.object) {
         Some(Name::Pack(_)) if is_loss => vec![Source, Copy],
         // All its chunks can be read, or nothing needs it.
         Some(Name::Pack(_)) | Some(Name::Segment(_)) => vec![Directory, Copy],
         // The cell is there, and what its tree says is wrong.
         Some(Name::Cell(_)) if !finding.paths.is_empty() => vec![Source],
         Some(Name::Reserve | Name::Ledger(_)) => vec![Anew],
+        // From its packs.
+        Some(Name::Parity(_)) => vec![Anew, Copy],
         Some(_) => vec![Copy],
         None if finding.object == names::SEGMENTS => vec![Source, Copy],
         None => vec![Copy],
+    };
+    if from_parity {
+        places.insert(0, Healing::Parity);
     }
+    places
 }
 
 #[cfg(test)]
@@ -51,13 +59,16 @@ mod tests {
     #[test]
     fn each_kind_of_damage_can_be_had_again_from_somewhere_else() {
         let of = |severity, object: String, paths: &[&str]| {
-            healing(&Finding {
-                severity,
-                object,
-                problem: String::new(),
-                snapshots: Vec::new(),
-                paths: paths.iter().map(|path| (*path).to_owned()).collect(),
-            })
+            healing(
+                &Finding {
+                    severity,
+                    object,
+                    problem: String::new(),
+                    snapshots: Vec::new(),
+                    paths: paths.iter().map(|path| (*path).to_owned()).collect(),
+                },
+                false,
+            )
         };
         let (loss, harmless) = (Severity::Loss, Severity::Harmless);
         let id = ObjectId([7; 32]);

@@ -25,6 +25,8 @@ pub(super) struct Listing {
     pub cells: BTreeSet<SessionId>,
     pub amendments: BTreeMap<SessionId, BTreeSet<u64>>,
     pub segments: BTreeSet<ObjectId>,
+    /// Parity objects, with their sizes.
+    pub parity: BTreeMap<ObjectId, u64>,
     pub has_reserve: bool,
     pub has_ledger: bool,
     pub pack_count: u64,
@@ -44,6 +46,7 @@ impl Listing {
             cells: BTreeSet::new(),
             amendments: BTreeMap::new(),
             segments: BTreeSet::new(),
+            parity: BTreeMap::new(),
             has_reserve: false,
             has_ledger: false,
             pack_count: 0,
@@ -96,6 +99,7 @@ impl Listing {
             Name::Segment(id) => drop(self.segments.insert(id)),
             // They are listed again, after the cells.
             Name::Round(_) | Name::State(_) | Name::Manifest(_) => {}
+            Name::Parity(id) => drop(self.parity.insert(id, size)),
             Name::Ledger(_) => self.has_ledger = true,
             Name::Reserve => self.has_reserve = true,
             Name::Pack(id) => {

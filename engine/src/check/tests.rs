@@ -70,6 +70,7 @@ impl Fixture {
                 maximum: 4096,
             },
             racy_creates: false,
+            parity: None,
         };
         Repository::init_on(storage.as_ref(), &secret("one"), &options).unwrap();
         let folder = tempfile::tempdir().unwrap();

@@ -109,7 +109,7 @@ impl<'a> Copier<'a> {
         let text = name.to_string();
         self.objects.fetch_add(1, Ordering::Relaxed);
         self.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        if matches!(name, Name::Pack(_) | Name::Segment(_)) {
+        if matches!(name, Name::Pack(_) | Name::Segment(_) | Name::Parity(_)) {
             return Ok(self.target.put(&text, bytes.clone())?);
         }
         match create_or_confirm(self.target, &text, bytes) {

@@ -79,7 +79,7 @@ pub(super) struct Moment {
     pub committed: u64,
     pub amendments: Vec<(SessionId, u64)>,
     pub keys: Keys,
-    /// Packs and segments of the source.
+    /// Packs, segments and parity objects of the source.
     pub listed: Listing,
 }
 
@@ -117,6 +117,7 @@ impl Pass<'_, '_> {
         let mut listed = Listing::new(self.scratch);
         listed.read(self.copier.source, "packs")?;
         listed.read(self.copier.source, "index")?;
+        listed.read(self.copier.source, "parity")?;
         self.copy_content(&listed)?;
         let there = self.copy_records(&records)?;
         if !self.copy_collector(newest, &collector)? {
@@ -205,7 +206,7 @@ impl Pass<'_, '_> {
         Ok(None)
     }
 
-    /// Copies the packs and segments that the target lacks, or has with another size.
+    /// Copies the packs, segments and parity objects that the target lacks, or has with another size.
     fn copy_content(&mut self, listed: &Listing) -> Result<()> {
         let (mut objects, mut bytes) = (0, 0_u64);
         listed.each(&mut |name, size| {

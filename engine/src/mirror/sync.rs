@@ -528,7 +528,10 @@ impl Sync<'_> {
             name => !manifest.lists(name),
         };
         have.each(&mut |name, size| {
-            if slots(&name) || self.options.delete && gone(&name) {
+            // Parity is made anew for other packs, and nothing depends on it.
+            let is_replaced =
+                matches!(name, Name::Parity(_)) && moment.listed.size(&name)?.is_none();
+            if slots(&name) || self.options.delete && (gone(&name) || is_replaced) {
                 going.push((name, if size == ROTTEN { 0 } else { size }));
             }
             Ok(())

@@ -14,6 +14,7 @@ use larder_format::segment::{Segment, SegmentPack};
 use super::Shared;
 use crate::error::{EngineError, Result};
 use crate::index::PackRecord;
+use crate::parity::{Open as OpenGroup, Spool};
 use crate::random;
 use crate::sync::lock;
 
@@ -32,6 +33,8 @@ pub(super) struct PackSet {
     queue: Mutex<Option<Sender<PackWriter>>>,
     threads: Mutex<Vec<thread::JoinHandle<()>>>,
     waiting: Mutex<Waiting>,
+    /// Groups of packs that get parity; none if they get none.
+    parity: Mutex<Option<Spool>>,
 }
 
 #[derive(Default)]
@@ -57,7 +60,18 @@ impl PackSet {
             queue: Mutex::new(None),
             threads: Mutex::default(),
             waiting: Mutex::default(),
+            parity: Mutex::new(None),
         }
+    }
+
+    /// Takes the open groups, which another packer may go on with.
+    pub(super) fn take_parity(&self) -> Option<Spool> {
+        lock(&self.parity).take()
+    }
+
+    /// Lets the packs from now on get parity.
+    pub(super) fn set_parity(&self, spool: Option<Spool>) {
+        *lock(&self.parity) = spool;
     }
 
     pub(super) fn take_segments(&self) -> Vec<ObjectId> {
@@ -236,6 +250,7 @@ fn upload(shared: &Shared, writer: PackWriter) -> Result<()> {
     shared
         .stored_bytes
         .fetch_add(length, std::sync::atomic::Ordering::Relaxed);
+    protect(shared, kind, id, &bytes);
     let record = PackRecord::new(id, kind, length, &directory);
     repository.index().add_pending_pack(&record)?;
     if kind == Kind::TreePack {
@@ -262,6 +277,54 @@ fn upload(shared: &Shared, writer: PackWriter) -> Result<()> {
         write_segment(shared)?;
     }
     Ok(())
+}
+
+/// Puts an uploaded pack into a group, and writes the group's parity once it is full.
+fn protect(shared: &Shared, kind: Kind, id: ObjectId, bytes: &[u8]) {
+    let full = {
+        let mut parity = lock(&shared.packs.parity);
+        let Some(spool) = parity.as_mut() else { return };
+        spool.add(kind, id, bytes)
+    };
+    match full {
+        Ok(Some(group)) => write_parity(shared, group),
+        Ok(None) => {}
+        Err(error) => unprotected(&error),
+    }
+}
+
+/// Writes the parity of the groups that are not full.
+pub(super) fn end_parity(shared: &Shared) {
+    let rest = lock(&shared.packs.parity).as_mut().map(Spool::rest);
+    for group in rest.unwrap_or_default() {
+        write_parity(shared, group);
+    }
+}
+
+/// Writes the parity of a group; a failure costs redundancy and never the backup.
+fn write_parity(shared: &Shared, group: OpenGroup) {
+    let written = group.finish().and_then(|made| {
+        let Some((id, object)) = made else {
+            return Ok(0);
+        };
+        let length = object.len() as u64;
+        shared.store(&names::parity(&id), object)?;
+        Ok(length)
+    });
+    match written {
+        Ok(length) => {
+            shared
+                .stored_bytes
+                .fetch_add(length, std::sync::atomic::Ordering::Relaxed);
+        }
+        Err(error) => unprotected(&error),
+    }
+}
+
+fn unprotected(error: &EngineError) {
+    tracing::warn!(
+        "some new packs have no parity: {error}; nothing else is wrong with them, and `larder parity build` makes up for it"
+    );
 }
 
 /// Keeps the sealed nodes at hand for the next run, which compares with them.

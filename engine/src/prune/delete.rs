@@ -14,6 +14,7 @@ use super::survey::Found;
 use crate::at_once;
 use crate::error::{EngineError, Result};
 use crate::ledger;
+use crate::parity;
 use crate::protocol::{self, Rule, keeps};
 use crate::view;
 
@@ -38,6 +39,12 @@ pub(super) fn delete(run: &mut Run<'_>, facts: &Facts, found: &Found) -> Result<
     run.report.bytes_deleted += packs.iter().map(bytes).sum::<u64>();
     if inventory.has_ledger {
         forget_verified(run, &packs);
+    }
+    if inventory.has_parity && !packs.is_empty() {
+        let cleaned = parity::clean(run.repository, run.cancel)?;
+        run.report.parity_deleted += cleaned.deleted;
+        let is_kept = run.repository.config().parity().is_some();
+        run.report.packs_without_parity = is_kept.then_some(cleaned.unprotected);
     }
     remove(run, segments.iter().map(|id| (names::segment(id), 0)))?;
     run.report.segments_deleted += segments.len() as u64;

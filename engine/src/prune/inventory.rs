@@ -29,6 +29,7 @@ pub(super) struct Inventory {
     pub collector: BTreeSet<Name>,
     pub has_reserve: bool,
     pub has_ledger: bool,
+    pub has_parity: bool,
 }
 
 /// The packs of counting segments, by number.
@@ -179,6 +180,7 @@ impl Inventory {
         match name {
             // Manifests are what is left of a mirror that was promoted.
             Name::Config(_) | Name::Slot(_) | Name::Manifest(_) => {}
+            Name::Parity(_) => self.has_parity = true,
             Name::Ledger(_) => self.has_ledger = true,
             Name::Session(id) => drop(self.sessions.insert(id)),
             Name::SessionEnd(id) => drop(self.ends.insert(id)),

@@ -94,6 +94,10 @@ pub struct PruneReport {
     pub packs_rescued: u64,
     /// Segments that were deleted.
     pub segments_deleted: u64,
+    /// Parity objects that served no more and were deleted.
+    pub parity_deleted: u64,
+    /// Packs that have no parity that serves, where packs were deleted and writers give parity.
+    pub packs_without_parity: Option<u64>,
     /// Other records that were deleted: snapshots, sessions, rounds.
     pub records_deleted: u64,
     /// Sessions that were ended.

@@ -113,6 +113,7 @@ pub(super) fn repack(
         return Ok(repacked);
     }
     repacked.segments = copier.packer.flush()?;
+    copier.packer.protect();
     repacked.written_bytes = copier.packer.written().stored_bytes;
     for segment in &repacked.segments {
         verify(run, segment)?;

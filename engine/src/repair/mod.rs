@@ -28,7 +28,7 @@ use larder_format::quarantine::RepairId;
 use serde::Serialize;
 
 use crate::cancel::Cancel;
-use crate::check::{Finding, Severity};
+use crate::check::{Finding, Healing, Severity};
 use crate::error::{EngineError, Result};
 use crate::progress::Progress;
 use crate::repository::{OpenOptions, Repository};
@@ -83,6 +83,8 @@ pub struct Mended {
     pub object: String,
     /// What is wrong with it.
     pub problem: String,
+    /// Where what takes its place comes from.
+    pub from: Healing,
 }
 
 /// What a repair did, or would do.
@@ -151,6 +153,7 @@ pub struct Repair<'a> {
     progress: &'a dyn Progress,
     cancel: &'a Cancel,
     started: Instant,
+    scratch: &'a Path,
 }
 
 impl<'a> Repair<'a> {
@@ -163,7 +166,7 @@ impl<'a> Repair<'a> {
     pub fn prepare(
         storage: &Arc<dyn Storage>,
         from: Option<&Arc<dyn Storage>>,
-        scratch: &Path,
+        scratch: &'a Path,
         options: &'a RepairOptions,
         progress: &'a dyn Progress,
         cancel: &'a Cancel,
@@ -178,6 +181,7 @@ impl<'a> Repair<'a> {
             progress,
             cancel,
             started,
+            scratch,
         })
     }
 
@@ -221,8 +225,13 @@ impl<'a> Repair<'a> {
     fn look(&mut self, repository: &Arc<Repository>) -> Result<BTreeMap<ObjectId, String>> {
         self.objects.find_records(repository, &self.overlay)?;
         self.objects.find_segments(repository, &self.overlay)?;
-        self.objects
-            .find_packs(repository, &self.overlay, self.progress, self.cancel)
+        self.objects.find_packs(
+            repository,
+            &self.overlay,
+            self.scratch,
+            self.progress,
+            self.cancel,
+        )
     }
 
     /// Puts sound objects in the places of damaged and missing ones.

@@ -18,10 +18,11 @@ use super::quarantine::Wish;
 use super::{Mended, finding};
 use crate::at_once;
 use crate::cancel::Cancel;
-use crate::check::{Finding, Outcome, Problem, Severity, attempt};
+use crate::check::{Finding, Healing, Outcome, Problem, Severity, attempt};
 use crate::collection::{self, Collection};
 use crate::error::{EngineError, Result};
 use crate::mirror::{Listing, read_marker, readable};
+use crate::parity::{self, Coverage};
 use crate::progress::Progress;
 use crate::repository::Repository;
 use crate::storage::Storage;
@@ -53,7 +54,9 @@ pub(super) struct Objects {
 struct Taken {
     problem: String,
     size: u64,
-    hash: [u8; 32],
+    /// None for what is put aside and replaced by nothing.
+    hash: Option<[u8; 32]>,
+    by: Healing,
 }
 
 /// Lists and verifies the objects of a repository, and takes from the other copy what opens it.
@@ -89,7 +92,7 @@ pub(super) fn prepare(
         Some(from) => Some(readable(Arc::clone(from))?.0),
         None => None,
     };
-    let overlay = Overlay::new(Arc::clone(storage), from);
+    let overlay = Overlay::new(Arc::clone(storage), from, scratch);
     objects.read_other(&overlay, progress)?;
     objects.find_openers(&overlay)?;
     Ok((overlay, objects))
@@ -104,7 +107,7 @@ fn verify_all(
     cancel: &Cancel,
 ) -> Result<BTreeMap<Name, String>> {
     let is_meant = |name: &Name| match name {
-        Name::Pack(_) => read_data,
+        Name::Pack(_) | Name::Parity(_) => read_data,
         Name::Reserve | Name::Manifest(_) => false,
         _ => true,
     };
@@ -304,7 +307,8 @@ impl Objects {
             Taken {
                 problem,
                 size,
-                hash,
+                hash: Some(hash),
+                by: Healing::Copy,
             },
         );
         Ok(true)
@@ -437,6 +441,7 @@ impl Objects {
         &mut self,
         repository: &Repository,
         overlay: &Overlay,
+        scratch: &Path,
         progress: &dyn Progress,
         cancel: &Cancel,
     ) -> Result<BTreeMap<ObjectId, String>> {
@@ -475,7 +480,96 @@ impl Objects {
                 left.insert(id, why);
             }
         }
+        self.rebuild(overlay, &mut left, scratch, progress, cancel)?;
+        self.renew_parity(overlay, scratch, cancel)?;
         Ok(left)
+    }
+
+    /// Rebuilds packs from parity, group by group, as long as that brings any back.
+    fn rebuild(
+        &mut self,
+        overlay: &Overlay,
+        left: &mut BTreeMap<ObjectId, String>,
+        scratch: &Path,
+        progress: &dyn Progress,
+        cancel: &Cancel,
+    ) -> Result<()> {
+        if left.is_empty() {
+            return Ok(());
+        }
+        let coverage = Coverage::read(overlay, cancel)?;
+        loop {
+            let before = left.len();
+            let objects = coverage.of_any(left.keys());
+            progress.phase("reading parity", Some(objects.len() as u64), None);
+            for id in objects {
+                let Some((group, size)) = coverage.groups.get(&id) else {
+                    continue;
+                };
+                progress.advance(1, 0);
+                if !group
+                    .members
+                    .iter()
+                    .any(|member| left.contains_key(&member.id))
+                {
+                    continue;
+                }
+                let mut kept = Vec::new();
+                let wanted = |pack: &ObjectId| left.contains_key(pack);
+                let mut keep = |pack: &ObjectId, bytes: Bytes| {
+                    overlay.make(&Name::Pack(*pack).to_string(), &bytes)?;
+                    kept.push((*pack, bytes.len() as u64));
+                    Ok(())
+                };
+                parity::mend(overlay, scratch, (&id, *size), &wanted, &mut keep, cancel)?;
+                for (pack, size) in kept {
+                    let problem = left.remove(&pack).unwrap_or_default();
+                    let taken = Taken {
+                        problem,
+                        size,
+                        hash: Some(pack.0),
+                        by: Healing::Parity,
+                    };
+                    self.taken.insert(Name::Pack(pack), taken);
+                }
+            }
+            if left.is_empty() || left.len() == before {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Makes damaged parity objects anew from their packs; those for which that cannot be are put aside.
+    fn renew_parity(&mut self, overlay: &Overlay, scratch: &Path, cancel: &Cancel) -> Result<()> {
+        let damaged = self.damaged.iter();
+        let damaged: Vec<(ObjectId, String)> = damaged
+            .filter_map(|(name, why)| match name {
+                Name::Parity(id) => Some((*id, why.clone())),
+                _ => None,
+            })
+            .collect();
+        for (id, problem) in damaged {
+            let name = Name::Parity(id);
+            if self.take(overlay, &name)? {
+                continue;
+            }
+            let size = self.listed.size(&name)?.unwrap_or_default();
+            let (hash, size, by) = match parity::remake(overlay, scratch, (&id, size), cancel)? {
+                Some(bytes) => {
+                    overlay.make(&name.to_string(), &bytes)?;
+                    (Some(id.0), bytes.len() as u64, Healing::Directory)
+                }
+                None => (None, 0, Healing::Anew),
+            };
+            let taken = Taken {
+                problem,
+                size,
+                hash,
+                by,
+            };
+            self.taken.insert(name, taken);
+        }
+        Ok(())
     }
 
     /// Gives the packs of the index that are not as it says, or did not verify.
@@ -535,11 +629,12 @@ impl Objects {
             Name::Amendment(..) => 5,
             Name::Cell(_) => 6,
             Name::SessionEnd(_) => 7,
-            _ => 8,
+            Name::Parity(_) => 8,
+            _ => 9,
         };
         let mut names: Vec<&Name> = self.taken.keys().collect();
         names.sort_by_key(|name| (rank(name), **name));
-        let taken = |name: &Name| self.taken.get(name).map(|taken| taken.hash);
+        let taken = |name: &Name| self.taken.get(name).and_then(|taken| taken.hash);
         let wish = |name: &Name| Wish {
             name: name.to_string(),
             after: taken(name),
@@ -554,6 +649,7 @@ impl Objects {
             .map(|(name, taken)| Mended {
                 object: name.to_string(),
                 problem: taken.problem.clone(),
+                from: taken.by,
             })
             .collect();
         mended.sort_by(|a, b| a.object.cmp(&b.object));

@@ -186,7 +186,10 @@ impl<'a> Keeper<'a> {
 }
 
 fn is_named_by_content(name: &str) -> bool {
-    matches!(names::parse(name), Some(Name::Pack(_) | Name::Segment(_)))
+    matches!(
+        names::parse(name),
+        Some(Name::Pack(_) | Name::Segment(_) | Name::Parity(_))
+    )
 }
 
 /// Lists the repairs that left something in quarantine, with the numbers of their undo records.

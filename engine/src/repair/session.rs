@@ -93,6 +93,7 @@ impl Work<'_> {
                     return Err(error);
                 }
             };
+            packer.protect();
             let cell = self.cell(&opened, segments, &packer);
             if session::commit(self.repository, &cell, &opened.view.collection)?
                 == Outcome::Committed

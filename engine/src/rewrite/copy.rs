@@ -168,6 +168,7 @@ impl<'a> Copy<'a> {
     ) -> Result<(Outcome, String)> {
         self.cancel.check()?;
         let mut segments = self.packer.flush()?;
+        self.packer.protect();
         segments.sort_unstable();
         let Some(opened) = &self.opened else {
             return Err(EngineError::Internal("a session is missing".to_owned()));

@@ -54,6 +54,7 @@ pub(crate) fn init_options() -> InitOptions {
             maximum: 1024,
         },
         racy_creates: false,
+        parity: None,
     }
 }
 

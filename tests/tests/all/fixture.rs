@@ -46,6 +46,7 @@ pub fn init_options() -> InitOptions {
             maximum: 4096,
         },
         racy_creates: false,
+        parity: None,
     }
 }
 

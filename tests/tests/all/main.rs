@@ -27,6 +27,7 @@ mod kill;
 mod layers;
 mod left_out;
 mod locations;
+mod parity;
 mod postgres;
 mod power;
 mod program;

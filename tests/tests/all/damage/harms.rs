@@ -248,6 +248,7 @@ fn foreign_name(case: &Case) -> Option<String> {
             Name::Config(_) => Name::Config(3),
             Name::Slot(id) => Name::Slot(SlotId(id.0.map(|byte| byte ^ 0x11))),
             Name::Pack(id) => Name::Pack(ObjectId(id.0.map(|byte| byte ^ 0x11))),
+            Name::Parity(id) => Name::Parity(ObjectId(id.0.map(|byte| byte ^ 0x11))),
             Name::Segment(id) => Name::Segment(ObjectId(id.0.map(|byte| byte ^ 0x11))),
             Name::Session(id) => Name::Session(next(id)),
             Name::SessionEnd(id) => Name::SessionEnd(next(id)),
