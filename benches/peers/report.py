@@ -101,9 +101,7 @@ def page(result: dict, benches: Path) -> str:
     memory = benches / "memory" / "results.json"
     if memory.exists():
         text += memory_section(json.loads(memory.read_text()))
-    prune = benches / "prune" / "results.md"
-    if prune.exists():
-        text.append(prune.read_text())
+    text += [results.read_text() for results in sorted(benches.glob("*/results.md"))]
     return "\n".join(text)
 
 
