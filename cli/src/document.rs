@@ -57,14 +57,28 @@ impl Document {
     /// # Errors
     /// When it, or the location that was changed, would not be understood, or it cannot be written.
     pub fn save(&self, changed: &str) -> anyhow::Result<()> {
+        let text = self.understood(changed)?;
+        let tried = || format!("cannot write the settings in {}", self.path.display());
+        self.write(&text).with_context(tried)
+    }
+
+    /// Looks whether what [`Document::save`] would write would be understood.
+    ///
+    /// # Errors
+    /// When it, or the location that was changed, would not be.
+    pub fn would_save(&self, changed: &str) -> anyhow::Result<()> {
+        self.understood(changed).map(drop)
+    }
+
+    /// Gives the text as it is to be, once it is understood.
+    fn understood(&self, changed: &str) -> anyhow::Result<Zeroizing<String>> {
         let text = Zeroizing::new(self.toml.to_string());
         let settings = Settings::parse(&text, &self.path)?;
         let changed = settings.locations.0.get(changed);
         if let Some(mistake) = changed.and_then(|table| table.mistake.as_ref()) {
             bail!("nothing was changed, since this would be wrong: {mistake}");
         }
-        let tried = || format!("cannot write the settings in {}", self.path.display());
-        self.write(&text).with_context(tried)
+        Ok(text)
     }
 
     fn write(&self, text: &str) -> std::io::Result<()> {

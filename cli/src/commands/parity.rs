@@ -32,9 +32,16 @@ enum ParityCommand {
         /// Share of packs, in percent, that may be lost: 2 to 100
         #[arg(value_parser = clap::value_parser!(u8).range(2..=100))]
         percent: u8,
+        /// Say what would be changed, and change nothing
+        #[arg(short = 'n', long)]
+        dry_run: bool,
     },
     /// Write no more parity; what there is stays until its packs go
-    Off,
+    Off {
+        /// Say what would be changed, and change nothing
+        #[arg(short = 'n', long)]
+        dry_run: bool,
+    },
     /// Read the packs that have no parity, or none that serves, and give it to them
     Build {
         /// Say how much would be read and written, and do nothing
@@ -49,6 +56,7 @@ enum ParityCommand {
 #[derive(Serialize)]
 struct Changed {
     percent: Option<u8>,
+    dry_run: bool,
 }
 
 /// Shows or changes a repository's parity.
@@ -62,8 +70,8 @@ pub fn run(context: &Context, args: &ParityArgs) -> anyhow::Result<Exit> {
             let found = status(&repository, context.cancel())?;
             tell(context, &found, &shown(&found), true)
         }
-        Some(ParityCommand::Set { percent }) => change(context, Some(*percent)),
-        Some(ParityCommand::Off) => change(context, None),
+        Some(ParityCommand::Set { percent, dry_run }) => change(context, Some(*percent), *dry_run),
+        Some(ParityCommand::Off { dry_run }) => change(context, None, *dry_run),
         Some(ParityCommand::Build {
             dry_run,
             max_download,
@@ -85,16 +93,20 @@ pub fn run(context: &Context, args: &ParityArgs) -> anyhow::Result<Exit> {
     }
 }
 
-fn change(context: &Context, percent: Option<u8>) -> anyhow::Result<Exit> {
-    let repository = context.open_to_change()?;
-    set(&repository, percent)?;
-    let text = match percent {
-        Some(percent) => format!(
+fn change(context: &Context, percent: Option<u8>, dry_run: bool) -> anyhow::Result<Exit> {
+    match dry_run {
+        true => drop(context.open()?),
+        false => set(&*context.open_to_change()?, percent)?,
+    }
+    let text = match (percent, dry_run) {
+        (Some(percent), true) => format!("packs would get parity of {percent} %"),
+        (None, true) => "packs would get no parity".to_owned(),
+        (Some(percent), false) => format!(
             "packs get parity of {percent} % from now on; `larder parity build` gives it to those that are there"
         ),
-        None => "packs get no parity from now on".to_owned(),
+        (None, false) => "packs get no parity from now on".to_owned(),
     };
-    tell(context, &Changed { percent }, &text, false)
+    tell(context, &Changed { percent, dry_run }, &text, dry_run)
 }
 
 fn tell(

@@ -53,6 +53,9 @@ pub struct RepairArgs {
     /// Put back what the repair with this id replaced
     #[arg(long, value_name = "ID", conflicts_with_all = ["from", "read_data", "apply", "list"])]
     undo: Option<String>,
+    /// With --undo, say what it would change, and change nothing
+    #[arg(short = 'n', long, requires = "undo")]
+    dry_run: bool,
     /// List the repairs that can be undone
     #[arg(long, conflicts_with_all = ["from", "read_data", "apply"])]
     list: bool,
@@ -64,7 +67,7 @@ pub struct RepairArgs {
 /// What the engine answers; what stays lost is in the exit code.
 pub fn run(context: &Context, args: &RepairArgs) -> anyhow::Result<Exit> {
     if let Some(id) = &args.undo {
-        return run_undo(context, id);
+        return run_undo(context, id, args.dry_run);
     }
     if args.list {
         return run_list(context);
@@ -259,28 +262,39 @@ fn summary(report: &RepairReport) -> String {
     text
 }
 
-fn run_undo(context: &Context, id: &str) -> anyhow::Result<Exit> {
+fn run_undo(context: &Context, id: &str, dry_run: bool) -> anyhow::Result<Exit> {
     let storage = open_storage(&context.place()?, context.interrupt.flag())?;
     let author = person::author(context)?;
     let reporter = context.reporter();
-    let undone = undo(storage.as_ref(), id, &author, &reporter, context.cancel());
+    let undone = undo(
+        storage.as_ref(),
+        id,
+        &author,
+        dry_run,
+        &reporter,
+        context.cancel(),
+    );
     reporter.finish();
     let report = undone?;
     if context.json() {
         output::json(&report)?;
-    } else if context.talks() {
+    } else if context.talks() || dry_run {
         output::line(&undone_text(&report))?;
     }
     Ok(Exit::Success)
 }
 
 fn undone_text(report: &UndoReport) -> String {
-    match report.objects {
-        0 => "nothing is as that repair left it, so nothing was changed".to_owned(),
-        objects => format!(
-            "{} as before that repair; `larder repair --undo {}` takes this back",
+    match (report.objects, &report.repair) {
+        (0, None) => "nothing is as that repair left it, so nothing would be changed".to_owned(),
+        (0, Some(_)) => "nothing is as that repair left it, so nothing was changed".to_owned(),
+        (objects, None) => format!(
+            "{} as before that repair; nothing was changed",
+            render::counted(objects, "object would be", "objects would be")
+        ),
+        (objects, Some(id)) => format!(
+            "{} as before that repair; `larder repair --undo {id}` takes this back",
             render::counted(objects, "object is", "objects are"),
-            report.repair
         ),
     }
 }

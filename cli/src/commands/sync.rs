@@ -71,6 +71,9 @@ enum What {
     Promote {
         /// Where the mirror is
         location: String,
+        /// Say whether it can be promoted, and change nothing
+        #[arg(short = 'n', long)]
+        dry_run: bool,
     },
 }
 
@@ -79,8 +82,8 @@ enum What {
 /// # Errors
 /// What the engine answers; damaged objects are in the exit code.
 pub fn run(context: &Context, args: &SyncArgs) -> anyhow::Result<Exit> {
-    if let Some(What::Promote { location }) = &args.what {
-        return run_promote(context, location);
+    if let Some(What::Promote { location, dry_run }) = &args.what {
+        return run_promote(context, location, *dry_run);
     }
     let to = args.to.as_deref().context("--to names the mirror")?;
     let stop = context.interrupt.flag();
@@ -213,25 +216,30 @@ fn lists(snapshots: u64) -> String {
     }
 }
 
-fn run_promote(context: &Context, location: &str) -> anyhow::Result<Exit> {
+fn run_promote(context: &Context, location: &str, dry_run: bool) -> anyhow::Result<Exit> {
     let place = context.place_of(location)?;
     let storage = open_storage(&place, context.interrupt.flag())?;
     let opened = password::open(&storage, context.secret_source()?, &context.open_options())?;
-    let report = promote(&opened, &storage)?;
+    let report = promote(&opened, &storage, dry_run)?;
     if context.json() {
         output::json(&report)?;
-    } else if context.talks() {
+    } else if context.talks() || dry_run {
         output::line(&promoted(&report))?;
     }
     Ok(Exit::Success)
 }
 
 fn promoted(report: &PromoteReport) -> String {
-    format!(
-        "{} is a repository of its own now, with {}; do not sync to it any more",
-        report.location,
-        render::counted(report.snapshots, "snapshot", "snapshots")
-    )
+    let snapshots = render::counted(report.snapshots, "snapshot", "snapshots");
+    let location = &report.location;
+    match report.dry_run {
+        true => format!(
+            "{location} would be a repository of its own, with {snapshots}; nothing was changed"
+        ),
+        false => format!(
+            "{location} is a repository of its own now, with {snapshots}; do not sync to it any more"
+        ),
+    }
 }
 
 #[cfg(test)]

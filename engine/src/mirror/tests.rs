@@ -430,18 +430,25 @@ fn a_promoted_mirror_is_a_repository_whoever_dies_when() {
     assert_ne!(shown, world.live());
     let counter = Arc::new(Hooked::new(copy_of(&target)));
     let counting: Arc<dyn Storage> = counter.clone();
-    let report = promote(&open(&target), &counting).unwrap();
-    assert!(report.removed > 0);
+    let before = objects(target.as_ref());
+    let would = promote(&open(&target), &target, true).unwrap();
+    assert!(would.removed > 0);
+    assert!(objects(target.as_ref()) == before);
+    let report = promote(&open(&target), &counting, false).unwrap();
+    assert_eq!(
+        (report.removed, report.snapshots),
+        (would.removed, would.snapshots)
+    );
     for at in 1..=counter.operations() {
         for when in [When::Before, When::After] {
             let mirror = copy_of(&target);
             let faulty: Arc<dyn Storage> = dying(Arc::clone(&mirror), at, when);
-            let died = promote(&open(&mirror), &faulty).is_err();
+            let died = promote(&open(&mirror), &faulty, false).is_err();
             assert_eq!(listed_and_whole(&mirror, &all), shown);
             if died && read_marker(mirror.as_ref()).unwrap().is_some() {
-                promote(&open(&mirror), &mirror).unwrap();
+                promote(&open(&mirror), &mirror, false).unwrap();
             }
-            let again = promote(&open(&mirror), &mirror).unwrap_err();
+            let again = promote(&open(&mirror), &mirror, false).unwrap_err();
             assert!(again.to_string().contains("is no mirror"));
             assert_eq!(listed_and_whole(&mirror, &all), shown);
             check_finds_nothing(&mirror);

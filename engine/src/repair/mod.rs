@@ -388,20 +388,23 @@ pub fn past_repairs(storage: &dyn Storage, progress: &dyn Progress) -> Result<Ve
     Ok(repairs)
 }
 
-/// What undoing a repair did.
+/// What undoing a repair did, or would do.
 #[derive(Debug, Clone, Serialize)]
 pub struct UndoReport {
+    /// Whether nothing was touched.
+    pub dry_run: bool,
     /// The repair that was undone.
     pub undone: String,
-    /// The id of this change, by which it can be undone in turn.
-    pub repair: String,
-    /// Objects that are now as they were before the repair.
+    /// The id of this change, by which it can be undone in turn; none for a dry run.
+    pub repair: Option<String>,
+    /// Objects that are now as they were before the repair, or would be.
     pub objects: u64,
 }
 
 /// Puts the objects that a repair changed back as they were. No key is needed.
 ///
-/// What somebody changed since stays. What is replaced is put aside in turn.
+/// What somebody changed since stays. What is replaced is put aside in turn. A dry run says how many
+/// objects that would be, and changes none.
 ///
 /// # Errors
 /// `Request` for what is no id; `NotFound` if there is no such repair; `Damaged` if what was put aside is
@@ -410,6 +413,7 @@ pub fn undo(
     storage: &dyn Storage,
     id: &str,
     author: &Author,
+    dry_run: bool,
     progress: &dyn Progress,
     cancel: &Cancel,
 ) -> Result<UndoReport> {
@@ -418,11 +422,20 @@ pub fn undo(
             "'{id}' is no id of a repair; it has 32 hex digits, and `larder repair --list` names those that can be undone"
         )));
     };
+    if dry_run {
+        return Ok(UndoReport {
+            dry_run,
+            undone: id.to_hex(),
+            repair: None,
+            objects: quarantine::would_undo(storage, &id)?.len() as u64,
+        });
+    }
     let mut keeper = Keeper::new(storage, &author.host, progress, cancel)?;
     let objects = quarantine::undo(storage, &id, &mut keeper)?;
     Ok(UndoReport {
+        dry_run,
         undone: id.to_hex(),
-        repair: keeper.id.to_hex(),
+        repair: Some(keeper.id.to_hex()),
         objects,
     })
 }

@@ -1,6 +1,8 @@
 //! Changing objects so that every change can be undone: what is replaced is put aside first, and a
 //! record of what is going to be changed comes before all.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use larder_format::limits::{UNDO_BYTES, UNDO_CHANGES};
 use larder_format::names::{self, Name};
@@ -214,6 +216,26 @@ pub(super) fn read_record(storage: &dyn Storage, id: &RepairId, number: u64) -> 
 ///
 /// What is no longer as the repair left it stays. Gives the objects that were changed.
 pub(super) fn undo(storage: &dyn Storage, id: &RepairId, keeper: &mut Keeper<'_>) -> Result<u64> {
+    for number in numbers_newest_first(storage, id)? {
+        let wishes = wishes_to_undo(storage, id, number)?;
+        keeper.change(&wishes, &mut |name| {
+            Ok(storage.get(&copy_name(id, name), OBJECT_BYTES_MAX)?)
+        })?;
+    }
+    Ok(keeper.changed)
+}
+
+/// Gives the objects that undoing a repair would change, and changes none.
+pub(super) fn would_undo(storage: &dyn Storage, id: &RepairId) -> Result<BTreeSet<String>> {
+    let mut names = BTreeSet::new();
+    for number in numbers_newest_first(storage, id)? {
+        let wishes = wishes_to_undo(storage, id, number)?;
+        names.extend(wishes.into_iter().map(|wish| wish.name));
+    }
+    Ok(names)
+}
+
+fn numbers_newest_first(storage: &dyn Storage, id: &RepairId) -> Result<Vec<u64>> {
     let records = list(storage)?;
     let mut numbers: Vec<u64> = records
         .iter()
@@ -227,22 +249,22 @@ pub(super) fn undo(storage: &dyn Storage, id: &RepairId, keeper: &mut Keeper<'_>
         )));
     }
     numbers.reverse();
-    for number in numbers {
-        let undo = read_record(storage, id, number)?;
-        let mut wishes = Vec::new();
-        for change in undo.changes.iter().rev() {
-            if is_as_left(storage, change)? {
-                wishes.push(Wish {
-                    name: change.name.clone(),
-                    after: change.before,
-                });
-            }
+    Ok(numbers)
+}
+
+/// Gives what undoes the changes of one record, the last first.
+fn wishes_to_undo(storage: &dyn Storage, id: &RepairId, number: u64) -> Result<Vec<Wish>> {
+    let undo = read_record(storage, id, number)?;
+    let mut wishes = Vec::new();
+    for change in undo.changes.iter().rev() {
+        if is_as_left(storage, change)? {
+            wishes.push(Wish {
+                name: change.name.clone(),
+                after: change.before,
+            });
         }
-        keeper.change(&wishes, &mut |name| {
-            Ok(storage.get(&copy_name(id, name), OBJECT_BYTES_MAX)?)
-        })?;
     }
-    Ok(keeper.changed)
+    Ok(wishes)
 }
 
 /// Tells whether an object is what a repair made of it; a change that was never made is none to undo.

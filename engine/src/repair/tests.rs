@@ -245,14 +245,23 @@ fn a_repair_is_undone_and_the_undoing_too() {
     let author = options(true).author;
     let id = report.repair.unwrap();
     let cancel = Cancel::default();
-    let undone = undo(storage.as_ref(), &id, &author, &Silent, &cancel).unwrap();
+    let take_back =
+        |id: &str, dry_run| undo(storage.as_ref(), id, &author, dry_run, &Silent, &cancel);
+    let would = take_back(&id, true).unwrap();
+    assert_eq!((would.objects, would.repair), (victims.len() as u64, None));
+    assert!(outside_quarantine(storage.as_ref()) == before);
+    assert_eq!(past_repairs(storage.as_ref(), &Silent).unwrap().len(), 1);
+    let undone = take_back(&id, false).unwrap();
     assert_eq!(undone.objects, victims.len() as u64);
     assert!(outside_quarantine(storage.as_ref()) == damaged);
-    undo(storage.as_ref(), &undone.repair, &author, &Silent, &cancel).unwrap();
+    assert_eq!(take_back(&id, true).unwrap().objects, 0);
+    take_back(&undone.repair.unwrap(), false).unwrap();
     assert!(outside_quarantine(storage.as_ref()) == before);
     assert_eq!(past_repairs(storage.as_ref(), &Silent).unwrap().len(), 3);
-    let unknown = undo(storage.as_ref(), &"0".repeat(32), &author, &Silent, &cancel);
-    assert!(matches!(unknown, Err(EngineError::NotFound(_))));
+    for dry_run in [true, false] {
+        let unknown = take_back(&"0".repeat(32), dry_run);
+        assert!(matches!(unknown, Err(EngineError::NotFound(_))));
+    }
 }
 
 /// Gives what a check that reads everything says is lost.

@@ -232,6 +232,42 @@ fn locations_are_added_shown_changed_and_removed_and_the_rest_of_the_file_stays(
 }
 
 #[test]
+fn a_dry_run_says_what_would_change_and_leaves_the_file_as_it_is() {
+    let world = World::bare();
+    let none = world.ok(["location", "add", "cloud", "s3://bucket", "--dry-run"]);
+    assert!(none.contains("would add the location cloud"), "{none}");
+    assert!(!file(&world).exists());
+    write(&world, BY_HAND);
+    for (line, said) in [
+        (
+            &["add", "cloud", "s3://bucket"][..],
+            "would add the location cloud",
+        ),
+        (
+            &["edit", "cellar", "--url", "/y"],
+            "would change the location cellar",
+        ),
+        (
+            &["rename", "cellar", "attic"],
+            "would rename the location cellar to attic",
+        ),
+        (&["remove", "cellar"], "would remove the location cellar"),
+    ] {
+        let line = [&["location"], line, &["--dry-run"]].concat();
+        assert!(world.ok(line.clone()).contains(said), "{line:?}");
+        assert_eq!(world.json(line)["dry_run"], true);
+        assert_eq!(read(&world), BY_HAND);
+    }
+    // What would be refused is refused.
+    world
+        .run(["location", "remove", "cloud", "--dry-run"])
+        .expect(1);
+    world
+        .run(["location", "add", "x", "s3://Not_A_Bucket", "--dry-run"])
+        .expect(1);
+}
+
+#[test]
 fn the_first_location_makes_the_file_and_a_secret_comes_by_standard_input() {
     let world = World::bare();
     let added = fed(

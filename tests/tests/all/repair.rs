@@ -74,6 +74,12 @@ fn a_repository_without_its_config_and_keys_is_put_back_from_a_mirror() {
     let listed = world.json(["repair", "--list"]);
     let id = listed[0]["repair"].as_str().unwrap();
     assert_eq!(listed[0]["objects"].as_array().unwrap().len(), 3);
+    let would = world.json(["repair", "--undo", id, "--dry-run"]);
+    assert_eq!(
+        (&would["objects"], &would["repair"]),
+        (&3.into(), &serde_json::Value::Null)
+    );
+    assert!(fs::read(&pack).unwrap() == sound);
     let undone = world.json(["repair", "--undo", id]);
     assert_eq!(undone["objects"], 3);
     assert!(fs::read(&pack).unwrap() == damaged);

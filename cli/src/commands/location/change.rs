@@ -15,11 +15,18 @@ use crate::context::Context;
 use crate::document::{self, Document};
 use crate::{locations, output};
 
-/// What was done, for a program.
+/// What was done, or would be, for a program.
 #[derive(Debug, Serialize)]
 struct Changed<'a> {
     location: &'a str,
     file: String,
+    dry_run: bool,
+}
+
+/// What is changed, in words: what was done, and what would be done.
+struct Verb {
+    did: &'static str,
+    would: &'static str,
 }
 
 /// Adds a location, and gives it as it is from now on.
@@ -32,6 +39,7 @@ pub fn add(
     url: &str,
     set: &[(String, String)],
     secrets: &[String],
+    dry_run: bool,
 ) -> anyhow::Result<Location> {
     if let Some(why) = locations::refuse_name(name) {
         bail!("{why}");
@@ -46,15 +54,14 @@ pub fn add(
         );
     }
     let secrets = secret::gather(context, name, &url, &settings, secrets)?;
-    change(
-        context,
-        name,
-        &format!("added the location {name}"),
-        |toml| {
-            document::add(toml, name, &url)?;
-            set_all(toml, name, scheme, &settings, &secrets)
-        },
-    )?;
+    let verb = Verb {
+        did: "added",
+        would: "would add",
+    };
+    change(context, name, &verb, name, dry_run, |toml| {
+        document::add(toml, name, &url)?;
+        set_all(toml, name, scheme, &settings, &secrets)
+    })?;
     let mut file: BTreeMap<String, Zeroizing<String>> = secrets;
     let settings = settings.into_iter();
     file.extend(settings.map(|(key, value)| (key, Zeroizing::new(value))));
@@ -78,6 +85,7 @@ pub fn edit(
     set: &[(String, String)],
     unset: &[String],
     secrets: &[String],
+    dry_run: bool,
 ) -> anyhow::Result<()> {
     let table = super::table(context, name)?;
     if url.is_none() && unset.is_empty() && set.is_empty() && secrets.is_empty() {
@@ -91,27 +99,26 @@ pub fn edit(
         .scheme;
     let settings = checked(now, set)?;
     let secrets = secret::ask_for(name, scheme, secrets)?;
-    change(
-        context,
-        name,
-        &format!("changed the location {name}"),
-        |toml| {
-            if let Some(url) = &url {
-                document::set(toml, name, "url", url.as_str().into())?;
-            }
-            for key in unset.iter().filter(|key| *key != "url") {
-                document::unset(toml, name, key)?;
-            }
-            set_all(toml, name, scheme, &settings, &secrets)
-        },
-    )
+    let verb = Verb {
+        did: "changed",
+        would: "would change",
+    };
+    change(context, name, &verb, name, dry_run, |toml| {
+        if let Some(url) = &url {
+            document::set(toml, name, "url", url.as_str().into())?;
+        }
+        for key in unset.iter().filter(|key| *key != "url") {
+            document::unset(toml, name, key)?;
+        }
+        set_all(toml, name, scheme, &settings, &secrets)
+    })
 }
 
 /// Forgets a location.
 ///
 /// # Errors
 /// When there is none, `repository` names it, or larder.toml cannot be written.
-pub fn remove(context: &Context, name: &str) -> anyhow::Result<()> {
+pub fn remove(context: &Context, name: &str, dry_run: bool) -> anyhow::Result<()> {
     super::table(context, name)?;
     if context.settings.repository.as_deref() == Some(name) {
         bail!(
@@ -119,35 +126,41 @@ pub fn remove(context: &Context, name: &str) -> anyhow::Result<()> {
              without it; change that line first"
         );
     }
-    change(
-        context,
-        name,
-        &format!("removed the location {name}"),
-        |toml| document::remove(toml, name),
-    )
+    let verb = Verb {
+        did: "removed",
+        would: "would remove",
+    };
+    change(context, name, &verb, name, dry_run, |toml| {
+        document::remove(toml, name)
+    })
 }
 
 /// Gives a location another name.
 ///
 /// # Errors
 /// When there is none, there is one of the new name, or larder.toml cannot be written.
-pub fn rename(context: &Context, old: &str, new: &str) -> anyhow::Result<()> {
+pub fn rename(context: &Context, old: &str, new: &str, dry_run: bool) -> anyhow::Result<()> {
     super::table(context, old)?;
     if let Some(why) = locations::refuse_name(new) {
         bail!("{why}");
     }
-    change(
-        context,
-        new,
-        &format!("renamed the location {old} to {new}"),
-        |toml| document::rename(toml, old, new),
-    )
+    let verb = Verb {
+        did: "renamed",
+        would: "would rename",
+    };
+    let what = format!("{old} to {new}");
+    change(context, new, &verb, &what, dry_run, |toml| {
+        document::rename(toml, old, new)
+    })
 }
 
+/// Changes larder.toml; `name` is the location's name from then on, and `what` tells which it is.
 fn change(
     context: &Context,
     name: &str,
-    done: &str,
+    verb: &Verb,
+    what: &str,
+    dry_run: bool,
     work: impl FnOnce(&mut DocumentMut) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let path = context.settings.file.as_deref().context(
@@ -155,16 +168,21 @@ fn change(
     )?;
     let mut document = Document::open(path)?;
     work(&mut document.toml)?;
-    document.save(name)?;
+    match dry_run {
+        true => document.would_save(name)?,
+        false => document.save(name)?,
+    }
     let file = path.display().to_string();
     if context.json() {
         return output::json_line(&Changed {
             location: name,
             file,
+            dry_run,
         });
     }
-    if context.talks() {
-        output::line(&format!("{done} in {file}"))?;
+    let done = if dry_run { verb.would } else { verb.did };
+    if context.talks() || dry_run {
+        output::line(&format!("{done} the location {what} in {file}"))?;
     }
     Ok(())
 }

@@ -52,12 +52,15 @@ enum What {
         /// Ask for this secret, or read it from standard input, one a line; may be repeated
         #[arg(long, value_name = "KEY")]
         secret: Vec<String>,
-        /// Try it out once it is written
+        /// Try it out once it is written, or with --dry-run without that
         #[arg(long)]
         validate: bool,
         /// With --validate, make its folder where it is missing
         #[arg(long, requires = "validate")]
         create: bool,
+        /// Say what would be changed, and leave larder.toml as it is
+        #[arg(short = 'n', long)]
+        dry_run: bool,
     },
     /// List the locations
     List,
@@ -82,11 +85,17 @@ enum What {
         /// Ask for this secret, or read it from standard input, one a line; may be repeated
         #[arg(long, value_name = "KEY")]
         secret: Vec<String>,
+        /// Say what would be changed, and leave larder.toml as it is
+        #[arg(short = 'n', long)]
+        dry_run: bool,
     },
     /// Forget the name; nothing at the place itself is touched
     Remove {
         /// Its name
         name: String,
+        /// Say what would be changed, and leave larder.toml as it is
+        #[arg(short = 'n', long)]
+        dry_run: bool,
     },
     /// Give one another name
     Rename {
@@ -94,6 +103,9 @@ enum What {
         old: String,
         /// What it is to be called
         new: String,
+        /// Say what would be changed, and leave larder.toml as it is
+        #[arg(short = 'n', long)]
+        dry_run: bool,
     },
     /// Try whether a repository would work there
     ///
@@ -136,8 +148,9 @@ pub fn run(context: &Context, args: &LocationArgs) -> anyhow::Result<Exit> {
             secret,
             validate,
             create,
+            dry_run,
         } => {
-            let place = change::add(context, name, url, set, secret)?;
+            let place = change::add(context, name, url, set, secret, *dry_run)?;
             if *validate {
                 return validate::run(context, &place, *create);
             }
@@ -150,9 +163,10 @@ pub fn run(context: &Context, args: &LocationArgs) -> anyhow::Result<Exit> {
             set,
             unset,
             secret,
-        } => change::edit(context, name, url.as_deref(), set, unset, secret)?,
-        What::Remove { name } => change::remove(context, name)?,
-        What::Rename { old, new } => change::rename(context, old, new)?,
+            dry_run,
+        } => change::edit(context, name, url.as_deref(), set, unset, secret, *dry_run)?,
+        What::Remove { name, dry_run } => change::remove(context, name, *dry_run)?,
+        What::Rename { old, new, dry_run } => change::rename(context, old, new, *dry_run)?,
         What::Validate { location, create } => {
             return validate::run(context, &context.place_of(location)?, *create);
         }

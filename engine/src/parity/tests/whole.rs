@@ -127,7 +127,8 @@ fn every_pack_comes_back_whole_and_undoing_takes_it_away_again() {
                 user: String::new(),
             };
             let id = done.repair.unwrap();
-            undo(storage.as_ref(), &id, &author, &Silent, &Cancel::default()).unwrap();
+            let never = Cancel::default();
+            undo(storage.as_ref(), &id, &author, false, &Silent, &never).unwrap();
             assert_eq!(storage.get(&name, 1 << 30).ok(), harmed.get(&name).cloned());
             storage.put(&name, before[&name].clone()).unwrap();
         }
