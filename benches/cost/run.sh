@@ -1,12 +1,20 @@
 #!/bin/bash
-# Measures what parity costs a first backup: `benches/parity/run.sh SOURCE [PERCENT] [PAIRS]`.
+# Measures what a feature costs a first backup: `benches/cost/run.sh parity|verification SOURCE [PAIRS]`.
 #
-# Backs SOURCE up into fresh repositories with parity and without, taking turns, and prints the medians and their
+#   parity        parity of 5 % against none
+#   verification  opening and comparing each block before it is uploaded (the default) against not doing so
+#
+# Backs SOURCE up into fresh repositories with it and without, taking turns, and prints the medians and their
 # ratio. Repositories, caches and the packs of open groups are below ${TMPDIR:-/tmp}: room for twice what a backup
 # stores, and 1 GiB.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-source_folder=$(realpath "$1") percent=${2:-5} pairs=${3:-3}
+what=$1 source_folder=$(realpath "$2") pairs=${3:-5}
+case $what in
+    parity) init_with=(--parity 5) backup_without=() ;;
+    verification) init_with=() backup_without=(--no-verify-blocks) ;;
+    *) echo "parity or verification, not $what" >&2; exit 1 ;;
+esac
 cd "$here/../.."
 source scripts/env.sh
 larder=${LARDER:-}
@@ -18,21 +26,26 @@ place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT
 export LARDER_PASSWORD=bench XDG_CACHE_HOME=$place/cache XDG_STATE_HOME=$place/state
 
-# once NAME OPTIONS...: prints seconds, seconds of CPU, MiB at most, and MiB in the repository.
+# once with|without: notes seconds, seconds of CPU, MiB at most, and MiB in the repository.
 once() {
-    local name=$1
-    shift
     rm -rf "$place/repo" "$place/cache" "$place/state"
-    "$larder" -q -r "$place/repo" init "$@"
-    /usr/bin/time -f '%e %U %S %M' -o "$place/time" "$larder" -q -r "$place/repo" backup "$source_folder"
+    local init=() backup=()
+    case $1 in
+        with) init=("${init_with[@]}") ;;
+        without) backup=("${backup_without[@]}") ;;
+    esac
+    "$larder" -q -r "$place/repo" init "${init[@]}"
+    /usr/bin/time -f '%e %U %S %M' -o "$place/time" \
+        "$larder" -q -r "$place/repo" backup "${backup[@]}" "$source_folder"
     awk -v bytes="$(du -sb "$place/repo" | cut -f1)" \
-        '{ print $1, $2 + $3, $4 / 1024, bytes / 1048576 }' "$place/time" >>"$place/$name"
+        '{ print $1, $2 + $3, $4 / 1024, bytes / 1048576 }' "$place/time" >>"$place/$1"
 }
 
-once warm
+once without
+rm "$place/without"
 for _ in $(seq "$pairs"); do
     once without
-    once with --parity "$percent"
+    once with
 done
 
 # median NAME COLUMN
@@ -40,7 +53,7 @@ median() {
     cut -d' ' -f"$2" "$place/$1" | sort -g | sed -n "$(((pairs + 1) / 2))p"
 }
 
-echo "|  | without | parity of $percent % | ratio |"
+echo "|  | without | with | ratio |"
 echo "| --- | ---: | ---: | ---: |"
 column=0
 for label in "first backup, s" "first backup, s of CPU" "MiB of memory at most" "MiB in the repository"; do

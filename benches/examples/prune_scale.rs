@@ -77,6 +77,7 @@ fn make(folder: &Path, entries: u64, snapshots: u64) -> Result<()> {
         dry_run: false,
     };
     let session = SessionId::new(0, [1; 16]);
+        verify_blocks: true,
     let mut packer = Packer::start(&repository, session, options)?;
     let mut builder = TreeBuilder::new(repository.keyring().boundary_key());
     let mut bytes = 0;

@@ -101,6 +101,8 @@ pub struct BackupSettings {
     pub compression: Option<String>,
     /// Whether small chunks share blocks.
     pub solid: Option<bool>,
+    /// Does not open blocks before they are uploaded.
+    pub no_verify_blocks: Option<bool>,
     /// Time between checkpoints.
     pub checkpoint_interval: Option<String>,
     /// Commands that are run first.

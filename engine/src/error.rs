@@ -80,6 +80,11 @@ pub enum EngineError {
     /// The operation was interrupted; the repository is consistent.
     #[error("interrupted; the repository is consistent, and what was finished is kept")]
     Interrupted,
+    /// A block that was sealed does not open as what went in.
+    #[error(
+        "this machine computes wrongly: a block that was just sealed does not hold what went into it ({0}); nothing of it was uploaded, and what is in the repository is not touched. Test its memory and processor, and back up again from a sound one"
+    )]
+    Faulty(String),
     /// A thread of the operation ended without a result.
     #[error("internal error: {0}; please report it")]
     Internal(String),

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use larder_format::block::{BlockBuilder, Compression, SealedBlock};
-use larder_format::compression::Compressor;
+use larder_format::compression::{Compressor, Decompressor};
 use larder_format::ids::{ChunkId, ChunkPrefix, ChunkType, ObjectId, SessionId};
 use larder_format::limits::BLOCK_CHUNKS;
 use larder_format::segment::Owner;
@@ -41,6 +41,8 @@ pub struct PackerOptions {
     pub compression: Compression,
     /// Whether small chunks share blocks.
     pub solid: bool,
+    /// Whether each block is opened and compared before it is uploaded.
+    pub verify_blocks: bool,
     /// Counts what is new and writes nothing.
     pub dry_run: bool,
 }
@@ -69,6 +71,12 @@ struct Filling {
     held: Vec<Held>,
 }
 
+/// What a worker needs for a block; kept, since making them takes long.
+struct Tools {
+    compressor: Compressor,
+    decompressor: Decompressor,
+}
+
 /// What the feeder, the workers and the uploaders share.
 pub(crate) struct Shared {
     repository: Arc<Repository>,
@@ -82,7 +90,7 @@ pub(crate) struct Shared {
     sealed: Condvar,
     failed: AtomicBool,
     failure: Mutex<Option<EngineError>>,
-    compressors: Mutex<Vec<Compressor>>,
+    tools: Mutex<Vec<Tools>>,
     /// What is uploaded behind the cell, in tests that leave the order out.
     deferred: Mutex<Vec<(String, bytes::Bytes)>>,
     chunks: AtomicU64,
@@ -122,7 +130,7 @@ impl Packer {
             sealed: Condvar::new(),
             failed: AtomicBool::new(false),
             failure: Mutex::new(None),
-            compressors: Mutex::default(),
+            tools: Mutex::default(),
             deferred: Mutex::default(),
             chunks: AtomicU64::new(0),
             plain_bytes: AtomicU64::new(0),
@@ -400,20 +408,42 @@ impl Shared {
     }
 
     fn seal_block(&self, builder: BlockBuilder) -> Result<SealedBlock> {
-        let kept = lock(&self.compressors).pop();
-        let mut compressor = match kept {
-            Some(compressor) => compressor,
-            None => Compressor::new()?,
+        let kept = lock(&self.tools).pop();
+        let mut tools = match kept {
+            Some(tools) => tools,
+            None => Tools {
+                compressor: Compressor::new()?,
+                decompressor: Decompressor::new()?,
+            },
         };
         let sealed = builder.seal(
             self.repository.keyring(),
-            &mut compressor,
+            &mut tools.compressor,
             self.options.compression,
             &random::bytes()?,
         );
-        lock(&self.compressors).push(compressor);
-        Ok(sealed?)
+        let verified = sealed.map_err(EngineError::from).and_then(|block| {
+            if self.options.verify_blocks {
+                verify_block(&self.repository, &block, &mut tools.decompressor)?;
+            }
+            Ok(block)
+        });
+        lock(&self.tools).push(tools);
+        verified
     }
+}
+
+/// Opens a block that was just sealed, and compares what is in it with what went in.
+///
+/// # Errors
+/// `Faulty` if it is something else.
+pub(crate) fn verify_block(
+    repository: &Repository,
+    block: &SealedBlock,
+    decompressor: &mut Decompressor,
+) -> Result<()> {
+    let verified = block.verify(repository.keyring(), decompressor);
+    verified.map_err(|error| EngineError::Faulty(error.to_string()))
 }
 
 /// Counts a block as done when dropped, whatever happened, so that a flush never waits for ever.
@@ -445,10 +475,43 @@ mod tests {
 
     use std::ops::ControlFlow;
 
+    use larder_format::names;
+
     use super::*;
     use crate::snapshots::fixture;
     use crate::storage::Storage;
     use crate::storage::object::ObjectStorage;
+
+    #[test]
+    fn a_block_that_does_not_hold_what_went_in_is_not_uploaded() {
+        for verify_blocks in [true, false] {
+            let storage: Arc<dyn Storage> = Arc::new(ObjectStorage::memory());
+            fixture::init(storage.as_ref());
+            let repository = fixture::open(&storage);
+            let options = PackerOptions {
+                compression: Compression::Level(1),
+                solid: true,
+                verify_blocks,
+                dry_run: false,
+            };
+            let mut packer = Packer::start(&repository, SessionId::default(), options).unwrap();
+            // As if a bit had flipped between hashing and sealing.
+            let id = packer.chunk_id(ChunkType::Data, b"what was read");
+            packer
+                .put(ChunkType::Data, id, b"what was reaf", None)
+                .unwrap();
+            let flushed = packer.flush();
+            let is_faulty = matches!(flushed, Err(EngineError::Faulty(_)));
+            assert_eq!(is_faulty, verify_blocks, "{flushed:?}");
+            let mut packs = 0;
+            let mut count = |_| {
+                packs += 1;
+                Ok(())
+            };
+            storage.list(names::PACKS, &mut count).unwrap();
+            assert_eq!(packs, usize::from(!verify_blocks));
+        }
+    }
 
     #[test]
     fn a_block_takes_no_more_tiny_chunks_than_the_format_allows() {
@@ -458,6 +521,7 @@ mod tests {
         let options = PackerOptions {
             compression: Compression::Level(1),
             solid: true,
+            verify_blocks: true,
             dry_run: false,
         };
         let mut packer = Packer::start(&repository, SessionId::default(), options).unwrap();

@@ -161,6 +161,26 @@ impl BlockBuilder {
     }
 }
 
+impl SealedBlock {
+    /// Opens the block and compares every chunk with its id, as a reader will: what a faulty processor or
+    /// memory made of it while it was compressed and sealed is found before it is uploaded.
+    pub fn verify(&self, keyring: &Keyring, decompressor: &mut Decompressor) -> Result<()> {
+        let plaintext = open_block(
+            keyring,
+            &self.key_id,
+            self.chunk_type,
+            &self.bytes,
+            decompressor,
+        )?;
+        let mut offset = 0;
+        for (id, length) in &self.chunks {
+            chunk_of(keyring, self.chunk_type, &plaintext, offset, *length, id)?;
+            offset += *length;
+        }
+        Ok(())
+    }
+}
+
 /// Opens a block of chunks of the type `chunk_type` that the key `key_id` sealed, and gives its
 /// plaintext: all chunks, joined. Each chunk's id is still to be checked, by [`chunk_of`].
 pub fn open_block(
@@ -294,6 +314,31 @@ mod tests {
         assert_eq!(chunk(3, 5, 1), Ok(b"three".as_slice()));
         assert_eq!(chunk(3, 5, 0), Err(FormatError::WrongId { what: "chunk" }));
         assert!(chunk(3, 6, 1).is_err() && chunk(u32::MAX, u32::MAX, 1).is_err());
+    }
+
+    #[test]
+    fn a_block_that_is_not_what_went_in_is_not_verified() {
+        let verify = |block: &SealedBlock| {
+            let mut decompressor = Decompressor::new().unwrap();
+            block.verify(&keyring(), &mut decompressor)
+        };
+        for compression in [Compression::Stored, Compression::Level(3)] {
+            let text = [b"all work and no play ".as_slice(); 20].concat();
+            let block = sealed(ChunkType::Data, &[b"one", &text, b"three"], compression);
+            assert_eq!(verify(&block), Ok(()));
+            for at in 0..block.bytes.len() {
+                let mut flipped = block.clone();
+                flipped.bytes[at] ^= 1;
+                assert!(verify(&flipped).is_err(), "byte {at}");
+            }
+            // What was sealed soundly and is not what the ids were made of.
+            let mut other = block.clone();
+            other.chunks.swap(0, 2);
+            assert!(verify(&other).is_err());
+            other.chunks.clone_from(&block.chunks);
+            other.chunks.push(block.chunks[0]);
+            assert!(verify(&other).is_err());
+        }
     }
 
     #[test]

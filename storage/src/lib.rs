@@ -22,6 +22,7 @@ pub mod object;
 mod open;
 mod pool;
 pub mod probe;
+pub mod read_back;
 pub mod retry;
 mod runtime;
 pub mod secret;

@@ -9,6 +9,7 @@ use super::limit::Limited;
 use super::local::LocalStorage;
 use super::location::{Location, Scheme};
 use super::network::Network;
+use super::read_back::{self, ReadBack};
 use super::retry::Retrying;
 use super::{Storage, cloud, dropbox, ftp, sftp, webdav};
 
@@ -41,8 +42,11 @@ pub(crate) fn open_within(
         }));
     }
     let (storage, network) = connect(location, mode, stop, patience)?;
-    let limited = Arc::new(Limited::new(storage, &network));
-    Ok(Arc::new(Retrying::new(limited, network.retry)))
+    let mut storage: Arc<dyn Storage> = Arc::new(Limited::new(storage, &network));
+    if read_back::is_wanted(location) {
+        storage = Arc::new(ReadBack::new(storage));
+    }
+    Ok(Arc::new(Retrying::new(storage, network.retry)))
 }
 
 /// Opens a storage that is reached over a network, without trying anything again.

@@ -120,6 +120,7 @@ fn options(sources: Vec<PathBuf>) -> BackupOptions {
         dry_run: false,
         compression: Compression::Auto,
         solid: true,
+        verify_blocks: true,
         checkpoints: CheckpointRhythm::every_seconds(3600),
     }
 }

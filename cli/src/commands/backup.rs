@@ -203,6 +203,12 @@ pub struct BackupArgs {
 enum ChangeSign {
     /// Its ETag
     Etag,
+    /// Do not open each block and compare it with what went in before it is uploaded
+    ///
+    /// This finds what a faulty processor or memory would make of backups, and takes little time.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", hide_possible_values = true, help_heading = "Writing")]
+    no_verify_blocks: Option<bool>,
     /// Its size
     Size,
     /// Its time of modification
@@ -399,6 +405,7 @@ impl BackupArgs {
         let has = |sign| self.change_by.is_empty() || self.change_by.contains(&sign);
         ChangeBy {
             etag: has(ChangeSign::Etag),
+            verify_blocks: !switch(self.no_verify_blocks, file.no_verify_blocks),
             mtime: has(ChangeSign::Mtime),
         }
     }

@@ -19,7 +19,7 @@ fn options(flags: &str, file: &str) -> anyhow::Result<BackupOptions> {
 fn flags_win_over_the_file_and_patterns_add_up() {
     let file = "sources = ['/file']\nexclude = ['*.o']\nexclude-caches = true\ntag = ['t']\n\
                 compression = '9'\nsolid = false\ncheckpoint-interval = '10m'\n\
-                exclude-larger-than = '1K'\nhost = 'h'\none-file-system = true";
+                exclude-larger-than = '1K'\nhost = 'h'\none-file-system = true\nno-verify-blocks = true";
     let made = options("", file).unwrap();
     assert_eq!(made.sources, [Path::new("/file")]);
     assert_eq!(made.selection.exclude, ["*.o"]);
@@ -31,9 +31,11 @@ fn flags_win_over_the_file_and_patterns_add_up() {
     );
     assert_eq!(made.selection.exclude_larger_than, Some(1024));
     assert_eq!(made.host, "h");
+    assert!(!made.verify_blocks);
 
     let flags = "/flag --exclude !a.o --exclude-caches=false --tag x,y --compression off \
-                 --solid on --checkpoint-interval 7 --exclude-larger-than 2M --host f -x";
+                 --solid on --checkpoint-interval 7 --exclude-larger-than 2M --host f -x \
+                 --no-verify-blocks=false";
     let made = options(flags, file).unwrap();
     assert_eq!(made.sources, [Path::new("/flag")]);
     assert_eq!(made.selection.exclude, ["*.o", "!a.o"]);
@@ -42,6 +44,7 @@ fn flags_win_over_the_file_and_patterns_add_up() {
     assert_eq!((made.checkpoints.seconds, made.host.as_str()), (7, "f"));
     assert_eq!(made.tags, ["x", "y"]);
     assert_eq!(made.selection.exclude_larger_than, Some(2 << 20));
+    assert!(made.verify_blocks);
 }
 
 #[test]
@@ -49,6 +52,7 @@ fn without_flags_and_file_the_defaults_hold() {
     let made = options("/a", "").unwrap();
     assert_eq!(made.compression, Compression::Auto);
     assert!(made.solid && !made.force && !made.dry_run && made.time.is_none());
+    assert!(made.verify_blocks);
     assert_eq!(made.checkpoints.seconds, CHECKPOINT_SECONDS);
     assert!(!made.host.is_empty() && !made.user.is_empty());
 }

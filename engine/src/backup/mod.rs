@@ -172,6 +172,8 @@ pub struct CheckpointRhythm {
 
 impl CheckpointRhythm {
     /// A checkpoint whenever so many seconds have passed.
+    /// Whether each block is opened and compared before it is uploaded.
+    pub verify_blocks: bool,
     #[must_use]
     pub const fn every_seconds(seconds: u64) -> Self {
         Self {

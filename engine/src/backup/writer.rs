@@ -97,6 +97,7 @@ impl<'a> Writer<'a> {
             repository,
             options,
             predecessor: previous.checkpoint.as_ref().map(|cell| cell.id),
+            verify_blocks: options.verify_blocks,
             previous,
             packer: Packer::start(repository, opened.id, packer_options)?,
             opened,

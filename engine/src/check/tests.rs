@@ -206,6 +206,7 @@ fn backup_options(source: &Path) -> BackupOptions {
         dry_run: false,
         compression: Compression::Auto,
         solid: true,
+        verify_blocks: true,
         checkpoints: CheckpointRhythm::every_seconds(1000),
     }
 }

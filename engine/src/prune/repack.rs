@@ -22,7 +22,7 @@ use super::Run;
 use super::plan::PlannedPack;
 use super::survey::{COPIED, split};
 use crate::error::{EngineError, Result};
-use crate::packer::{Packer, PackerOptions};
+use crate::packer::{Packer, PackerOptions, verify_block};
 use crate::random;
 use crate::repository::Repository;
 use crate::scratch::runs::{Records, Sorted};
@@ -55,6 +55,7 @@ pub(super) fn repack(
     let options = PackerOptions {
         compression: COMPRESSION,
         solid: true,
+        verify_blocks: true,
         dry_run: false,
     };
     let packer = Packer::start_owned(run.repository, Owner::Round(round), options)?;
@@ -245,7 +246,9 @@ impl Copier<'_, '_> {
             builder.push(id, chunk)?;
         }
         let random = random::bytes()?;
-        Ok(builder.seal(keyring, &mut self.compressor, COMPRESSION, &random)?)
+        let block = builder.seal(keyring, &mut self.compressor, COMPRESSION, &random)?;
+        verify_block(self.run.repository, &block, &mut self.decompressor)?;
+        Ok(block)
     }
 }
 

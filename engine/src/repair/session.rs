@@ -114,6 +114,7 @@ impl Work<'_> {
         let options = PackerOptions {
             compression: Compression::Level(3),
             solid: true,
+            verify_blocks: true,
             dry_run,
         };
         Packer::start(self.repository, SessionId::default(), options)

@@ -100,6 +100,7 @@ impl World {
             dry_run: false,
             compression: Compression::Auto,
             solid: true,
+            verify_blocks: true,
             checkpoints: CheckpointRhythm::every_seconds(1 << 30),
         };
         let report = backup(&repository, &options, &Silent, &Cancel::default()).unwrap();

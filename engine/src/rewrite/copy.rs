@@ -79,6 +79,7 @@ impl<'a> Copy<'a> {
         let options = PackerOptions {
             compression: Compression::Level(3),
             solid: true,
+            verify_blocks: true,
             dry_run,
         };
         Ok(Self {

@@ -93,6 +93,7 @@ pub(crate) fn options(sources: &[&Path]) -> BackupOptions {
         dry_run: false,
         compression: Compression::Auto,
         solid: true,
+        verify_blocks: true,
         checkpoints: CheckpointRhythm::every_seconds(600),
     }
 }

@@ -100,6 +100,13 @@ pub const KEYS: &[Key] = &[
         "connections at once (8)",
     ),
     key(
+        "verify-uploads",
+        Kind::Flag,
+        &[],
+        &[],
+        "reads each object back once it is uploaded and compares it; by default for ftp:// and webdav:// only, where nothing else has a checksum",
+    ),
+    key(
         "upload-limit",
         Kind::Rate,
         &[],

@@ -122,6 +122,7 @@ impl Desk {
             dry_run: false,
             compression: Compression::Auto,
             solid: true,
+            verify_blocks: true,
             checkpoints: CheckpointRhythm::every_seconds(300),
         }
     }

@@ -193,6 +193,7 @@ impl Person {
             dry_run: false,
             compression: Compression::Off,
             solid: self.chance.hits(7000),
+            verify_blocks: true,
             checkpoints: CheckpointRhythm::every_seconds(
                 *self.chance.pick(&[3, 6, 100_000, 100_000]),
             ),

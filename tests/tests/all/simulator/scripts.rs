@@ -476,6 +476,7 @@ fn options(me: &mut Person, checkpoints: CheckpointRhythm) -> BackupOptions {
         force: false,
         ignore_ctime: false,
         solid: true,
+        verify_blocks: true,
         checkpoints,
         ..me.backup_options()
     }
