@@ -27,6 +27,8 @@ use copy::{Copy, Made, first_of};
 use leave_out::{LeaveOut, LeftOut};
 
 pub(crate) use between::is_from_elsewhere;
+pub(crate) use copy::COPY_OF;
+
 pub use between::{CopyOptions, CopyReport, EachCopy, copy_all};
 pub(crate) use copy::copied_from;
 

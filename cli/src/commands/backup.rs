@@ -11,8 +11,8 @@ use clap::{Args, ValueEnum};
 use jiff::Zoned;
 use larder_engine::amend::clean_tags;
 use larder_engine::backup::{
-    BackupOptions, BackupReport, Buckets, ChangeBy, CheckpointRhythm, Compression, Origin,
-    Selection, Server, Stream, Streams, backup,
+    BackupOptions, BackupReport, Buckets, ChangeBy, ChangedKeys, CheckpointRhythm, Compression,
+    Origin, Selection, Server, Stream, Streams, backup,
 };
 use larder_engine::hooks::HookReport;
 
@@ -175,6 +175,22 @@ pub struct BackupArgs {
     #[arg(long, value_name = "PERCENT", default_value = "30",
           value_parser = clap::value_parser!(u8).range(0..=100), help_heading = "Buckets")]
     allow_vanished: u8,
+    /// Look only at the keys of the bucket that this file says have changed, and list nothing
+    ///
+    /// Everything else is as in the parent snapshot. The file has one key a line, notifications of
+    /// S3, EventBridge or Google as JSON, one a line, or an S3 inventory as CSV; - is standard
+    /// input. It has to name all that changed, or went, since the parent was begun.
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with = "force",
+        help_heading = "Buckets"
+    )]
+    changed_keys: Option<PathBuf>,
+    /// With --changed-keys, list the bucket all the same every so many snapshots
+    #[arg(long, value_name = "COUNT", default_value = "30", requires = "changed_keys",
+          value_parser = clap::value_parser!(u64).range(1..), help_heading = "Buckets")]
+    list_every: u64,
     /// Set a setting of the buckets that are backed up; may be given several times
     ///
     /// What -o sets is of the repository's location alone.
@@ -187,6 +203,12 @@ pub struct BackupArgs {
     /// Whether small pieces are compressed together [default: on]
     #[arg(long, value_name = "WHETHER", help_heading = "Writing")]
     solid: Option<Switch>,
+    /// Do not open each block and compare it with what went in before it is uploaded
+    ///
+    /// This finds what a faulty processor or memory would make of backups, and takes little time.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", hide_possible_values = true, help_heading = "Writing")]
+    no_verify_blocks: Option<bool>,
     /// Time between checkpoints, e.g. 90s or 10m [default: 5m]
     #[arg(long, value_name = "DURATION", value_parser = checkpoint, help_heading = "Writing")]
     checkpoint_interval: Option<u64>,
@@ -203,12 +225,6 @@ pub struct BackupArgs {
 enum ChangeSign {
     /// Its ETag
     Etag,
-    /// Do not open each block and compare it with what went in before it is uploaded
-    ///
-    /// This finds what a faulty processor or memory would make of backups, and takes little time.
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
-          default_missing_value = "true", hide_possible_values = true, help_heading = "Writing")]
-    no_verify_blocks: Option<bool>,
     /// Its size
     Size,
     /// Its time of modification
@@ -360,6 +376,14 @@ impl BackupArgs {
                 sources: Vec::new(),
                 change_by: self.change_by(),
                 allow_vanished_percent: self.allow_vanished,
+                changed_keys: self.changed_keys.as_ref().map(|file| ChangedKeys {
+                    file: match file.as_os_str() == "-" {
+                        true => PathBuf::from("/dev/stdin"),
+                        false => file.clone(),
+                    },
+                    list_every: self.list_every,
+                }),
+                ..Buckets::default()
             },
             streams,
             selection: self.selection(file, only)?,
@@ -381,6 +405,7 @@ impl BackupArgs {
             dry_run: self.dry_run,
             compression: compressed,
             solid: solid.or(file.solid).unwrap_or(true),
+            verify_blocks: !switch(self.no_verify_blocks, file.no_verify_blocks),
             checkpoints: CheckpointRhythm {
                 entries: self.checkpoint_entries.map_or(u64::MAX, NonZeroU64::get),
                 ..CheckpointRhythm::every_seconds(checkpoint_seconds)
@@ -405,7 +430,6 @@ impl BackupArgs {
         let has = |sign| self.change_by.is_empty() || self.change_by.contains(&sign);
         ChangeBy {
             etag: has(ChangeSign::Etag),
-            verify_blocks: !switch(self.no_verify_blocks, file.no_verify_blocks),
             mtime: has(ChangeSign::Mtime),
         }
     }

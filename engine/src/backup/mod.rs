@@ -16,9 +16,11 @@ mod read;
 mod read_object;
 mod run;
 mod sources;
+mod splits;
 mod streamed;
 #[cfg(test)]
 mod tests;
+mod told;
 mod wide;
 mod writer;
 
@@ -81,6 +83,19 @@ pub struct Buckets {
     pub change_by: ChangeBy,
     /// How many percent of the parent's objects may be gone before the run fails.
     pub allow_vanished_percent: u8,
+    /// Keys that are listed one page after another; a bucket with more is listed in several places at once.
+    pub range_keys: u64,
+    /// Which keys of the one bucket may have changed; its listing tells if none.
+    pub changed_keys: Option<ChangedKeys>,
+}
+
+/// Keys that somebody else saw change: nothing else of a bucket is looked at, the rest is as in the parent.
+#[derive(Debug, Clone)]
+pub struct ChangedKeys {
+    /// A file of keys, notifications or an inventory; see [`feed::read`](crate::source::bucket::feed::read).
+    pub file: PathBuf,
+    /// Of so many snapshots in a row one lists the bucket whole.
+    pub list_every: u64,
 }
 
 impl Default for Buckets {
@@ -89,6 +104,8 @@ impl Default for Buckets {
             sources: Vec::new(),
             change_by: ChangeBy::default(),
             allow_vanished_percent: 30,
+            range_keys: 6000,
+            changed_keys: None,
         }
     }
 }
@@ -155,6 +172,8 @@ pub struct BackupOptions {
     pub compression: Compression,
     /// Whether small chunks share blocks.
     pub solid: bool,
+    /// Whether each block is opened and compared before it is uploaded.
+    pub verify_blocks: bool,
     /// When what there is so far is kept.
     pub checkpoints: CheckpointRhythm,
 }
@@ -172,8 +191,6 @@ pub struct CheckpointRhythm {
 
 impl CheckpointRhythm {
     /// A checkpoint whenever so many seconds have passed.
-    /// Whether each block is opened and compared before it is uploaded.
-    pub verify_blocks: bool,
     #[must_use]
     pub const fn every_seconds(seconds: u64) -> Self {
         Self {
@@ -224,6 +241,8 @@ pub struct BackupReport {
     pub issue_count: u64,
     /// Objects in classes that have to be thawed first: the snapshot has their metadata alone.
     pub cold: u64,
+    /// Buckets of which only the keys were looked at that were told to have changed.
+    pub unlisted: Vec<String>,
     /// Seconds that it took.
     pub seconds: f64,
 }
@@ -292,7 +311,7 @@ fn run(writer: &mut Writer<'_>, sources: &Sources) -> Result<Option<String>> {
     let mut missing = None;
     for source in &sources.there {
         let started = (sources.there.len() > 1).then(session::now_ns);
-        let begun = match run::begin(writer.repository, source, options) {
+        let begun = match run::begin(writer, source) {
             Err(EngineError::Storage(error)) if error.reason == Reason::NoBucket => {
                 writer.report_missing(&source.name, "there is no such bucket");
                 missing.get_or_insert(error);
@@ -372,6 +391,7 @@ fn report(writer: Writer<'_>, snapshot: Option<String>, clock: Instant) -> Backu
         statistics,
         issue_count: writer.issue_count,
         cold: writer.cold,
+        unlisted: writer.unlisted(),
         issues: writer.issues,
         seconds: clock.elapsed().as_secs_f64(),
     }

@@ -14,8 +14,8 @@ use crate::error::{EngineError, Result};
 use crate::progress::Progress;
 use crate::repository::Repository;
 use crate::scratch::ScratchMap;
-use crate::source::bucket::change as bucket_change;
 use crate::source::bucket::change::ChangeBy;
+use crate::source::bucket::{Known, change as bucket_change};
 use crate::source::change::{ChangeRules, attributes_unchanged, unchanged};
 use crate::source::item::Item;
 use crate::source::stat::WalkIssue;
@@ -100,10 +100,43 @@ struct Compared {
     /// What is left out now, and so neither there nor gone.
     left_out: Option<Arc<LeftOut>>,
     /// Entries that the source does not have any more.
-    gone: u64,
+    gone: Gone,
     /// Entries that were met, but for those that are left out now.
     met: u64,
 }
+
+/// Entries that a source does not have any more.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Gone {
+    /// How many there are.
+    pub count: u64,
+    /// The keys of some of them, spread evenly over all.
+    pub sample: Vec<Vec<u8>>,
+    /// Of so many the next one is taken into the sample.
+    stride: u64,
+}
+
+impl Gone {
+    fn note(&mut self, key: &[u8]) {
+        if self.count.is_multiple_of(self.stride.max(1)) {
+            if self.sample.len() == SAMPLE_MAX {
+                let mut number = 0;
+                self.sample.retain(|_| {
+                    number += 1;
+                    number % 2 == 1
+                });
+                self.stride = self.stride.max(1) * 2;
+            }
+            if self.count.is_multiple_of(self.stride.max(1)) {
+                self.sample.push(key.to_vec());
+            }
+        }
+        self.count += 1;
+    }
+}
+
+/// Keys of a sample of what is gone, at most.
+const SAMPLE_MAX: usize = 16;
 
 /// An entry of an earlier snapshot.
 struct Found {
@@ -137,7 +170,7 @@ impl Compared {
             start: timestamp(read_from(cell)),
             snapshot: cell.id,
             left_out,
-            gone: 0,
+            gone: Gone::default(),
             met: 0,
         }))
     }
@@ -165,20 +198,20 @@ impl Compared {
         if let Some(next) = self.next.take()
             && !left_out.is_some_and(|left_out| left_out.has(&next.key, next.size))
         {
-            self.gone += 1;
+            self.gone.note(&next.key);
             self.met += 1;
         }
         self.next = self.cursor.next_entry()?;
         Ok(())
     }
 
-    /// Moves past all that is left; gives how many entries the source does not have any more, and
+    /// Moves past all that is left; gives the entries that the source does not have any more, and
     /// how many there were.
-    fn count_gone(&mut self) -> Result<(u64, u64)> {
+    fn count_gone(&mut self) -> Result<(Gone, u64)> {
         while self.next.is_some() {
             self.pass()?;
         }
-        Ok((self.gone, self.met))
+        Ok((self.gone.clone(), self.met))
     }
 }
 
@@ -234,7 +267,7 @@ impl<'a> Planner<'a> {
         let entry = item.entry();
         let reusable = found
             .as_ref()
-            .is_some_and(|found| self.can_reuse(&found.entry, entry, found.start));
+            .is_some_and(|found| self.can_reuse(&found.entry, &item, found.start));
         let keeps_content = found.as_ref().is_some_and(|found| {
             entry.kind == EntryType::File && unchanged(&found.entry, entry, self.rules, found.start)
         });
@@ -299,9 +332,9 @@ impl<'a> Planner<'a> {
         self.find(key).map(|found| found.entry)
     }
 
-    /// Gives how many of the parent's entries the source does not have any more, and how many there
+    /// Gives those of the parent's entries that the source does not have any more, and how many there
     /// were, once everything was planned; nothing if there is no parent, or it cannot be read.
-    pub(super) fn gone(&mut self) -> Result<Option<(u64, u64)>> {
+    pub(super) fn gone(&mut self) -> Result<Option<(Gone, u64)>> {
         let parent = self.parent;
         let compared = self.compared.iter_mut();
         let mut compared = compared.filter(|compared| Some(compared.snapshot) == parent);
@@ -311,13 +344,18 @@ impl<'a> Planner<'a> {
         }
     }
 
-    fn can_reuse(&self, previous: &Entry, now: &Entry, start: Timestamp) -> bool {
-        if now.kind == EntryType::Object {
-            let is_same = bucket_change::unchanged(previous, now, self.change_by, start);
-            return is_same && !self.rules.force;
-        }
-        unchanged(previous, now, self.rules, start)
-            && attributes_unchanged(previous, now, self.rules, start)
+    fn can_reuse(&self, previous: &Entry, item: &Item, start: Timestamp) -> bool {
+        let now = item.entry();
+        let Item::Object(object) = item else {
+            return unchanged(previous, now, self.rules, start)
+                && attributes_unchanged(previous, now, self.rules, start);
+        };
+        let is_same = match object.known {
+            Known::Listed => bucket_change::unchanged(previous, now, self.change_by, start),
+            Known::Kept => bucket_change::is_whole(previous) && has_same_metadata(previous, now),
+            Known::Told => false,
+        };
+        is_same && !self.rules.force
     }
 
     /// Tells whether another name of the same file was met before; remembers this one if not.
@@ -387,5 +425,32 @@ fn timestamp(nanoseconds: i64) -> Timestamp {
     Timestamp {
         seconds: nanoseconds.div_euclid(1_000_000_000),
         nanoseconds: u32::try_from(nanoseconds.rem_euclid(1_000_000_000)).unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sample_of_what_is_gone_is_spread_over_all_of_it() {
+        for count in [0_u64, 1, 16, 17, 40, 1000] {
+            let mut gone = Gone::default();
+            for number in 0..count {
+                gone.note(&number.to_be_bytes());
+            }
+            assert_eq!(gone.count, count);
+            let sample = gone.sample.iter().filter_map(|key| key.first_chunk());
+            let sample: Vec<u64> = sample.map(|key| u64::from_be_bytes(*key)).collect();
+            let stride = gone.stride.max(1);
+            assert!(
+                sample.iter().eq((0..count)
+                    .step_by(stride as usize)
+                    .collect::<Vec<_>>()
+                    .iter())
+            );
+            assert!(sample.len() as u64 >= count.min(SAMPLE_MAX as u64) / 2);
+            assert!(sample.len() <= SAMPLE_MAX);
+        }
     }
 }

@@ -17,18 +17,22 @@ use crate::progress::Progress;
 use crate::repository::Repository;
 use crate::source::bucket::Object;
 use crate::source::bucket::listing::Listing;
+use crate::source::bucket::ranges::{Ranges, begins_behind};
 use crate::source::change::ChangeRules;
 use crate::source::item::Item;
 use crate::source::select::Selection;
 use crate::source::stat::WalkIssue;
 use crate::source::walk::{Step, Walk, WalkOptions};
+use crate::storage::bucket::{Answer, Ask, Bucket};
 
 use super::feed::Feeder;
 use super::keys::LeftOut;
-use super::plan::{Given, Job, Planner, ReadJob};
+use super::plan::{Given, Gone, Job, Planner, ReadJob};
 use super::read::{ReadContext, Stopped, read_attributes, read_entry};
 use super::sources::{Place, Prepared};
+use super::splits::splits;
 use super::streamed::run_streamed;
+use super::told::{Passage, Told};
 use super::wide::Wide;
 use super::{BackupOptions, ChangeBy, Writer};
 
@@ -48,6 +52,8 @@ const BATCH_READ_BYTES: u64 = 256 << 10;
 const READERS: usize = 4;
 /// Threads that read objects, at most; each holds a range of one.
 const READERS_MAX: usize = 32;
+/// Threads that list a bucket, at most.
+const LISTERS_MAX: usize = 8;
 
 /// Backs one source up into a tree, with checkpoints on the way.
 pub(super) fn run_source(
@@ -74,9 +80,11 @@ pub(super) fn run_source(
     let planner = Planner::new(repository, previous, &source.name, rules, progress);
     let planner = Bounded {
         planner,
-        gone_percent_max: match &source.place {
+        bound: match &source.place {
             Place::Folder(..) | Place::Stream(_) | Place::Database(_) => None,
-            Place::Bucket(..) => Some(options.buckets.allow_vanished_percent),
+            Place::Bucket(bucket, _) => {
+                Some((Arc::clone(bucket), options.buckets.allow_vanished_percent))
+            }
         },
         name: String::from_utf8_lossy(&source.name).into_owned(),
     };
@@ -128,6 +136,24 @@ pub(super) fn run_source(
     })
 }
 
+/// Lists a bucket, in several places at once if the parent shows that it is large and where its keys lie.
+fn listing(writer: &Writer<'_>, bucket: &Arc<dyn Bucket>, parent: &Source) -> Result<ObjectPages> {
+    let threads = bucket.calls_at_once().min(LISTERS_MAX);
+    let range_keys = writer.options.buckets.range_keys;
+    let is_worth_it = threads > 1 && parent.entries >= range_keys.saturating_mul(2);
+    if !is_worth_it || writer.repository.is_in_order() {
+        return Ok(Box::new(Listing::new(bucket)));
+    }
+    // Of a tree that cannot be read the planner will tell.
+    let splits = splits(writer.repository, parent, range_keys).unwrap_or_default();
+    match splits.get(splits.len() / 2) {
+        Some(middle) if begins_behind(bucket, middle)? => {
+            Ok(Box::new(Ranges::begin(bucket, &splits, threads)?))
+        }
+        _ => Ok(Box::new(Listing::new(bucket))),
+    }
+}
+
 /// Gives what tells that something changed.
 pub(super) fn rules(options: &BackupOptions) -> (ChangeRules, ChangeBy) {
     let rules = ChangeRules {
@@ -139,15 +165,44 @@ pub(super) fn rules(options: &BackupOptions) -> (ChangeRules, ChangeBy) {
 }
 
 /// Begins a source, and asks for the first page of a bucket; a stream begins when it is read.
-pub(super) fn begin(
-    repository: &Repository,
-    source: &Prepared,
-    options: &BackupOptions,
-) -> Result<Option<Begun>> {
+pub(super) fn begin(writer: &mut Writer<'_>, source: &Prepared) -> Result<Option<Begun>> {
     match &source.place {
         Place::Stream(_) | Place::Database(_) => Ok(None),
-        _ => Begun::new(repository, source, options).map(Some),
+        Place::Folder(path, selection) => {
+            let options = walk_options(writer.repository, writer.options);
+            let walk = Walk::start(path, (**selection).clone(), options);
+            let walk = walk.map_err(|issue| file_error(&issue))?;
+            Ok(Some(Begun::Walk(Box::new(walk))))
+        }
+        Place::Bucket(bucket, left_out) => {
+            let readers = bucket.calls_at_once().clamp(READERS, READERS_MAX);
+            let pages = pages(writer, source, bucket, left_out)?;
+            let pages = Pages::begin(pages, Arc::clone(left_out))?;
+            Ok(Some(Begun::Listing(pages, readers)))
+        }
     }
+}
+
+/// Decides how a bucket is gone through, notes it, and begins.
+fn pages(
+    writer: &mut Writer<'_>,
+    source: &Prepared,
+    bucket: &Arc<dyn Bucket>,
+    left_out: &LeftOut,
+) -> Result<ObjectPages> {
+    let told = writer.options.buckets.changed_keys.as_ref();
+    let parent = writer.previous.parent.as_ref();
+    let passage = Passage::decide(parent, &source.name, left_out.digits().to_owned(), told);
+    let of_parent = parent.and_then(|cell| cell.sources.iter().find(|one| one.path == source.name));
+    let pages: ObjectPages = match (told, of_parent) {
+        (Some(told), Some(parent)) if passage.unlisted > 0 => {
+            Box::new(Told::begin(writer.repository, bucket, parent, told)?)
+        }
+        (_, Some(parent)) => listing(writer, bucket, parent)?,
+        _ => Box::new(Listing::new(bucket)),
+    };
+    writer.buckets.insert(source.name.clone(), passage);
+    Ok(pages)
 }
 
 /// A source that was begun.
@@ -157,25 +212,6 @@ pub(super) enum Begun {
 }
 
 impl Begun {
-    fn new(repository: &Repository, source: &Prepared, options: &BackupOptions) -> Result<Self> {
-        match &source.place {
-            Place::Folder(path, selection) => {
-                let options = walk_options(repository, options);
-                let walk = Walk::start(path, (**selection).clone(), options);
-                let walk = walk.map_err(|issue| file_error(&issue))?;
-                Ok(Self::Walk(Box::new(walk)))
-            }
-            Place::Bucket(bucket, left_out) => {
-                let readers = bucket.calls_at_once().clamp(READERS, READERS_MAX);
-                let pages = Pages::begin(Listing::new(bucket), Arc::clone(left_out))?;
-                Ok(Self::Listing(pages, readers))
-            }
-            Place::Stream(_) | Place::Database(_) => {
-                Err(EngineError::Internal("a stream was walked".to_owned()))
-            }
-        }
-    }
-
     fn readers(&self) -> usize {
         match self {
             Self::Walk(_) => READERS,
@@ -217,18 +253,21 @@ impl Begun {
     }
 }
 
-/// The pages of a listing, without what is left out.
+/// The objects of a bucket in key order, by its listing or without it.
+type ObjectPages = Box<dyn Iterator<Item = Result<Vec<Object>>> + Send>;
+
+/// The objects of a bucket without those that are left out.
 pub(super) struct Pages {
     first: Option<Result<Vec<Object>>>,
-    rest: Listing,
+    rest: ObjectPages,
     left_out: Arc<LeftOut>,
 }
 
 impl Pages {
-    fn begin(mut listing: Listing, left_out: Arc<LeftOut>) -> Result<Self> {
+    fn begin(mut pages: ObjectPages, left_out: Arc<LeftOut>) -> Result<Self> {
         Ok(Self {
-            first: listing.next().transpose()?.map(Ok),
-            rest: listing,
+            first: pages.next().transpose()?.map(Ok),
+            rest: pages,
             left_out,
         })
     }
@@ -259,27 +298,50 @@ fn objects(page: Result<Vec<Object>>) -> Vec<Given> {
 /// A planner that does not believe that too much is gone.
 struct Bounded<'a> {
     planner: Planner<'a>,
-    gone_percent_max: Option<u8>,
+    /// The bucket, and how many percent of its objects may be gone.
+    bound: Option<(Arc<dyn Bucket>, u8)>,
     name: String,
 }
 
 impl Bounded<'_> {
     /// Refuses a source that has too little of what its parent had, once everything was planned.
     fn end(&mut self) -> Result<()> {
-        let Some(percent_max) = self.gone_percent_max.take() else {
+        let Some((bucket, percent_max)) = self.bound.take() else {
             return Ok(());
         };
         let Some((gone, entries)) = self.planner.gone()? else {
             return Ok(());
         };
-        if u128::from(gone) * 100 <= u128::from(entries) * u128::from(percent_max) {
+        let Gone { count, sample, .. } = gone;
+        if u128::from(count) * 100 <= u128::from(entries) * u128::from(percent_max) {
             return Ok(());
         }
+        let there = sample.iter().filter(|key| is_there(bucket.as_ref(), key));
+        let advice = match there.count() {
+            0 => "none of those that were asked for is there; if that is right, allow more with --allow-vanished".to_owned(),
+            there => format!(
+                "but {there} of {} that were asked for are there: the bucket's listing cannot be relied on now",
+                sample.len()
+            ),
+        };
         Err(EngineError::Request(format!(
-            "{gone} of the {entries} objects that the parent snapshot has of {} are gone, more than {percent_max} %; if that is right, allow more with --allow-vanished",
+            "{count} of the {entries} objects that the parent snapshot has of {} are gone, more than {percent_max} %; {advice}",
             self.name
         )))
     }
+}
+
+/// Tells whether an object is there, as far as the bucket says.
+fn is_there(bucket: &dyn Bucket, key: &[u8]) -> bool {
+    let ask = Ask {
+        range: Some((0, 1)),
+        if_match: None,
+        bytes_max: 1,
+    };
+    matches!(
+        bucket.get(key, &ask),
+        Ok(Answer::Object(_) | Answer::Changed | Answer::Cold)
+    )
 }
 
 fn budget_bytes(workers: usize) -> usize {

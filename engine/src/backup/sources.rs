@@ -140,6 +140,9 @@ fn prepare_buckets(repository: &Repository, options: &BackupOptions) -> Result<V
     }
     let select = select_options(options)?;
     let larger_than = select.exclude_larger_than_bytes;
+    if options.buckets.changed_keys.is_some() {
+        refuse_changed_keys(options, larger_than)?;
+    }
     let sources = buckets.iter().map(|bucket| {
         let name = bucket.describe().into_bytes();
         let left_out = LeftOut::new(&select.patterns, larger_than, &name)?;
@@ -149,6 +152,19 @@ fn prepare_buckets(repository: &Repository, options: &BackupOptions) -> Result<V
         })
     });
     sources.collect()
+}
+
+/// Refuses changed keys that cannot be told from others, or not be left out by their size.
+fn refuse_changed_keys(options: &BackupOptions, larger_than: Option<u64>) -> Result<()> {
+    let why = match options.buckets.sources.len() {
+        _ if options.force => "reading everything anew and only what changed exclude each other",
+        _ if larger_than.is_some() => {
+            "objects cannot be left out by their size where only the keys are known that changed"
+        }
+        1 => return Ok(()),
+        _ => "changed keys are of one bucket, which has to be the only one that is backed up",
+    };
+    Err(EngineError::Request(why.to_owned()))
 }
 
 /// Refuses a database beside all of its server: it would be there twice.

@@ -3,3 +3,4 @@ mod checkpoints;
 mod collectors;
 mod sources;
 mod streams;
+mod unlisted;

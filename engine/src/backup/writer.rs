@@ -7,6 +7,7 @@ use std::time::Duration;
 use larder_format::block;
 use larder_format::cell::{self, Cell, CellKind, Source};
 use larder_format::ids::{ObjectId, SessionId};
+use larder_format::limits::OPTION_BYTES;
 use larder_format::session::Base;
 
 use crate::cancel::Cancel;
@@ -22,11 +23,14 @@ use crate::snapshots::Statistics;
 use crate::view::View;
 
 use super::sources::READ_SOURCE;
+use super::told::Passage;
 use super::{BackupOptions, Compression, Previous, READ_FROM, SourceIssue};
 use crate::snapshots::times::{self, SourceTimes};
 
 /// Times that a run commits because collectors end its sessions.
 const COMMITS_MAX: usize = 8;
+/// Buckets of which a cell records how they were gone through, at most.
+const BUCKETS_MAX: usize = 40;
 /// Issues that a report keeps.
 const ISSUES_MAX: usize = 1000;
 
@@ -45,6 +49,8 @@ pub(super) struct Writer<'a> {
     pub(super) trees: Vec<Source>,
     /// When each source was read that was read whole.
     pub(super) times: Vec<SourceTimes>,
+    /// How each bucket was gone through.
+    pub(super) buckets: BTreeMap<Vec<u8>, Passage>,
     pub(super) statistics: Statistics,
     pub(super) issues: Vec<SourceIssue>,
     pub(super) issue_count: u64,
@@ -91,13 +97,13 @@ impl<'a> Writer<'a> {
                 Compression::Level(level) => block::Compression::Level(level),
             },
             solid: options.solid,
+            verify_blocks: options.verify_blocks,
             dry_run: options.dry_run,
         };
         Ok(Self {
             repository,
             options,
             predecessor: previous.checkpoint.as_ref().map(|cell| cell.id),
-            verify_blocks: options.verify_blocks,
             previous,
             packer: Packer::start(repository, opened.id, packer_options)?,
             opened,
@@ -105,6 +111,7 @@ impl<'a> Writer<'a> {
             read_from,
             trees: Vec::new(),
             times: Vec::new(),
+            buckets: BTreeMap::new(),
             statistics: Statistics::default(),
             issues: Vec::new(),
             issue_count: 0,
@@ -307,7 +314,21 @@ impl<'a> Writer<'a> {
     fn cell_options(&self) -> BTreeMap<String, String> {
         let mut options = times::record(&self.times);
         options.insert(READ_FROM.to_owned(), self.read_from.to_string());
+        let buckets = self.buckets.iter().take(BUCKETS_MAX);
+        let passages = buckets.map(|(source, passage)| passage.option(source));
+        options.extend(passages.filter(|(name, _)| name.len() <= OPTION_BYTES));
         options
+    }
+
+    /// Gives the buckets that were gone through without their listings.
+    pub(super) fn unlisted(&self) -> Vec<String> {
+        let unlisted = self
+            .buckets
+            .iter()
+            .filter(|(_, passage)| passage.unlisted > 0);
+        unlisted
+            .map(|(source, _)| String::from_utf8_lossy(source).into_owned())
+            .collect()
     }
 
     /// Reports a source that is not there.

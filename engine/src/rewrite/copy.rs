@@ -18,7 +18,7 @@ use crate::view::View;
 /// Times that a snapshot is made because collectors end its sessions.
 const COMMITS_MAX: usize = 8;
 /// The option that names the cell from which a cell was made (SPEC.md §11).
-const COPY_OF: &str = "copy-of";
+pub(crate) const COPY_OF: &str = "copy-of";
 
 /// Gives the cell that a cell was made from, if it was not made from its source.
 pub(crate) fn copied_from(cell: &Cell) -> Option<SessionId> {

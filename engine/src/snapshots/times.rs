@@ -68,7 +68,7 @@ pub(crate) fn of(cell: &Cell) -> Vec<SourceTimes> {
 }
 
 /// Writes all but visible ASCII, and `%`, as `%` and two hex digits.
-fn escaped(path: &[u8]) -> String {
+pub(crate) fn escaped(path: &[u8]) -> String {
     let mut text = String::new();
     for byte in path {
         match byte {

@@ -7,7 +7,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::{Answer, Ask, Bucket, CLASS, Got, Listed, OpenUpload, Page, Properties, Upload};
+use super::{
+    Answer, Ask, Bucket, CLASS, Got, Listed, OpenUpload, Page, PageFrom, Properties, Upload,
+};
 use crate::error::{ErrorKind, Operation, Reason, Result, StorageError};
 
 /// An object of it.
@@ -53,6 +55,8 @@ pub enum Wrong {
     HasOneTwice,
     /// Its token leads back to the page before.
     GoesBack,
+    /// It says that nothing comes behind it.
+    IsLast,
 }
 
 /// What happens to an object just before it is read for the so many-th time.
@@ -76,6 +80,8 @@ struct State {
     wrong: Option<(u64, Wrong)>,
     pages: u64,
     meanwhile: Option<Meanwhile>,
+    /// Begins at the first key wherever a listing is to begin, as some servers do.
+    knows_no_keys: bool,
 }
 
 /// An upload in parts.
@@ -124,6 +130,11 @@ impl MemoryBucket {
         let mut state = self.lock();
         state.wrong = wrong;
         state.pages = 0;
+    }
+
+    /// Makes listings begin at the first key wherever they are to begin.
+    pub fn know_no_keys(&self) {
+        self.lock().knows_no_keys = true;
     }
 
     /// Begins an upload at a time of long ago or of now, as somebody did who never went on.
@@ -207,10 +218,15 @@ fn unhex(text: &str) -> Vec<u8> {
 }
 
 impl Bucket for MemoryBucket {
-    fn page(&self, next: Option<&str>) -> Result<Page> {
+    fn page(&self, from: PageFrom<'_>) -> Result<Page> {
         let mut state = self.lock();
         state.counts.pages += 1;
-        let after = next.map(unhex);
+        let (after, next) = match from {
+            PageFrom::Start => (None, None),
+            PageFrom::Behind(key) if state.knows_no_keys => (None, Some(hex(key))),
+            PageFrom::Behind(key) => (Some(key.to_vec()), Some(hex(key))),
+            PageFrom::Next(token) => (Some(unhex(token)), Some(token.to_owned())),
+        };
         let mut page = state.page(after.as_deref(), self.page_objects);
         let number = state.pages;
         state.pages += 1;
@@ -237,13 +253,14 @@ impl Bucket for MemoryBucket {
                 let error = StorageError::new(Operation::List, "memory", "", kind, why);
                 return Err(error.because(Reason::NoBucket));
             }
-            Wrong::Repeats => page.next = next.map(str::to_owned).or(page.next),
+            Wrong::Repeats => page.next = next.or(page.next),
             Wrong::IsUnsorted => {
                 let last = page.objects.len().saturating_sub(1);
                 page.objects.swap(0, last);
             }
             Wrong::HasOneTwice => page.objects.extend(page.objects.last().cloned()),
             Wrong::GoesBack => page.next = Some(hex(b"")),
+            Wrong::IsLast => page.next = None,
         }
         Ok(page)
     }

@@ -47,11 +47,11 @@ pub const HEADERS: [&str; 6] = [
 ///
 /// Keys are relative to the prefix that the location names.
 pub trait Bucket: Send + Sync + fmt::Debug {
-    /// Gives one page of the listing: the first one, or the one that a page before names as its next.
+    /// Gives one page of the listing.
     ///
     /// A page that is cut short, or cannot be understood, is an error. Whether pages follow each other
-    /// in order is for the caller to see.
-    fn page(&self, next: Option<&str>) -> Result<Page>;
+    /// in order, and begin where they were asked to, is for the caller to see.
+    fn page(&self, from: PageFrom<'_>) -> Result<Page>;
 
     /// Reads an object, or a part of it.
     fn get(&self, key: &[u8], ask: &Ask<'_>) -> Result<Answer>;
@@ -84,6 +84,17 @@ pub trait Bucket: Send + Sync + fmt::Debug {
 
     /// Names the bucket and prefix for a person, without secrets.
     fn describe(&self) -> String;
+}
+
+/// Where a page of a listing begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PageFrom<'a> {
+    /// With the first key.
+    Start,
+    /// With the first key behind this one, which has to be UTF-8.
+    Behind(&'a [u8]),
+    /// Where a page before says.
+    Next(&'a str),
 }
 
 /// One page of a listing.

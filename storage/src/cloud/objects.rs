@@ -20,7 +20,7 @@ use super::pages;
 use super::refusal::{self, Ask as Asked, Refusal, Words, explain};
 use super::urls;
 use crate::bucket::{
-    Answer, Ask, Bucket, CLASS, Got, HEADERS, OpenUpload, Page, Properties, Upload,
+    Answer, Ask, Bucket, CLASS, Got, HEADERS, OpenUpload, Page, PageFrom, Properties, Upload,
 };
 use crate::error::{ErrorKind, Operation, Reason, Result, StorageError};
 use crate::limit::Gate;
@@ -403,12 +403,20 @@ impl CloudBucket {
 }
 
 impl Bucket for CloudBucket {
-    fn page(&self, next: Option<&str>) -> Result<Page> {
+    fn page(&self, from: PageFrom<'_>) -> Result<Page> {
         let mut query = vec![("encoding-type", "url"), ("list-type", "2")];
         if !self.setup.prefix.is_empty() {
             query.push(("prefix", &self.setup.prefix));
         }
-        query.extend(next.map(|token| ("continuation-token", token)));
+        let behind;
+        match from {
+            PageFrom::Start => {}
+            PageFrom::Next(token) => query.push(("continuation-token", token)),
+            PageFrom::Behind(key) => {
+                behind = [&self.setup.prefix, &*String::from_utf8_lossy(key)].concat();
+                query.push(("start-after", &behind));
+            }
+        }
         query.sort_unstable();
         let wanted = Wanted {
             query,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use bytes::Bytes;
-use larder_storage::bucket::{self, Answer, Ask, Bucket, Got, Properties};
+use larder_storage::bucket::{self, Answer, Ask, Bucket, Got, PageFrom, Properties};
 use larder_storage::error::{ErrorKind, Reason, Result};
 use larder_storage::location::{Layers, Location};
 
@@ -90,7 +90,9 @@ fn got(bucket: &dyn Bucket, key: &str, ask: &Ask<'_>) -> Got {
 fn keys(bucket: &dyn Bucket) -> Vec<String> {
     let (mut keys, mut next) = (Vec::new(), None);
     loop {
-        let page = bucket.page(next.as_deref()).unwrap();
+        let page = bucket
+            .page(next.as_deref().map_or(PageFrom::Start, PageFrom::Next))
+            .unwrap();
         let listed = page.objects.into_iter();
         keys.extend(listed.map(|object| String::from_utf8(object.key).unwrap()));
         next = page.next;
@@ -166,7 +168,7 @@ fn metadata_ranges_and_conditions_hold() {
         (&b"0123456789"[..], 10)
     );
     assert_eq!(object.properties, stored_with);
-    let page = bucket.page(None).unwrap();
+    let page = bucket.page(PageFrom::Start).unwrap();
     let listed = &page.objects[0];
     assert_eq!(
         (listed.etag.as_str(), listed.size),
@@ -219,7 +221,9 @@ fn metadata_ranges_and_conditions_hold() {
         let answer = bucket.get(b"o", &changed).unwrap();
         assert!(matches!(answer, Answer::Changed), "{answer:?}");
     }
-    let missing = on_moto(&server, "s3://missing").page(None).unwrap_err();
+    let missing = on_moto(&server, "s3://missing")
+        .page(PageFrom::Start)
+        .unwrap_err();
     assert_eq!(
         (missing.kind, missing.reason),
         (ErrorKind::NotFound, Reason::NoBucket)
@@ -266,7 +270,7 @@ fn an_upload_in_parts_appears_whole_or_not_at_all() {
 fn a_storage_class_is_given_and_the_setting_goes_before_it() {
     let server = moto();
     let class_of = |bucket: &dyn Bucket| {
-        let page = bucket.page(None).unwrap();
+        let page = bucket.page(PageFrom::Start).unwrap();
         page.objects.first().unwrap().class.clone()
     };
     let stored_with = properties(&[(bucket::CLASS, "STANDARD_IA")]);
@@ -288,10 +292,17 @@ fn a_listing_has_as_many_pages_as_it_takes() {
             .put(key.as_bytes(), Bytes::new(), &Properties::new())
             .unwrap();
     }
-    let first = bucket.page(None).unwrap();
+    let first = bucket.page(PageFrom::Start).unwrap();
     assert!(first.objects.len() < 1_005 && first.next.is_some());
     let expected: Vec<String> = (0..1_005).map(|number| format!("{number:04}")).collect();
     assert_eq!(keys(bucket.as_ref()), expected);
+    // From a key on, below the prefix, whether there is such a key or not.
+    for (behind, first) in [("0499", "0500"), ("04990", "0500"), ("!", "0000")] {
+        let page = bucket.page(PageFrom::Behind(behind.as_bytes())).unwrap();
+        assert_eq!(page.objects[0].key, first.as_bytes());
+    }
+    let last = bucket.page(PageFrom::Behind(b"1004")).unwrap();
+    assert!(last.objects.is_empty() && last.next.is_none());
 }
 
 #[test]

@@ -45,13 +45,13 @@ const HURTFUL: [&[u8]; 14] = [
     b"\xff\xfe",
 ];
 
-struct World {
-    bucket: Arc<MemoryBucket>,
-    repository: Arc<Repository>,
+pub(super) struct World {
+    pub(super) bucket: Arc<MemoryBucket>,
+    pub(super) repository: Arc<Repository>,
 }
 
 impl World {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let storage: Arc<dyn Storage> = Arc::new(ObjectStorage::memory());
         init(storage.as_ref());
         Self {
@@ -60,13 +60,13 @@ impl World {
         }
     }
 
-    fn put(&self, key: &[u8], bytes: &[u8]) {
+    pub(super) fn put(&self, key: &[u8], bytes: &[u8]) {
         let properties = Properties::from([(b"content-type".to_vec(), b"text/plain".to_vec())]);
         let bytes = Bytes::copy_from_slice(bytes);
         self.bucket.put(key, bytes, &properties).unwrap();
     }
 
-    fn options(&self) -> BackupOptions {
+    pub(super) fn options(&self) -> BackupOptions {
         let bucket: Arc<dyn Bucket> = Arc::clone(&self.bucket) as _;
         BackupOptions {
             buckets: Buckets {
@@ -78,18 +78,18 @@ impl World {
     }
 
     /// Backs up, and gives what the bucket was asked for it.
-    fn back_up(&self) -> (BackupReport, Counts) {
+    pub(super) fn back_up(&self) -> (BackupReport, Counts) {
         let _ = self.bucket.take_counts();
         let report = back_up(&self.repository, &self.options());
         (report, self.bucket.take_counts())
     }
 
-    fn fails(&self, options: &BackupOptions) -> String {
+    pub(super) fn fails(&self, options: &BackupOptions) -> String {
         let failed = backup(&self.repository, options, &Silent, &Cancel::default());
         failed.unwrap_err().to_string()
     }
 
-    fn cells(&self) -> Vec<Cell> {
+    pub(super) fn cells(&self) -> Vec<Cell> {
         let view = view::read(&self.repository, false, None).unwrap();
         let cells = view.cells.into_values();
         let mut cells: Vec<Cell> = cells
@@ -99,13 +99,16 @@ impl World {
         cells
     }
 
-    fn newest(&self) -> BTreeMap<Vec<u8>, (Entry, Vec<u8>)> {
+    pub(super) fn newest(&self) -> BTreeMap<Vec<u8>, (Entry, Vec<u8>)> {
         stored(&self.repository, self.cells().last().unwrap())
     }
 }
 
 /// Gives every object of a snapshot with its bytes.
-fn stored(repository: &Arc<Repository>, cell: &Cell) -> BTreeMap<Vec<u8>, (Entry, Vec<u8>)> {
+pub(super) fn stored(
+    repository: &Arc<Repository>,
+    cell: &Cell,
+) -> BTreeMap<Vec<u8>, (Entry, Vec<u8>)> {
     let source = &cell.sources[0];
     assert_eq!(source.path, b"s3://memory/bucket");
     let root = Root {
@@ -127,7 +130,7 @@ fn stored(repository: &Arc<Repository>, cell: &Cell) -> BTreeMap<Vec<u8>, (Entry
     entries.collect()
 }
 
-fn properties(repository: &Arc<Repository>, entry: &Entry) -> Properties {
+pub(super) fn properties(repository: &Arc<Repository>, entry: &Entry) -> Properties {
     let record = match &entry.attributes {
         Attributes::None => return Properties::new(),
         Attributes::Inline(record) => record.clone(),
@@ -201,10 +204,10 @@ fn hurtful_keys_are_kept_as_they_are() {
 }
 
 /// A small deterministic generator (splitmix64).
-struct Random(u64);
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
+    pub(super) fn below(&mut self, limit: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -212,14 +215,14 @@ impl Random {
         (z ^ (z >> 31)) % limit
     }
 
-    fn key(&mut self) -> Vec<u8> {
+    pub(super) fn key(&mut self) -> Vec<u8> {
         if self.below(4) == 0 {
             return HURTFUL[self.below(HURTFUL.len() as u64) as usize].to_vec();
         }
         format!("d{}/o{}", self.below(4), self.below(30)).into_bytes()
     }
 
-    fn bytes(&mut self) -> Vec<u8> {
+    pub(super) fn bytes(&mut self) -> Vec<u8> {
         let length = [0, 1, 100, 3000][self.below(4) as usize];
         let seed = self.below(1 << 40);
         let mut bytes = vec![0; length];
@@ -232,7 +235,7 @@ impl Random {
 }
 
 /// Does something to a bucket; gives the keys whose objects have to be read because of it.
-fn step(world: &World, random: &mut Random) -> Vec<Vec<u8>> {
+pub(super) fn step(world: &World, random: &mut Random) -> Vec<Vec<u8>> {
     let objects = world.bucket.objects();
     let any = |random: &mut Random| {
         let at = random.below(objects.len().max(1) as u64) as usize;
@@ -452,6 +455,45 @@ fn a_listing_that_cannot_be_relied_on_makes_no_snapshot() {
 }
 
 #[test]
+fn a_large_bucket_is_listed_in_several_places_at_once() {
+    let world = World::new();
+    for number in 0..2000 {
+        world.put(format!("d{}/o{number:04}", number % 7).as_bytes(), b"x");
+    }
+    world.back_up();
+    let mut options = world.options();
+    options.buckets.range_keys = 100;
+    let _ = world.bucket.take_counts();
+    assert!(back_up(&world.repository, &options).unchanged);
+    let counts = world.bucket.take_counts();
+    // One listing has 286 pages; each range has one that ends behind it.
+    assert!(counts.gets == 0 && counts.pages > 290 && counts.pages < 330);
+    // What is new, gone and changed is seen wherever it is.
+    world.put(b"a-first", b"new");
+    world.put(b"z-last", b"new");
+    world.put(b"d3/o0003x", b"new");
+    world.put(b"d5/o0012", b"new");
+    for key in [&b"d0/o0000"[..], b"d6/o1994", b"d2/o1010"] {
+        world.bucket.delete(key).unwrap();
+    }
+    let report = back_up(&world.repository, &options);
+    assert_eq!((report.statistics.new, report.statistics.changed), (3, 1));
+    assert_holds(
+        &world,
+        world.cells().last().unwrap(),
+        &world.bucket.objects(),
+    );
+    // A server that begins with the first key whatever it is asked is listed from there.
+    world.bucket.know_no_keys();
+    let _ = world.bucket.take_counts();
+    assert!(back_up(&world.repository, &options).unchanged);
+    assert_eq!(world.bucket.take_counts().pages, 287);
+    // Where a page goes wrong nothing is taken for gone.
+    world.bucket.go_wrong(Some((40, Wrong::Fails)));
+    world.fails(&options);
+}
+
+#[test]
 fn too_many_gone_objects_are_not_believed() {
     let world = World::new();
     for number in 0..100 {
@@ -481,6 +523,12 @@ fn too_many_gone_objects_are_not_believed() {
         told.contains("of the 70 objects") && told.contains("--allow-vanished"),
         "{told}"
     );
+    assert!(told.contains("none of those that were asked for is there"));
+    // A listing that ends early says that more is gone than is.
+    world.bucket.go_wrong(Some((2, Wrong::IsLast)));
+    let told = world.fails(&options);
+    assert!(told.contains("cannot be relied on now"), "{told}");
+    world.bucket.go_wrong(None);
     // An empty bucket looks like one that was lost.
     world.bucket.change(BTreeMap::clear);
     assert!(world.fails(&world.options()).contains("70 of the 70"));

@@ -30,21 +30,33 @@ impl Default for ChangeBy {
 /// version id that the listing shows has to be the same in any case.
 #[must_use]
 pub fn unchanged(parent: &Entry, now: &Entry, by: ChangeBy, parent_start: Timestamp) -> bool {
-    let was_whole = !parent.flags.unreadable
-        && !parent.flags.changed_while_read
-        && !parent.flags.attributes_incomplete;
     let is_same = parent.kind == EntryType::Object
         && now.kind == EntryType::Object
         && parent.size == now.size
         && (!by.etag || parent.etag == now.etag)
-        && (!by.mtime || parent.mtime == now.mtime)
+        && (!by.mtime || parent.mtime == now.mtime || is_coarser(parent, now, by))
         && (now.version.is_empty() || parent.version == now.version);
     let has_proof = match by {
         ChangeBy { etag: true, .. } if !now.etag.is_empty() => true,
         ChangeBy { mtime: true, .. } => is_settled(now.mtime, parent_start),
         ChangeBy { etag, .. } => !etag,
     };
-    was_whole && is_same && has_proof
+    is_whole(parent) && is_same && has_proof
+}
+
+/// Tells whether an object was read whole.
+#[must_use]
+pub fn is_whole(entry: &Entry) -> bool {
+    !entry.flags.unreadable && !entry.flags.changed_while_read && !entry.flags.attributes_incomplete
+}
+
+/// Tells whether the parent has the same time to the second alone, as reading an object gives it, and the
+/// ETag says that it is the same.
+fn is_coarser(parent: &Entry, now: &Entry, by: ChangeBy) -> bool {
+    by.etag
+        && !now.etag.is_empty()
+        && parent.mtime.nanoseconds == 0
+        && parent.mtime.seconds == now.mtime.seconds
 }
 
 /// Tells whether a time is known, and old enough that no later change can share it.
@@ -108,6 +120,17 @@ mod tests {
             assert_eq!(same(|entry| entry.mtime.seconds = 11, rules), !rules.mtime);
             assert!(same(|entry| entry.class = b"IA".to_vec(), rules));
         }
+    }
+
+    #[test]
+    fn a_time_to_the_second_is_the_same_where_the_etag_says_so() {
+        let coarse = object(|entry| entry.mtime.nanoseconds = 0);
+        let fine = object(|_| {});
+        let later = object(|entry| entry.mtime.seconds = 11);
+        let is_same = |now: &Entry, rules| unchanged(&coarse, now, rules, START);
+        assert!(is_same(&fine, by(true, true)));
+        assert!(!is_same(&fine, by(false, true)) && !is_same(&later, by(true, true)));
+        assert!(!unchanged(&fine, &coarse, by(true, true), START));
     }
 
     #[test]

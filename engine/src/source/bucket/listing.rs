@@ -1,4 +1,4 @@
-//! The listing of a bucket, page by page, in key order.
+//! The listing of a bucket, or of a range of its keys, page by page, in key order.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use larder_format::limits::{KEY_BYTES, OBJECT_CLASS_BYTES, OBJECT_TAG_BYTES};
 
 use super::Object;
 use crate::error::{EngineError, Result};
-use crate::storage::bucket::{Bucket, Listed};
+use crate::storage::bucket::{Bucket, Listed, PageFrom};
 
 /// The pages of a listing.
 ///
@@ -14,37 +14,65 @@ use crate::storage::bucket::{Bucket, Listed};
 #[derive(Debug)]
 pub struct Listing {
     bucket: Arc<dyn Bucket>,
+    range: KeyRange,
     /// What the next page is asked for by.
     next: Option<String>,
-    /// The last key so far.
+    /// The last key so far, or the one behind which the range begins.
     last: Option<Vec<u8>>,
     is_over: bool,
+}
+
+/// Keys behind one and up to another, with that; without end where there is none.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KeyRange {
+    /// The key behind which it begins, in UTF-8.
+    pub behind: Option<Vec<u8>>,
+    /// The last key that may be in it.
+    pub last: Option<Vec<u8>>,
 }
 
 impl Listing {
     /// Begins before the first page; nothing is asked yet.
     #[must_use]
     pub fn new(bucket: &Arc<dyn Bucket>) -> Self {
+        Self::of_range(bucket, KeyRange::default())
+    }
+
+    /// Begins before the first page of a range; nothing is asked yet.
+    #[must_use]
+    pub fn of_range(bucket: &Arc<dyn Bucket>, range: KeyRange) -> Self {
         Self {
             bucket: Arc::clone(bucket),
             next: None,
-            last: None,
+            last: range.behind.clone(),
+            range,
             is_over: false,
         }
     }
 
     fn page(&mut self) -> Result<Vec<Object>> {
-        let page = self.bucket.page(self.next.as_deref())?;
+        let from = match (&self.next, &self.range.behind) {
+            (Some(next), _) => PageFrom::Next(next),
+            (None, Some(behind)) => PageFrom::Behind(behind),
+            (None, None) => PageFrom::Start,
+        };
+        let page = self.bucket.page(from)?;
         if page.next.is_some() && page.next == self.next {
             return Err(self.wrong("one of its pages leads to itself"));
         }
         let mut objects = Vec::with_capacity(page.objects.len());
         for listed in page.objects {
+            // What lies behind the range tells as well whether the page is in order.
             self.check(&listed)?;
             self.last = Some(listed.key.clone());
-            objects.push(Object::new(&self.bucket, listed));
+            let last = self.range.last.as_ref();
+            if last.is_none_or(|last| listed.key <= *last) {
+                objects.push(Object::new(&self.bucket, listed));
+            } else {
+                self.is_over = true;
+            }
         }
-        self.is_over = page.next.is_none();
+        self.is_over |= page.next.is_none();
         self.next = page.next;
         Ok(objects)
     }

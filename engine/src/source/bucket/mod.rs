@@ -1,7 +1,9 @@
 //! A bucket as a source: its listing in key order, what of it changed, and its objects' bytes.
 
 pub mod change;
+pub mod feed;
 pub mod listing;
+pub mod ranges;
 pub mod read;
 
 use std::path::PathBuf;
@@ -19,6 +21,19 @@ pub struct Object {
     pub entry: Entry,
     /// The bucket that it is in.
     pub bucket: Arc<dyn Bucket>,
+    /// How it is known.
+    pub known: Known,
+}
+
+/// How an object of a bucket is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Known {
+    /// A listing shows it: whether it changed is to be compared.
+    Listed,
+    /// The parent snapshot has it, and nobody says that it changed.
+    Kept,
+    /// Somebody says that it may have changed: of its entry only the key is known.
+    Told,
 }
 
 impl Object {
@@ -37,6 +52,7 @@ impl Object {
                 ..Entry::default()
             },
             bucket: Arc::clone(bucket),
+            known: Known::Listed,
         }
     }
 
