@@ -43,7 +43,7 @@ deny:          ## Licences, sources, bans and advisories of the dependencies
 no-std:        ## Prove that larder-format links no std
 	@tests/no-std-probe/run.sh
 
-fuzz-smoke:    ## A few seconds of every fuzz target
+fuzz-smoke:    ## Every fuzz target for a while, ten minutes of CPU in all
 	@scripts/fuzz-smoke.sh
 
 fuzz:          ## All fuzz targets in turn for a day (SECONDS=86400), their corpora kept and made small

@@ -1,8 +1,9 @@
-//! Marking and planning at scale, on a repository of tiny chunks that is made for it.
+//! Marking, planning and checking at scale, on a repository of tiny chunks that is made for it.
 //!
 //! `prune_scale make FOLDER ENTRIES SNAPSHOTS` writes one tree of so many files, each with a chunk of
-//! its own, and so many snapshots of it. `prune_scale mark FOLDER` and `prune_scale plan FOLDER` read
-//! it and say how long that took and how much memory, each best run as a process of its own.
+//! its own, and so many snapshots of it. `prune_scale mark FOLDER`, `prune_scale plan FOLDER` and
+//! `prune_scale check FOLDER` (its structure) read it and say how long that took and how much memory, each
+//! best run as a process of its own.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use larder_engine::cancel::Cancel;
+use larder_engine::check::{CheckOptions, ReadData, Severity, check};
 use larder_engine::format::block::Compression;
 use larder_engine::format::cell::{Cell, CellKind, Source, Statistics};
 use larder_engine::format::entry::{Content, Entry, EntryType};
@@ -37,7 +39,8 @@ fn main() -> Result<()> {
         }
         ["mark", folder] => measure_mark(Path::new(folder)),
         ["plan", folder] => measure_plan(Path::new(folder)),
-        _ => Err("prune_scale make FOLDER ENTRIES SNAPSHOTS | mark FOLDER | plan FOLDER".into()),
+        ["check", folder] => measure_check(Path::new(folder)),
+        _ => Err("prune_scale make FOLDER ENTRIES SNAPSHOTS | mark|plan|check FOLDER".into()),
     }
 }
 
@@ -74,10 +77,10 @@ fn make(folder: &Path, entries: u64, snapshots: u64) -> Result<()> {
     let options = PackerOptions {
         compression: Compression::Level(1),
         solid: true,
+        verify_blocks: true,
         dry_run: false,
     };
     let session = SessionId::new(0, [1; 16]);
-        verify_blocks: true,
     let mut packer = Packer::start(&repository, session, options)?;
     let mut builder = TreeBuilder::new(repository.keyring().boundary_key());
     let mut bytes = 0;
@@ -210,6 +213,23 @@ fn measure_plan(folder: &Path) -> Result<()> {
     tell("planning", begun);
     println!("{} packs", report.plan.totals.packs);
     memory()
+}
+
+fn measure_check(folder: &Path) -> Result<()> {
+    let repository = open(folder)?;
+    let begun = Instant::now();
+    let options = CheckOptions {
+        read_data: ReadData::No,
+        records_suspects: false,
+    };
+    let report = check(&repository, &options, &Silent, &Cancel::default())?;
+    tell("checking", begun);
+    let losses = report.findings.iter();
+    let losses = losses.filter(|finding| finding.severity == Severity::Loss);
+    match losses.count() {
+        0 => memory(),
+        losses => Err(format!("{losses} findings in a sound repository").into()),
+    }
 }
 
 fn tell(what: &str, begun: Instant) {

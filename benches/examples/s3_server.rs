@@ -2,7 +2,9 @@
 //! often as it is told, and counts what it is asked.
 //!
 //! `s3_server PORT [--latency-ms N] [--errors SHARE]`; `GET /_counts` answers the requests by kind
-//! and the bytes each way as JSON, `POST /_reset` begins to count anew.
+//! and the bytes each way as JSON, `POST /_reset` begins to count anew. `POST /_fill?bucket=B&count=N&bytes=S`
+//! makes objects of noise, which take no memory but for their keys; `POST /_change?bucket=B&first=F&step=S&count=N`
+//! gives some of them other bytes.
 
 #![allow(
     clippy::panic,
@@ -12,6 +14,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -28,6 +31,52 @@ const THREADS: usize = 64;
 
 type Bytes = Arc<[u8]>;
 
+/// What lies under a key.
+#[derive(Clone)]
+enum Object {
+    /// What somebody wrote.
+    Written(Bytes),
+    /// Noise of a seed, made when it is read.
+    Noise { seed: u64, bytes: usize },
+}
+
+impl Object {
+    fn len(&self) -> usize {
+        match self {
+            Self::Written(bytes) => bytes.len(),
+            Self::Noise { bytes, .. } => *bytes,
+        }
+    }
+
+    fn bytes(&self) -> Bytes {
+        match self {
+            Self::Written(bytes) => Arc::clone(bytes),
+            Self::Noise { seed, bytes } => noise(*seed, *bytes),
+        }
+    }
+
+    fn etag(&self) -> String {
+        let mut hasher = DefaultHasher::new();
+        match self {
+            Self::Written(bytes) => bytes.hash(&mut hasher),
+            Self::Noise { seed, bytes } => (seed, bytes).hash(&mut hasher),
+        }
+        format!("\"{:032x}\"", hasher.finish())
+    }
+}
+
+/// Makes bytes that do not compress and are those of no other seed (SplitMix64).
+fn noise(seed: u64, bytes: usize) -> Bytes {
+    let mut state = seed.wrapping_mul(0x2545_f491_4f6c_dd1d);
+    let words = std::iter::repeat_with(|| {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)).to_le_bytes()
+    });
+    words.flatten().take(bytes).collect()
+}
+
 /// A status, headers and a body.
 struct Answer {
     status: u16,
@@ -39,7 +88,9 @@ struct Answer {
 
 #[derive(Default)]
 struct State {
-    objects: BTreeMap<String, Bytes>,
+    objects: BTreeMap<String, Object>,
+    /// Seeds that were used.
+    seeds: u64,
     parts: BTreeMap<(String, u32), Bytes>,
     uploads: u64,
     counts: BTreeMap<&'static str, u64>,
@@ -106,6 +157,11 @@ fn respond(server: &Server, mut request: Request) {
             (state.received_bytes, state.sent_bytes) = (0, 0);
             empty(200)
         }
+        "_fill" => lock(&server.state).make(&asked, 0, 1),
+        "_change" => {
+            let (first, step) = (asked.number("first"), asked.number("step"));
+            lock(&server.state).make(&asked, first, step)
+        }
         _ => {
             thread::sleep(server.latency);
             lock(&server.state).count(&asked, server.errors)
@@ -164,6 +220,11 @@ impl Asked {
     fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(String::as_str)
     }
+
+    fn number(&self, name: &str) -> u64 {
+        let text = self.query.get(name).expect("a number");
+        text.parse().expect("a number")
+    }
 }
 
 impl State {
@@ -186,6 +247,21 @@ impl State {
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1_442_695_040_888_963_407);
         ((self.chance >> 33) as f64) < share * f64::from(1_u32 << 31)
+    }
+
+    /// Makes objects of noise under numbered keys, or gives them other bytes.
+    fn make(&mut self, asked: &Asked, first: u64, step: u64) -> Answer {
+        let bucket = asked.query.get("bucket").expect("a bucket");
+        let bytes = usize::try_from(asked.number("bytes")).expect("a size");
+        for number in 0..asked.number("count") {
+            self.seeds += 1;
+            let seed = self.seeds;
+            let number = first + number * step;
+            // A thousand in a folder.
+            let name = format!("{bucket}/{:06}/object-{number:09}", number / 1000);
+            self.objects.insert(name, Object::Noise { seed, bytes });
+        }
+        empty(200)
     }
 
     fn answer(&mut self, asked: &Asked) -> Answer {
@@ -225,10 +301,11 @@ impl State {
         {
             return failure(412, "PreconditionFailed");
         } else {
-            self.objects.insert(asked.path.clone(), asked.body.clone());
+            let object = Object::Written(asked.body.clone());
+            self.objects.insert(asked.path.clone(), object);
         }
         Answer {
-            headers: vec![("ETag", etag(&asked.body))],
+            headers: vec![("ETag", Object::Written(asked.body.clone()).etag())],
             ..empty(200)
         }
     }
@@ -247,12 +324,12 @@ impl State {
             .iter()
             .filter_map(|key| self.parts.remove(key))
             .collect();
-        self.objects
-            .insert(asked.path.clone(), parts.concat().into());
-        xml(
-            "<CompleteMultipartUploadResult><ETag>\"0\"</ETag></CompleteMultipartUploadResult>"
-                .to_owned(),
-        )
+        let object = Object::Written(parts.concat().into());
+        let etag = object.etag();
+        self.objects.insert(asked.path.clone(), object);
+        xml(format!(
+            "<CompleteMultipartUploadResult><ETag>{etag}</ETag></CompleteMultipartUploadResult>"
+        ))
     }
 
     fn get(&self, asked: &Asked) -> Answer {
@@ -281,10 +358,10 @@ impl State {
                 .push(("Content-Range", format!("bytes {first}-{last}/{size}")));
         }
         answer.headers.push(("Last-Modified", MODIFIED.to_owned()));
-        answer.headers.push(("ETag", etag(object)));
+        answer.headers.push(("ETag", object.etag()));
         // The answer to HEAD has the length of the body that it does not have.
         Answer {
-            object: Arc::clone(object),
+            object: object.bytes(),
             range,
             ..answer
         }
@@ -304,9 +381,10 @@ impl State {
         .unwrap_or("");
         let page = text("max-keys").parse().unwrap_or(PAGE).min(PAGE);
         let start = format!("{bucket}/{prefix}");
+        let from = start.clone().max(format!("{bucket}/{after}"));
         let below = self
             .objects
-            .range(start.clone()..)
+            .range(from..)
             .take_while(|(name, _)| name.starts_with(&start));
         let (mut contents, mut folders) = (String::new(), BTreeMap::new());
         let (mut listed, mut last, mut is_cut) = (0, String::new(), false);
@@ -329,9 +407,10 @@ impl State {
             listed += 1;
             let _ = write!(
                 contents,
-                "<Contents><Key>{key}</Key><Size>{}</Size><ETag>\"0\"</ETag><StorageClass>STANDARD</StorageClass>\
+                "<Contents><Key>{key}</Key><Size>{}</Size><ETag>{}</ETag><StorageClass>STANDARD</StorageClass>\
                  <LastModified>2026-11-01T00:00:00.000Z</LastModified></Contents>",
-                object.len()
+                object.len(),
+                object.etag()
             );
         }
         for folder in folders.keys() {
@@ -367,10 +446,6 @@ fn counts(state: &State) -> Answer {
         state.objects.len()
     );
     whole(200, text)
-}
-
-fn etag(body: &[u8]) -> String {
-    format!("\"{:032x}\"", body.len())
 }
 
 fn empty(status: u16) -> Answer {
