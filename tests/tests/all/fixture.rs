@@ -1,8 +1,10 @@
 //! The engine on a storage in memory, and a folder with a source.
 
+use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use larder_engine::backup::{
     BackupOptions, BackupReport, CheckpointRhythm, Compression, Selection, backup,
@@ -12,9 +14,13 @@ use larder_engine::cancel::Cancel;
 use larder_engine::chunker::ChunkSizes;
 use larder_engine::error::Result;
 use larder_engine::progress::{Progress, Silent};
+use larder_engine::prune::PruneOptions;
+use larder_engine::prune::plan::{Limits, MaxUnused};
 use larder_engine::repository::{
     Cache, ChunkerKind, InitOptions, KdfCost, OpenOptions, Repository, Secret,
 };
+use larder_engine::restore::{Overwrite, RestoreOptions};
+use larder_engine::session::Author;
 use larder_engine::snapshots::{Filter, SnapshotInfo, list};
 use larder_engine::storage::Storage;
 use zeroize::Zeroizing;
@@ -157,6 +163,85 @@ impl Desk {
             &mut out,
         )?;
         Ok(out)
+    }
+}
+
+/// Who acts on the repository.
+pub fn author() -> Author {
+    Author {
+        host: "desk".to_owned(),
+        user: "me".to_owned(),
+    }
+}
+
+/// Frees everything, and waits for nobody.
+pub fn prune_options() -> PruneOptions {
+    PruneOptions {
+        limits: Limits {
+            max_unused: MaxUnused::Percent(0.0),
+            max_repack_bytes: None,
+        },
+        max_duration: None,
+        wait: true,
+        patience: Duration::ZERO,
+        dry_run: false,
+        accept_rollback: false,
+        assume_forgotten: Default::default(),
+        accept_racy_creates: false,
+        author: author(),
+    }
+}
+
+/// Gives a folder in memory, if there is one.
+pub fn memory_folder() -> PathBuf {
+    let memory = Path::new("/dev/shm");
+    match memory.is_dir() {
+        true => memory.to_owned(),
+        false => std::env::temp_dir(),
+    }
+}
+
+/// Reads all files below a folder, by their paths in it; none if it is not there.
+pub fn files_below(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(next) = folders.pop() {
+        for entry in fs::read_dir(next).into_iter().flatten() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let name = path
+                .strip_prefix(folder)
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .to_owned();
+            files.insert(name, fs::read(&path).unwrap());
+        }
+    }
+    files
+}
+
+/// Restores all that can be restored, into a folder.
+pub fn restore_options(target: &Path) -> RestoreOptions {
+    RestoreOptions {
+        target: target.to_owned(),
+        overwrite: Overwrite::Always,
+        delete: false,
+        include: Vec::new(),
+        exclude: Vec::new(),
+        sparse: false,
+        dry_run: false,
+        verify: false,
+        no_owner: true,
+        numeric_owner: true,
+        map_uid: Vec::new(),
+        map_gid: Vec::new(),
+        in_place: false,
+        devices: false,
+        lost_as_zeros: false,
     }
 }
 

@@ -1,8 +1,6 @@
 //! What is done to a damaged repository, and what must come of it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::path::Path as FilePath;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +12,7 @@ use larder_engine::progress::Silent;
 use larder_engine::prune::prune;
 use larder_engine::repair::{Repair, RepairOptions, RepairReport};
 use larder_engine::repository::Repository;
-use larder_engine::restore::{Overwrite, RestoreOptions, restore};
+use larder_engine::restore::restore;
 use larder_engine::simulated::{self, Simulated};
 use larder_engine::snapshots::{Filter, list};
 use larder_engine::storage::Storage;
@@ -22,13 +20,11 @@ use larder_format::config::Config;
 use larder_format::ids::SessionId;
 use larder_format::names::{self, Name};
 
-use super::exhibits::{
-    Museum, Place, Told, author, backup_options, kind_of, open, open_options, prune_options,
-};
+use super::exhibits::{Museum, Place, Told, backup_options, kind_of, open, open_options};
 use super::harms::{Case, Harm};
 use super::oracle::Path;
 use super::overlay::{Objects, Overlay};
-use crate::fixture::secret;
+use crate::fixture::{author, files_below, memory_folder, prune_options, restore_options, secret};
 
 /// What is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -607,58 +603,5 @@ fn kept(before: &Objects, after: &Objects) -> Judged {
     match objects.find(|(name, bytes)| after.get(*name) != Some(*bytes)) {
         Some((name, _)) => Err(format!("{name} is not as it was")),
         None => Ok(()),
-    }
-}
-
-/// Gives a folder in memory, if there is one.
-pub fn memory_folder() -> std::path::PathBuf {
-    let memory = FilePath::new("/dev/shm");
-    match memory.is_dir() {
-        true => memory.to_owned(),
-        false => std::env::temp_dir(),
-    }
-}
-
-/// Reads all files below a folder, by their paths in it.
-pub fn files_below(folder: &FilePath) -> BTreeMap<String, Vec<u8>> {
-    let mut files = BTreeMap::new();
-    let mut folders = vec![folder.to_owned()];
-    while let Some(next) = folders.pop() {
-        for entry in fs::read_dir(next).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-                continue;
-            }
-            let name = path
-                .strip_prefix(folder)
-                .unwrap()
-                .to_str()
-                .unwrap()
-                .to_owned();
-            files.insert(name, fs::read(&path).unwrap());
-        }
-    }
-    files
-}
-
-/// Restores all that can be restored, into a folder.
-pub fn restore_options(target: &FilePath) -> RestoreOptions {
-    RestoreOptions {
-        target: target.to_owned(),
-        overwrite: Overwrite::Always,
-        delete: false,
-        include: Vec::new(),
-        exclude: Vec::new(),
-        sparse: false,
-        dry_run: false,
-        verify: false,
-        no_owner: true,
-        numeric_owner: true,
-        map_uid: Vec::new(),
-        map_gid: Vec::new(),
-        in_place: false,
-        devices: false,
-        lost_as_zeros: false,
     }
 }

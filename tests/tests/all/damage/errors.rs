@@ -17,10 +17,9 @@ use larder_engine::storage::error::ErrorKind;
 use larder_engine::storage::faulty::{Effect, Fault, Faulty, When};
 use larder_format::names;
 
-use super::deeds::{files_below, memory_folder, restore_options};
-use super::exhibits::{Museum, author, backup_options, open_options};
+use super::exhibits::{Museum, backup_options, open_options};
 use super::overlay::{Objects, Overlay};
-use crate::fixture::{secret, snapshots};
+use crate::fixture::{author, files_below, memory_folder, restore_options, secret, snapshots};
 
 /// What a call may answer: EIO, ENOSPC, EROFS and EACCES, EMFILE and the like, before and after its work, and reads
 /// and listings that are short or wrong.

@@ -11,11 +11,9 @@ use larder_engine::check::{CheckOptions, ReadData, check};
 use larder_engine::keys;
 use larder_engine::mirror::{SyncOptions, sync};
 use larder_engine::progress::Silent;
-use larder_engine::prune::plan::{Limits, MaxUnused};
 use larder_engine::prune::{PruneOptions, prune};
 use larder_engine::repair::{Repair, RepairOptions};
 use larder_engine::repository::{Cache, OpenOptions, Repository};
-use larder_engine::session::Author;
 use larder_engine::simulated::{self, Simulated};
 use larder_engine::storage::Storage;
 use larder_engine::view;
@@ -27,7 +25,7 @@ use larder_format::record::open_record;
 
 use super::oracle::Oracle;
 use super::overlay::{Objects, Overlay};
-use crate::fixture::{Desk, KDF, init_options, secret, snapshots};
+use crate::fixture::{Desk, KDF, author, init_options, prune_options, secret, snapshots};
 use crate::program::noise;
 
 /// A repository, its mirror, and who knows what must come of them.
@@ -48,32 +46,6 @@ pub struct Museum {
     pub condemned: Vec<String>,
     /// The session that has no cell.
     pub open_session: SessionId,
-}
-
-/// Who acts on the repository.
-pub fn author() -> Author {
-    Author {
-        host: "desk".to_owned(),
-        user: "me".to_owned(),
-    }
-}
-
-/// Frees everything, and waits for nobody.
-pub fn prune_options() -> PruneOptions {
-    PruneOptions {
-        limits: Limits {
-            max_unused: MaxUnused::Percent(0.0),
-            max_repack_bytes: None,
-        },
-        max_duration: None,
-        wait: true,
-        patience: Duration::ZERO,
-        dry_run: false,
-        accept_rollback: false,
-        assume_forgotten: Default::default(),
-        accept_racy_creates: false,
-        author: author(),
-    }
 }
 
 /// Opens with the first secret that does; all is asked of the storage by one thread.
