@@ -11,13 +11,14 @@ use larder_engine::check::{CheckOptions, ReadData, Severity, check};
 use larder_engine::error::{EngineError, Result};
 use larder_engine::keys;
 use larder_engine::progress::Silent;
+use larder_engine::prune::prune;
 use larder_engine::repository::{Cache, Repository};
 use larder_engine::storage::Storage;
 use larder_engine::storage::error::{ErrorKind, Operation};
 use larder_engine::storage::faulty::{Effect, Fault, Faulty, When};
 use larder_engine::storage::object::ObjectStorage;
 
-use crate::fixture::{Desk, KDF, init_options, secret, snapshots};
+use crate::fixture::{Desk, KDF, init_options, prune_options, secret, snapshots};
 use crate::program::noise;
 
 /// What a storage holds, so that every death starts from the same.
@@ -297,6 +298,13 @@ fn init_dies_anywhere() {
     );
 }
 
+/// A change of keys: what is done, which passwords open all the while, and whether it has been done.
+struct KeyChange<'a> {
+    deed: Deed<'a>,
+    still_open: &'static [&'static str],
+    is_done: &'a dyn Fn(&Desk, &Arc<Faulty>) -> bool,
+}
+
 #[test]
 fn changes_of_keys_die_anywhere() {
     let desk = desk();
@@ -305,40 +313,94 @@ fn changes_of_keys_die_anywhere() {
     let two = keys::add(&repository, &secret("two"), false, "second", KDF).unwrap();
     let before = objects(storage.as_ref());
     let dumped = dumps(&desk, &before);
-    let deeds: [(Deed<'_>, &[&str]); 3] = [
-        (
-            &|desk, storage| {
+    let opens = |desk: &Desk, storage: &Arc<Faulty>, with| desk.open(storage, with).is_ok();
+    let changes = [
+        KeyChange {
+            deed: &|desk, storage| {
                 let repository = desk.open(storage, "one")?;
                 keys::add(&repository, &secret("three"), false, "", KDF).map(drop)
             },
-            &["one", "two"],
-        ),
-        (
-            &|desk, storage| keys::remove(desk.open(storage, "one")?.as_ref(), &two).map(drop),
-            &["one"],
-        ),
-        (
-            &|desk, storage| {
+            still_open: &["one", "two"],
+            is_done: &|desk, storage| opens(desk, storage, "three"),
+        },
+        KeyChange {
+            deed: &|desk, storage| {
+                keys::remove(desk.open(storage, "one")?.as_ref(), &two).map(drop)
+            },
+            still_open: &["one"],
+            is_done: &|desk, storage| !opens(desk, storage, "two"),
+        },
+        KeyChange {
+            deed: &|desk, storage| {
                 let repository = desk.open(storage, "one")?;
                 keys::replace_current(&repository, &secret("new"), KDF).map(drop)
             },
-            &["two"],
-        ),
+            still_open: &["two"],
+            is_done: &|desk, storage| opens(desk, storage, "new"),
+        },
     ];
-    for (deed, still_open) in deeds {
-        die_everywhere(&desk, &before, deed, &|storage, what| {
-            for password in still_open {
+    for change in changes {
+        let whole = std::cell::RefCell::new(None);
+        die_everywhere(&desk, &before, change.deed, &|storage, what| {
+            for password in change.still_open {
                 assert!(desk.open(storage, password).is_ok(), "{what}: {password}");
             }
             // A replaced password opens until its successor does.
-            let either = ["one", "new"]
-                .iter()
-                .any(|one| desk.open(storage, one).is_ok());
+            let either = ["one", "new"].iter().any(|one| opens(&desk, storage, one));
             assert!(
                 either,
                 "{what}: neither the old password nor the new one opens it"
             );
-            assert_sound(&desk, storage, still_open[0], &dumped, what);
+            if !(change.is_done)(&desk, storage) {
+                (change.deed)(&desk, storage)
+                    .unwrap_or_else(|error| panic!("{what}: once more: {error}"));
+            }
+            let password = change.still_open[0];
+            remove_what_is_left(&desk, storage, password);
+            let sizes = key_sizes(&before, &objects(storage.as_ref()), what);
+            let mut whole = whole.borrow_mut();
+            assert_eq!(whole.get_or_insert_with(|| sizes.clone()), &sizes, "{what}");
+            assert_sound(&desk, storage, password, &dumped, what);
         });
     }
+}
+
+/// Removes the key slots that a check says are left of an interrupted change, and prunes.
+fn remove_what_is_left(desk: &Desk, storage: &Arc<Faulty>, password: &str) {
+    let repository = desk.open(storage, password).unwrap();
+    let cancel = Cancel::default();
+    let options = CheckOptions {
+        read_data: ReadData::No,
+        records_suspects: false,
+    };
+    let report = check(&repository, &options, &Silent, &cancel).unwrap();
+    for finding in &report.findings {
+        if let Some(id) = finding.object.strip_prefix("keys/") {
+            keys::remove(&repository, id).unwrap();
+        }
+    }
+    prune(&repository, &prune_options(), &Silent, &cancel).unwrap();
+}
+
+/// Gives how many configs and key slots there are of which size; fails unless all else is as it was.
+fn key_sizes(before: &Objects, after: &Objects, what: &str) -> Vec<(String, usize)> {
+    let is_of_keys = |name: &str| name.starts_with("config/") || name.starts_with("keys/");
+    let others = |objects: &Objects| -> Objects {
+        let others = objects.iter().filter(|(name, _)| !is_of_keys(name));
+        others
+            .map(|(name, bytes)| (name.clone(), bytes.clone()))
+            .collect()
+    };
+    assert!(
+        others(before) == others(after),
+        "{what}: other objects changed"
+    );
+    let of_keys = after.iter().filter(|(name, _)| is_of_keys(name));
+    let sized = of_keys.map(|(name, bytes)| {
+        let (folder, _) = name.split_once('/').unwrap();
+        (folder.to_owned(), bytes.len())
+    });
+    let mut sizes: Vec<_> = sized.collect();
+    sizes.sort();
+    sizes
 }

@@ -2,49 +2,26 @@
 //! much as if nobody had died.
 
 use std::cell::Cell;
-use std::time::Duration;
 
 use jiff::Zoned;
 use larder_engine::amend::{Wish, amend_all};
 use larder_engine::forget::{self, Choice, ForgetOptions};
-use larder_engine::prune::plan::{Limits, MaxUnused};
-use larder_engine::prune::{PruneOptions, PruneReport, prune};
+use larder_engine::prune::PruneReport;
 use larder_engine::retention::GroupBy;
 use larder_engine::rewrite::{RewriteOptions, UndeleteOptions, rewrite, undelete};
-use larder_engine::session::Author;
 use larder_engine::snapshots::{Filter, Which, list};
 use larder_engine::source::select::Excludes;
 
 use super::*;
+use crate::fixture::author;
 
 /// Bytes by which two repositories that hold the same may differ: padding, and records.
 const SLACK_BYTES: u64 = 8 << 10;
 
-fn author() -> Author {
-    Author {
-        host: "desk".to_owned(),
-        user: "me".to_owned(),
-    }
-}
-
 /// Prunes all that can be pruned, and waits for nobody.
 fn prune_all(desk: &Desk, storage: &Arc<Faulty>) -> Result<PruneReport> {
-    let options = PruneOptions {
-        limits: Limits {
-            max_unused: MaxUnused::Bytes(0),
-            max_repack_bytes: None,
-        },
-        max_duration: None,
-        wait: true,
-        patience: Duration::ZERO,
-        dry_run: false,
-        accept_rollback: false,
-        assume_forgotten: Default::default(),
-        accept_racy_creates: false,
-        author: author(),
-    };
     let repository = desk.open(storage, "one")?;
-    prune(&repository, &options, &Silent, &Cancel::default())
+    prune(&repository, &prune_options(), &Silent, &Cancel::default())
 }
 
 /// Prunes until there is nothing left to do.
@@ -94,20 +71,25 @@ fn die_and_clean_up(desk: &Desk, before: &Objects, deed: Deed<'_>, kept: &[(Stri
         deed(desk, storage).unwrap_or_else(|error| panic!("{what}: once more: {error}"));
         settle(desk, storage);
         assert_whole(desk, storage, kept, what);
-        let (bytes, records) = size(storage.as_ref());
-        let Some((whole_bytes, whole_records)) = whole.get() else {
-            whole.set(Some((bytes, records)));
-            return;
-        };
-        assert!(
-            bytes.abs_diff(whole_bytes) <= SLACK_BYTES + whole_bytes / 20,
-            "{what}: {bytes} bytes, {whole_bytes} without a death"
-        );
-        assert!(
-            records.abs_diff(whole_records) <= 4,
-            "{what}: {records} records, {whole_records} without a death"
-        );
+        assert_as_large(storage, &whole, what);
     });
+}
+
+/// Fails unless a repository takes as much as the first one that was looked at: the one without a death.
+fn assert_as_large(storage: &Arc<Faulty>, whole: &Cell<Option<(u64, usize)>>, what: &str) {
+    let (bytes, records) = size(storage.as_ref());
+    let Some((whole_bytes, whole_records)) = whole.get() else {
+        whole.set(Some((bytes, records)));
+        return;
+    };
+    assert!(
+        bytes.abs_diff(whole_bytes) <= SLACK_BYTES + whole_bytes / 20,
+        "{what}: {bytes} bytes, {whole_bytes} without a death"
+    );
+    assert!(
+        records.abs_diff(whole_records) <= 4,
+        "{what}: {records} records, {whole_records} without a death"
+    );
 }
 
 /// Some snapshots of a source that changes: their objects, and what each holds, oldest first.
@@ -271,9 +253,13 @@ fn a_rebuild_of_the_index_dies_anywhere() {
         let _ = std::fs::remove_dir_all(desk.path("cache"));
         read_all(desk, storage)
     };
+    let whole = Cell::new(None);
     die_everywhere(&desk, &before, &deed, &|storage, what| {
         // What is left of the index is gone on with.
         read_all(&desk, storage).unwrap_or_else(|error| panic!("{what}: {error}"));
         assert_nothing_lost(&desk.open(storage, "one").unwrap(), what);
+        assert!(objects(storage.as_ref()) == before, "{what}: it wrote");
+        settle(&desk, storage);
+        assert_as_large(storage, &whole, what);
     });
 }
