@@ -8,7 +8,7 @@ use std::fs;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -75,37 +75,39 @@ fn killed_at_random_moments_nothing_is_lost() {
     let world = World::new();
     let mut generation = 0;
     let mut total_bytes = fill(&world, generation);
-    let clock = Instant::now();
+    let before = writes(&world);
     run(&mut backup(&world)).expect(0);
-    let mut whole_run = clock.elapsed();
-    println!("a whole run takes {whole_run:?}");
+    let whole_run = writes(&world) - before;
+    println!("a whole run writes {whole_run} objects");
     world.restore("latest", "first");
     assert_same(&world.source(), &world.path("first"));
     let first = world.json(["snapshots"])[0]["id"]
         .as_str()
         .unwrap()
         .to_owned();
-    let (mut in_time, mut resumed) = (0, 0);
-    generation += 1;
-    total_bytes = fill(&world, generation).max(total_bytes);
+    let (mut late, mut resumed) = (0, 0);
+    // What a run has saved as it is, the next one finds unchanged.
+    let mut is_saved = true;
     for kill in 0..kills {
         let moment = u64::from_le_bytes(noise(seed + kill, 8).try_into().unwrap());
-        let mut child = backup(&world)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        // The moment itself is what is random here; nothing waits for anything.
-        std::thread::sleep(whole_run.mul_f64((moment % 1000) as f64 / 1000.0));
-        child.kill().unwrap();
-        let was_killed = !child.wait().unwrap().success();
-        world.ok(["check", "--read-data"]);
-        match was_killed {
-            true => in_time += 1,
-            // A run takes less time than it did, when less else is at work.
-            false => whole_run = whole_run.mul_f64(0.8),
+        let mut nth = 1 + moment % whole_run;
+        loop {
+            if is_saved {
+                generation += 1;
+                total_bytes = fill(&world, generation).max(total_bytes);
+            }
+            let was_killed = kill_at(&world, nth, Duration::from_micros(moment % 30_000));
+            world.ok(["check", "--read-data"]);
+            is_saved = !was_killed;
+            if was_killed {
+                break;
+            }
+            // What goes on from a checkpoint writes less. The first write is never the last.
+            assert!(nth > 1, "a backup cannot be killed");
+            nth /= 2;
+            late += 1;
         }
-        if was_killed && kill % 2 == 0 {
+        if kill % 2 == 0 {
             // The next one may be killed too, and goes on from this one's checkpoint then.
             continue;
         }
@@ -113,8 +115,8 @@ fn killed_at_random_moments_nothing_is_lost() {
         let half = left
             .as_ref()
             .map(|left| half_read_bytes(&world, &left["id"]));
-        let clock = Instant::now();
         let next = run(&mut backup(&world)).expect(0).summary();
+        is_saved = true;
         if let Some(left) = left {
             resumed += 1;
             assert_eq!(next["resumed_from"], left["id"], "{next}");
@@ -125,8 +127,6 @@ fn killed_at_random_moments_nothing_is_lost() {
                 read <= total_bytes - had,
                 "{read} of {total_bytes} bytes read, {had} were there: {next}"
             );
-        } else if was_killed {
-            whole_run = whole_run.max(clock.elapsed());
         }
         if kill % 4 == 1 {
             assert_same(&world.source(), &world.restore("latest", "next"));
@@ -134,12 +134,43 @@ fn killed_at_random_moments_nothing_is_lost() {
             assert_same(&world.path("first"), &world.restore(&first, "again"));
             fs::remove_dir_all(world.path("again")).unwrap();
         }
-        generation += 1;
-        total_bytes = fill(&world, generation);
     }
     assert_same(&world.path("first"), &world.restore(&first, "again"));
     assert!(kills < 20 || resumed > 0, "no kill left a checkpoint");
-    println!("{in_time} of {kills} came in time, {resumed} backups went on from a checkpoint");
+    println!(
+        "{kills} backups were killed, {late} more had ended; {resumed} went on from a checkpoint"
+    );
+}
+
+/// Kills a backup some time after it has written so many objects; tells whether it was still running.
+fn kill_at(world: &World, nth: u64, later: Duration) -> bool {
+    let before = writes(world);
+    let mut child = backup(world)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    while child.try_wait().unwrap().is_none() && writes(world) < before + nth {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    // The moment itself is what is random here; nothing waits for anything.
+    std::thread::sleep(later);
+    child.kill().unwrap();
+    !child.wait().unwrap().success()
+}
+
+/// Counts what was written to the repository.
+fn writes(world: &World) -> u64 {
+    fn files(folder: &Path) -> u64 {
+        // What is renamed meanwhile may be missed, and is counted the next time.
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        let count = |entry: fs::DirEntry| match entry.file_type() {
+            Ok(kind) if kind.is_dir() => files(&entry.path()),
+            _ => 1,
+        };
+        entries.map(count).sum()
+    }
+    files(&world.path("repo"))
 }
 
 #[test]
@@ -190,7 +221,7 @@ fn interrupt(open: impl FnOnce(&Path) -> Option<fs::File>) {
         if has_cell() {
             break;
         }
-        std::thread::sleep(std::time::Duration::from_millis(1));
+        std::thread::sleep(Duration::from_millis(1));
     }
     let id = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
