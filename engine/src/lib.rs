@@ -9,6 +9,10 @@ mod at_once;
 pub mod backup;
 pub mod browse;
 pub mod budget;
+#[cfg(any(test, feature = "testing"))]
+pub mod calls;
+#[cfg(not(any(test, feature = "testing")))]
+mod calls;
 pub mod cancel;
 mod carry;
 pub mod check;

@@ -7,10 +7,11 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use rustix::buffer::spare_capacity;
-use rustix::fs::{AtFlags, OFlags, fgetxattr, flistxattr, getxattr, listxattr, statx};
+use rustix::fs::{AtFlags, OFlags};
 use rustix::io::Errno;
 
 use super::stat::{Identity, STATX_MASK, WalkIssue, Walked};
+use crate::calls;
 
 /// Bytes that Linux allows for one attribute's value, and for the list of their names.
 const ATTRIBUTE_BYTES_MAX: usize = 64 << 10;
@@ -34,7 +35,7 @@ pub fn attributes(walked: &Walked) -> AttributeList {
         Ok(handle) => handle,
         Err(error) => return failed(walked, error),
     };
-    match statx(&handle, c"", AtFlags::EMPTY_PATH, STATX_MASK) {
+    match calls::statx(&handle, c"", AtFlags::EMPTY_PATH, STATX_MASK) {
         Ok(found) if Identity::of(&found) == walked.identity => {}
         Ok(_) => return failed(walked, Errno::STALE.into()),
         Err(errno) => return failed(walked, errno.into()),
@@ -71,8 +72,8 @@ impl Subject<'_> {
     fn list(&self) -> io::Result<Vec<u8>> {
         let mut names = Vec::with_capacity(ATTRIBUTE_BYTES_MAX);
         match self {
-            Self::Handle(handle) => flistxattr(handle, spare_capacity(&mut names))?,
-            Self::Path(path) => listxattr(*path, spare_capacity(&mut names))?,
+            Self::Handle(handle) => calls::flistxattr(handle, spare_capacity(&mut names))?,
+            Self::Path(path) => calls::listxattr(*path, spare_capacity(&mut names))?,
         };
         Ok(names)
     }
@@ -80,8 +81,8 @@ impl Subject<'_> {
     fn value(&self, name: &CStr) -> io::Result<Vec<u8>> {
         let mut value = Vec::with_capacity(ATTRIBUTE_BYTES_MAX);
         match self {
-            Self::Handle(handle) => fgetxattr(handle, name, spare_capacity(&mut value))?,
-            Self::Path(path) => getxattr(*path, name, spare_capacity(&mut value))?,
+            Self::Handle(handle) => calls::fgetxattr(handle, name, spare_capacity(&mut value))?,
+            Self::Path(path) => calls::getxattr(*path, name, spare_capacity(&mut value))?,
         };
         value.shrink_to_fit();
         Ok(value)

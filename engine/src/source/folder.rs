@@ -12,10 +12,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::{AtFlags, Mode, OFlags, openat, statx};
+use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::stat::{Identity, STATX_MASK};
+use crate::calls;
 
 /// The open handles of a walk, the least recently used of which are closed first.
 #[derive(Debug)]
@@ -149,7 +150,7 @@ impl Folder {
         while let Some(folder) = closed.pop() {
             if let Above::Folder(_, name) = &folder.above {
                 handle = Arc::new(open_folder(handle.as_fd(), OsStr::from_bytes(name))?);
-                let found = statx(handle.as_fd(), c"", AtFlags::EMPTY_PATH, STATX_MASK)?;
+                let found = calls::statx(handle.as_fd(), c"", AtFlags::EMPTY_PATH, STATX_MASK)?;
                 if Identity::of(&found) != folder.identity {
                     return Err(Errno::STALE.into());
                 }
@@ -180,9 +181,9 @@ impl Drop for Folder {
 /// Whatever the system says; `ENOTDIR` or `ELOOP` for what is not a folder (any more).
 pub(super) fn open_folder(parent: BorrowedFd<'_>, name: &OsStr) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    match openat(parent, name, flags | OFlags::NOATIME, Mode::empty()) {
+    match calls::openat(parent, name, flags | OFlags::NOATIME, Mode::empty()) {
         // Only the owner and root may ask for that.
-        Err(Errno::PERM) => Ok(openat(parent, name, flags, Mode::empty())?),
+        Err(Errno::PERM) => Ok(calls::openat(parent, name, flags, Mode::empty())?),
         opened => Ok(opened?),
     }
 }

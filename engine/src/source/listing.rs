@@ -10,7 +10,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, FileType, RawDir, StatxFlags, statx};
+use rustix::fs::{AtFlags, FileType, RawDir, StatxFlags};
+
+use crate::calls;
 
 /// Bytes that the kernel fills with names at once.
 const READ_BYTES: usize = 64 << 10;
@@ -42,7 +44,7 @@ impl Listing {
         let mut names = RawDir::new(handle.as_fd(), buffer.spare_capacity_mut());
         let mut error = None;
         while let Some(found) = names.next() {
-            let found = match found {
+            let found = match calls::listing(handle.as_fd()).and(found) {
                 Ok(found) => found,
                 Err(errno) => {
                     error = Some(errno.into());
@@ -105,7 +107,7 @@ impl Listing {
 
 /// Tells whether `name` is a folder, by looking at it.
 pub(super) fn is_folder(parent: impl AsFd, name: &[u8]) -> io::Result<bool> {
-    let found = statx(
+    let found = calls::statx(
         parent,
         OsStr::from_bytes(name),
         AtFlags::SYMLINK_NOFOLLOW,

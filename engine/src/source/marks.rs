@@ -7,10 +7,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use ignore::gitignore::Gitignore;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxFlags, fstat, openat, statx};
-use rustix::io::{Errno, read};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxFlags};
+use rustix::io::Errno;
 
 use super::select::{Mark, Selection, compile_ignore_file};
+use crate::calls;
 
 /// Bytes of an ignore file that are read at most.
 const IGNORE_FILE_BYTES_MAX: usize = 1 << 20;
@@ -74,7 +75,7 @@ fn has_mark(handle: BorrowedFd<'_>, mark: &Mark) -> io::Result<bool> {
         return Ok(start.is_some_and(|start| start == mark.header));
     }
     let name = mark.name.as_slice();
-    match statx(handle, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::TYPE) {
+    match calls::statx(handle, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::TYPE) {
         // Only a file marks: a folder of that name would lose what is in it.
         Ok(found) => Ok(FileType::from_raw_mode(u32::from(found.stx_mode)) != FileType::Directory),
         Err(Errno::NOENT) => Ok(false),
@@ -86,19 +87,19 @@ fn has_mark(handle: BorrowedFd<'_>, mark: &Mark) -> io::Result<bool> {
 fn read_start(parent: BorrowedFd<'_>, name: &[u8], bytes: usize) -> io::Result<Option<Vec<u8>>> {
     let flags =
         OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let file = match openat(parent, name, flags, Mode::empty()) {
+    let file = match calls::openat(parent, name, flags, Mode::empty()) {
         Ok(file) => file,
         // Not there, or a link, a socket: none of them counts.
         Err(Errno::NOENT | Errno::LOOP | Errno::NXIO) => return Ok(None),
         Err(errno) => return Err(errno.into()),
     };
-    if !FileType::from_raw_mode(fstat(&file)?.st_mode).is_file() {
+    if !FileType::from_raw_mode(calls::fstat(&file)?.st_mode).is_file() {
         return Ok(None);
     }
     let mut start = vec![0; bytes];
     let mut filled = 0;
     while let Some(rest) = start.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        match read(&file, rest) {
+        match calls::read(&file, rest) {
             Ok(0) => break,
             Ok(count) => filled += count,
             Err(Errno::INTR) => {}

@@ -5,11 +5,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{Advice, AtFlags, OFlags, SeekFrom, fadvise, seek, statx};
-use rustix::io::{Errno, pread, read};
+use rustix::fs::{Advice, AtFlags, OFlags, SeekFrom, fadvise};
+use rustix::io::Errno;
 
 use super::attributes::{AttributeList, attributes_of_open};
 use super::stat::{Identity, STATX_MASK, WalkIssue, Walked};
+use crate::calls;
 
 /// Files below this size have no hole worth finding, and are read without a hint.
 const SMALL_BYTES: u64 = 4 << 10;
@@ -177,7 +178,7 @@ impl FileReader {
     /// # Errors
     /// An issue for the report.
     pub fn finish(self) -> Result<Finish, WalkIssue> {
-        let found = statx(&self.file, c"", AtFlags::EMPTY_PATH, STATX_MASK)
+        let found = calls::statx(&self.file, c"", AtFlags::EMPTY_PATH, STATX_MASK)
             .map_err(|errno| self.walked.issue("look again at", errno.into()))?;
         let now = self.walked.with_stat(&found)?;
         let then = &self.walked.entry;
@@ -195,7 +196,7 @@ impl FileReader {
     }
 
     fn measure_special(&mut self) -> io::Result<()> {
-        match seek(&self.file, SeekFrom::End(0)) {
+        match calls::seek(&self.file, SeekFrom::End(0)) {
             Ok(size) => self.size = size,
             Err(Errno::SPIPE) => self.kind = Kind::Stream,
             Err(errno) => return Err(errno.into()),
@@ -221,12 +222,12 @@ impl FileReader {
     }
 
     fn find_sparse_run(&mut self, offset: u64, rest: u64) -> io::Result<Run> {
-        match seek(&self.file, SeekFrom::Data(offset)) {
+        match calls::seek(&self.file, SeekFrom::Data(offset)) {
             Ok(data) if data > offset => Ok(Run::Hole {
                 offset,
                 length: rest.min(data - offset),
             }),
-            Ok(_) => match seek(&self.file, SeekFrom::Hole(offset)) {
+            Ok(_) => match calls::seek(&self.file, SeekFrom::Hole(offset)) {
                 Ok(hole) if hole > offset => Ok(Run::Data {
                     offset,
                     length: rest.min(hole - offset),
@@ -239,7 +240,7 @@ impl FileReader {
                 Err(errno) => Err(errno.into()),
             },
             // Nothing but a hole is left, unless the file has shrunk.
-            Err(Errno::NXIO) => match seek(&self.file, SeekFrom::End(0))? {
+            Err(Errno::NXIO) => match calls::seek(&self.file, SeekFrom::End(0))? {
                 end if end > offset => Ok(Run::Hole {
                     offset,
                     length: rest.min(end - offset),
@@ -273,8 +274,8 @@ impl Read for FileReader {
         let count = loop {
             let result = match self.kind {
                 Kind::Stream if !self.is_ready(None)? => Err(Errno::INTR),
-                Kind::Stream => read(&self.file, &mut *buffer),
-                Kind::Plain | Kind::Sparse => pread(&self.file, &mut *buffer, self.run_at),
+                Kind::Stream => calls::read(&self.file, &mut *buffer),
+                Kind::Plain | Kind::Sparse => calls::pread(&self.file, &mut *buffer, self.run_at),
             };
             match result {
                 // Of a pipe, whoever else reads it may have been faster.

@@ -10,14 +10,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use larder_format::entry::{Entry, EntryFlags, EntryType, Timestamp};
 use larder_format::limits::{LINK_TARGET_BYTES, OWNER_NAME_BYTES};
-use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, Statx, StatxFlags, StatxTimestamp, openat, readlinkat,
-    statx,
-};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Statx, StatxFlags, StatxTimestamp};
 use rustix::io::Errno;
 use rustix::process::Uid;
 
 use super::folder::{Folder, Handles};
+use crate::calls;
 
 /// Names of owners that are kept; the cache is emptied when it has more.
 const OWNERS_MAX: usize = 1 << 16;
@@ -147,13 +145,20 @@ impl Place {
 
     /// Looks at what is there; a symbolic link is not followed.
     pub(super) fn look(&self) -> io::Result<Statx> {
-        self.with(|at, name| Ok(statx(at, name, AtFlags::SYMLINK_NOFOLLOW, STATX_MASK)?))
+        self.with(|at, name| {
+            Ok(calls::statx(
+                at,
+                name,
+                AtFlags::SYMLINK_NOFOLLOW,
+                STATX_MASK,
+            )?)
+        })
     }
 
     /// Opens what is there; a symbolic link is not followed.
     pub(super) fn open(&self, flags: OFlags) -> io::Result<OwnedFd> {
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        self.with(|at, name| Ok(openat(at, name, flags, Mode::empty())?))
+        self.with(|at, name| Ok(calls::openat(at, name, flags, Mode::empty())?))
     }
 }
 
@@ -342,7 +347,8 @@ fn short_name(name: &OsStr) -> Vec<u8> {
 }
 
 fn read_link(place: &Place) -> io::Result<Vec<u8>> {
-    let target = place.with(|at, name| Ok(readlinkat(at, name, Vec::new())?.into_bytes()))?;
+    let target =
+        place.with(|at, name| Ok(calls::readlinkat(at, name, Vec::new())?.into_bytes()))?;
     if target.len() > LINK_TARGET_BYTES {
         return Err(Errno::NAMETOOLONG.into());
     }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use ignore::gitignore::Gitignore;
 use larder_format::entry::EntryType;
 use larder_format::limits::KEY_BYTES;
-use rustix::fs::{AtFlags, statx};
+use rustix::fs::AtFlags;
 use rustix::io::Errno;
 
 use super::folder::{Folder, open_folder};
@@ -22,6 +22,7 @@ use super::listing::{Listing, ListingBuilder, is_folder};
 use super::marks::{ignore_files_in, marks_in};
 use super::select::{Selection, verdict};
 use super::stat::{Common, Identity, Place, STATX_MASK, WalkIssue, Walked};
+use crate::calls;
 
 /// Bytes of names that any listing may keep in memory, however many there are above it.
 const LISTING_BYTES_MIN: usize = 64 << 10;
@@ -272,7 +273,7 @@ impl Walk {
     /// mounted when it is used, for one), `walked` tells of the one that was opened.
     fn open(&self, walked: &mut Walked) -> io::Result<Option<OwnedFd>> {
         let handle = walked.place.with(open_folder)?;
-        let found = statx(&handle, c"", AtFlags::EMPTY_PATH, STATX_MASK)?;
+        let found = calls::statx(&handle, c"", AtFlags::EMPTY_PATH, STATX_MASK)?;
         if Identity::of(&found) != walked.identity {
             let key = walked.entry.key.clone();
             *walked = self.common.describe(key, walked.place.clone(), &found)?;

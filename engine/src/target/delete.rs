@@ -12,6 +12,7 @@ use super::error::{Context as _, TargetError};
 use super::existing::Metadata;
 use super::names::check_directory;
 use super::tree::Target;
+use crate::calls;
 
 /// How many directories are open at once on the way down; what is deeper is moved up first.
 const DEPTH_OPEN: usize = 32;
@@ -98,7 +99,7 @@ impl Target {
         kind: FileType,
     ) -> io::Result<()> {
         if !kind.is_dir() {
-            return Ok(rustix::fs::unlinkat(parent, name, AtFlags::empty())?);
+            return Ok(calls::unlinkat(parent, name, AtFlags::empty())?);
         }
         let directory = Arc::new(self.open_below(parent, name)?);
         let removal = Removal {
@@ -111,7 +112,7 @@ impl Target {
             pass = removal.clear(&directory, 0)?;
         }
         match (
-            rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR),
+            calls::unlinkat(parent, name, AtFlags::REMOVEDIR),
             pass.first_error,
         ) {
             (Ok(()), _) => Ok(()),
@@ -125,16 +126,16 @@ impl Target {
     pub(super) fn open_below(&self, parent: &OwnedFd, name: &[u8]) -> io::Result<OwnedFd> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let same_mount = ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS;
-        let strictly = || rustix::fs::openat2(parent, name, flags, Mode::empty(), same_mount);
+        let strictly = || calls::openat2(parent, name, flags, Mode::empty(), same_mount);
         match self.with_room(strictly) {
             Err(error) => match Errno::from_io_error(&error) {
                 Some(Errno::XDEV) => Err(mount_point()),
                 Some(Errno::NOSYS | Errno::PERM) => {
                     // Before Linux 5.6, or forbidden by a container: then file systems are
                     // told apart, though not two mounts of the same one.
-                    let plainly = || rustix::fs::openat(parent, name, flags, Mode::empty());
+                    let plainly = || calls::openat(parent, name, flags, Mode::empty());
                     let handle = self.with_room(plainly)?;
-                    let device = |fd| rustix::fs::fstat(fd).map(|stat| stat.st_dev);
+                    let device = |fd| calls::fstat(fd).map(|stat| stat.st_dev);
                     if device(&handle)? == device(parent)? {
                         Ok(handle)
                     } else {
@@ -194,7 +195,7 @@ impl Removal<'_> {
             if is_self_or_parent(name.to_bytes()) {
                 continue;
             }
-            let result = match rustix::fs::unlinkat(directory, name, AtFlags::empty()) {
+            let result = match calls::unlinkat(directory, name, AtFlags::empty()) {
                 Err(Errno::ISDIR) => {
                     self.clear_directory(directory, name.to_bytes(), depth, &mut pass)
                 }
@@ -214,14 +215,14 @@ impl Removal<'_> {
     ) -> io::Result<()> {
         if depth >= DEPTH_OPEN {
             let (_, temporary) = self.target.temporary();
-            rustix::fs::renameat(parent, name, &self.top, temporary.as_str())?;
+            calls::renameat(parent, name, &self.top, temporary.as_str())?;
             pass.moved = true;
             return Ok(());
         }
         let directory = self.target.open_below(parent, name)?;
         let below = self.clear(&directory, depth + 1)?;
         pass.moved |= below.moved;
-        let removed = rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR);
+        let removed = calls::unlinkat(parent, name, AtFlags::REMOVEDIR);
         match (removed, below.first_error) {
             (Err(Errno::NOTEMPTY | Errno::EXIST), Some(error)) => Err(error),
             (removed, _) => Ok(removed?),

@@ -14,6 +14,7 @@ use super::nodes::NodeId;
 use super::options::Owners;
 use super::plan::{Action, plan_entry};
 use super::tree::Target;
+use crate::calls;
 
 /// What is known of something in the target.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,7 +115,7 @@ impl ExistingFile {
 /// Gives where the next bytes at or after an offset may be that are not a hole; the largest number
 /// if there are none.
 pub(super) fn data_from(fd: &OwnedFd, offset: u64) -> u64 {
-    match rustix::fs::seek(fd, SeekFrom::Data(offset)) {
+    match calls::seek(fd, SeekFrom::Data(offset)) {
         Ok(found) => found.max(offset),
         Err(rustix::io::Errno::NXIO) => u64::MAX,
         // A file system that does not tell: everything may be data.
@@ -126,7 +127,7 @@ pub(super) fn data_from(fd: &OwnedFd, offset: u64) -> u64 {
 pub(super) fn read_full_at(fd: &OwnedFd, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
     let mut done = 0;
     while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
-        match rustix::io::pread(fd, rest, offset.saturating_add(done as u64)) {
+        match calls::pread(fd, rest, offset.saturating_add(done as u64)) {
             Ok(0) => break,
             Ok(count) => done += count,
             Err(rustix::io::Errno::INTR) => {}
@@ -150,10 +151,7 @@ impl Target {
     fn look_at(&self, key: &[u8]) -> io::Result<Option<Metadata>> {
         let components = check_key(key)?;
         if components.is_root() {
-            return Ok(Some(Metadata::of(
-                &rustix::fs::fstat(self.root())?,
-                Vec::new(),
-            )));
+            return Ok(Some(Metadata::of(&calls::fstat(self.root())?, Vec::new())));
         }
         let Some(parent) = absent(self.directory(components.parent()))? else {
             return Ok(None);
@@ -167,12 +165,12 @@ impl Target {
         parent: &Arc<OwnedFd>,
         name: &[u8],
     ) -> io::Result<Option<Metadata>> {
-        let stat = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW);
+        let stat = calls::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW);
         let Some(stat) = absent(stat.map_err(io::Error::from))? else {
             return Ok(None);
         };
         let link_target = if FileType::from_raw_mode(stat.st_mode).is_symlink() {
-            rustix::fs::readlinkat(parent, name, Vec::new())?.into_bytes()
+            calls::readlinkat(parent, name, Vec::new())?.into_bytes()
         } else {
             Vec::new()
         };
@@ -208,11 +206,11 @@ impl Target {
             _ => return Ok(None),
         }
         let opened =
-            self.with_room(|| rustix::fs::openat(&parent, components.name(), flags, Mode::empty()));
+            self.with_room(|| calls::openat(&parent, components.name(), flags, Mode::empty()));
         let Some(handle) = absent(opened)? else {
             return Ok(None);
         };
-        let metadata = Metadata::of(&rustix::fs::fstat(&handle)?, Vec::new());
+        let metadata = Metadata::of(&calls::fstat(&handle)?, Vec::new());
         let is_file = metadata.kind == EntryType::File;
         Ok(is_file.then_some(ExistingFile { handle, metadata }))
     }
@@ -242,9 +240,9 @@ impl Target {
         let components = check_leaf(key)?;
         let parent = self.directory(components.parent())?;
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let handle = self
-            .with_room(|| rustix::fs::openat(&parent, components.name(), flags, Mode::empty()))?;
-        let stat = rustix::fs::fstat(&handle)?;
+        let handle =
+            self.with_room(|| calls::openat(&parent, components.name(), flags, Mode::empty()))?;
+        let stat = calls::fstat(&handle)?;
         if NodeId::of(&stat).kind != EntryType::File {
             return Err(io::Error::new(
                 io::ErrorKind::NotFound,

@@ -16,6 +16,7 @@ use super::names::check_leaf;
 use super::nodes::NodeId;
 use super::options::Overwrite;
 use super::tree::Target;
+use crate::calls;
 
 /// The piece that becomes a hole when it is all zeros: the block size of most file systems.
 const HOLE_BYTES: u64 = 4096;
@@ -86,12 +87,12 @@ impl Target {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
         let handle = self.with_room(|| {
             let mode = Mode::RUSR | Mode::WUSR;
-            rustix::fs::openat(&parent, temporary.as_str(), flags | OFlags::CLOEXEC, mode)
+            calls::openat(&parent, temporary.as_str(), flags | OFlags::CLOEXEC, mode)
         })?;
-        let id = match rustix::fs::fstat(&handle) {
+        let id = match calls::fstat(&handle) {
             Ok(stat) => NodeId::of(&stat),
             Err(error) => {
-                let _ = rustix::fs::unlinkat(&parent, temporary.as_str(), AtFlags::empty());
+                let _ = calls::unlinkat(&parent, temporary.as_str(), AtFlags::empty());
                 return Err(error.into());
             }
         };
@@ -119,7 +120,7 @@ impl Target {
         let handle = former.into_handle();
         // What the entry's permissions hide must not show while it is written. Somebody else's
         // file keeps its own: then the system says no.
-        let _ = rustix::fs::fchmod(&handle, Mode::RUSR | Mode::WUSR);
+        let _ = calls::fchmod(&handle, Mode::RUSR | Mode::WUSR);
         self.lock_files().insert(number, Arc::new(handle));
         Ok(Some(file))
     }
@@ -253,9 +254,9 @@ impl PendingFile {
     fn complete(&self, entry: &Entry, attributes: &[Attribute]) -> io::Result<()> {
         let handle = self.handle()?;
         if self.kept > 0 || self.end.load(Ordering::Acquire) != self.size {
-            rustix::fs::ftruncate(&handle, self.size)?;
+            calls::ftruncate(&handle, self.size)?;
         }
-        let stat = rustix::fs::fstat(&handle)?;
+        let stat = calls::fstat(&handle)?;
         self.target
             .apply(&Handle::Open(&handle), &stat, entry, attributes);
         let Some(temporary) = &self.temporary else {
@@ -275,7 +276,7 @@ impl PendingFile {
             .target
             .directory(components.parent())
             .and_then(|parent| {
-                Ok(rustix::fs::unlinkat(
+                Ok(calls::unlinkat(
                     &parent,
                     temporary.as_str(),
                     AtFlags::empty(),
@@ -308,10 +309,10 @@ impl PendingFile {
             .as_deref()
             .map_or(components.name(), str::as_bytes);
         let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let handle = self.target.with_room(|| {
-            rustix::fs::openat(&parent, name, flags | OFlags::CLOEXEC, Mode::empty())
-        })?;
-        if NodeId::of(&rustix::fs::fstat(&handle)?) != self.id {
+        let handle = self
+            .target
+            .with_room(|| calls::openat(&parent, name, flags | OFlags::CLOEXEC, Mode::empty()))?;
+        if NodeId::of(&calls::fstat(&handle)?) != self.id {
             return Err(io::Error::other(
                 "something else took the place of the file being written",
             ));
@@ -338,7 +339,7 @@ impl PendingFile {
         let mut rest = bytes;
         let mut at = offset;
         while !rest.is_empty() {
-            match rustix::io::pwrite(handle, rest, at) {
+            match calls::pwrite(handle, rest, at) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(count) => {
                     rest = rest.get(count..).unwrap_or_default();
@@ -359,7 +360,7 @@ impl PendingFile {
             return Ok(());
         }
         let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        match rustix::fs::fallocate(handle, punch, offset, end - offset) {
+        match calls::fallocate(handle, punch, offset, end - offset) {
             Ok(()) => return Ok(()),
             Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {}
             Err(error) => return Err(error.into()),
@@ -423,16 +424,16 @@ fn runs(bytes: &[u8], offset: u64) -> Vec<(u64, &[u8], bool)> {
 fn copy(former: &ExistingFile, to: &OwnedFd, size: u64) -> io::Result<u64> {
     let from = former.handle();
     if rustix::fs::ioctl_ficlone(to, from).is_ok() {
-        return Ok(u64::try_from(rustix::fs::fstat(to)?.st_size)
+        return Ok(u64::try_from(calls::fstat(to)?.st_size)
             .unwrap_or(0)
             .min(size));
     }
     let end = former.metadata.size.min(size);
     // Holes stay holes: a large one would fill the disk, and take hours.
-    rustix::fs::ftruncate(to, end)?;
+    calls::ftruncate(to, end)?;
     let mut done = former.data_from(0);
     while done < end {
-        let run_end = match rustix::fs::seek(from, SeekFrom::Hole(done)) {
+        let run_end = match calls::seek(from, SeekFrom::Hole(done)) {
             Ok(hole) => hole.clamp(done, end),
             Err(_) => end,
         };
@@ -454,7 +455,7 @@ fn copy_run(former: &ExistingFile, to: &OwnedFd, start: u64, end: u64) -> io::Re
         let count = usize::try_from(end - done)
             .unwrap_or(usize::MAX)
             .min(1 << 30);
-        match rustix::fs::copy_file_range(from, Some(&mut at), to, Some(&mut into), count) {
+        match calls::copy_file_range(from, Some(&mut at), to, Some(&mut into), count) {
             Ok(0) => return Ok(done),
             Ok(count) => done += count as u64,
             Err(Errno::INTR) => {}
@@ -479,7 +480,7 @@ fn copy_by_hand(former: &ExistingFile, to: &OwnedFd, start: u64, end: u64) -> io
             break;
         }
         while !rest.is_empty() {
-            let written = rustix::io::pwrite(to, rest, done)?;
+            let written = calls::pwrite(to, rest, done)?;
             rest = rest.get(written..).unwrap_or_default();
             done += written as u64;
         }

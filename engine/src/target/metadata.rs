@@ -17,6 +17,7 @@ use rustix::io::Errno;
 use super::options::Owners;
 use super::tree::Target;
 use super::warnings::WarningKind;
+use crate::calls;
 
 /// An extended attribute: full name (`user.x`, `system.posix_acl_access`) and value.
 pub type Attribute = (Vec<u8>, Vec<u8>);
@@ -46,35 +47,35 @@ impl Handle<'_> {
     fn set_owner(&self, uid: Option<u32>, gid: Option<u32>) -> rustix::io::Result<()> {
         let (Self::Open(fd) | Self::Path(fd)) = self;
         let (uid, gid) = (uid.map(Uid::from_raw), gid.map(Gid::from_raw));
-        rustix::fs::chownat(fd, "", uid, gid, AtFlags::EMPTY_PATH)
+        calls::chownat(fd, "", uid, gid, AtFlags::EMPTY_PATH)
     }
 
     fn set_mode(&self, mode: u32) -> rustix::io::Result<()> {
         let mode = Mode::from_raw_mode(mode);
         match self {
-            Self::Open(fd) => rustix::fs::fchmod(fd, mode),
-            Self::Path(fd) => rustix::fs::chmodat(CWD, proc_path(fd), mode, AtFlags::empty()),
+            Self::Open(fd) => calls::fchmod(fd, mode),
+            Self::Path(fd) => calls::chmodat(CWD, proc_path(fd), mode, AtFlags::empty()),
         }
     }
 
     fn set_times(&self, times: &Timestamps) -> rustix::io::Result<()> {
         match self {
-            Self::Open(fd) => rustix::fs::futimens(fd, times),
-            Self::Path(fd) => rustix::fs::utimensat(fd, "", times, AtFlags::EMPTY_PATH),
+            Self::Open(fd) => calls::futimens(fd, times),
+            Self::Path(fd) => calls::utimensat(fd, "", times, AtFlags::EMPTY_PATH),
         }
     }
 
     fn set_attribute(&self, name: &[u8], value: &[u8]) -> rustix::io::Result<()> {
         match self {
-            Self::Open(fd) => rustix::fs::fsetxattr(fd, name, value, XattrFlags::empty()),
-            Self::Path(fd) => rustix::fs::setxattr(proc_path(fd), name, value, XattrFlags::empty()),
+            Self::Open(fd) => calls::fsetxattr(fd, name, value, XattrFlags::empty()),
+            Self::Path(fd) => calls::setxattr(proc_path(fd), name, value, XattrFlags::empty()),
         }
     }
 
     fn remove_attribute(&self, name: &[u8]) -> rustix::io::Result<()> {
         match self {
-            Self::Open(fd) => rustix::fs::fremovexattr(fd, name),
-            Self::Path(fd) => rustix::fs::removexattr(proc_path(fd), name),
+            Self::Open(fd) => calls::fremovexattr(fd, name),
+            Self::Path(fd) => calls::removexattr(proc_path(fd), name),
         }
     }
 
@@ -82,8 +83,8 @@ impl Handle<'_> {
     fn has_attribute(&self, name: &[u8], value: &[u8]) -> bool {
         let mut buffer = vec![0; value.len() + 1];
         let read = match self {
-            Self::Open(fd) => rustix::fs::fgetxattr(fd, name, &mut buffer[..]),
-            Self::Path(fd) => rustix::fs::getxattr(proc_path(fd), name, &mut buffer[..]),
+            Self::Open(fd) => calls::fgetxattr(fd, name, &mut buffer[..]),
+            Self::Path(fd) => calls::getxattr(proc_path(fd), name, &mut buffer[..]),
         };
         read.is_ok_and(|length| buffer.get(..length) == Some(value))
     }
@@ -91,8 +92,8 @@ impl Handle<'_> {
     /// Lists the names of the attributes, each ended by a zero byte.
     fn attribute_names(&self) -> rustix::io::Result<Vec<u8>> {
         let list = |buffer: &mut [u8]| match self {
-            Self::Open(fd) => rustix::fs::flistxattr(fd, buffer),
-            Self::Path(fd) => rustix::fs::listxattr(proc_path(fd), buffer),
+            Self::Open(fd) => calls::flistxattr(fd, buffer),
+            Self::Path(fd) => calls::listxattr(proc_path(fd), buffer),
         };
         let mut few = [0; NAMES_BYTES];
         match list(&mut few) {

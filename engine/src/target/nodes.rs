@@ -10,6 +10,7 @@ use super::error::{Context as _, TargetError};
 use super::metadata::{Attribute, Handle};
 use super::names::check_leaf;
 use super::tree::Target;
+use crate::calls;
 
 /// Which node a name led to when it was made or looked at; stays valid while a name is left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -54,7 +55,7 @@ impl Target {
         attributes: &[Attribute],
     ) -> Result<NodeId, TargetError> {
         let make = |parent: &OwnedFd, temporary: &str| {
-            Ok(rustix::fs::symlinkat(
+            Ok(calls::symlinkat(
                 entry.link_target.as_slice(),
                 parent,
                 temporary,
@@ -78,7 +79,7 @@ impl Target {
         let make = |parent: &OwnedFd, temporary: &str| {
             let (kind, device) = self.special(entry)?;
             let mode = Mode::RUSR | Mode::WUSR;
-            Ok(rustix::fs::mknodat(parent, temporary, kind, mode, device)?)
+            Ok(calls::mknodat(parent, temporary, kind, mode, device)?)
         };
         self.make_node(key, entry, attributes, make)
             .on("create the special file", key)
@@ -116,9 +117,9 @@ impl Target {
         make(&parent, &temporary)?;
         let complete = || {
             let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let open = || rustix::fs::openat(&parent, temporary.as_str(), flags, Mode::empty());
+            let open = || calls::openat(&parent, temporary.as_str(), flags, Mode::empty());
             let handle = self.with_room(open)?;
-            let stat = rustix::fs::fstat(&handle)?;
+            let stat = calls::fstat(&handle)?;
             let id = NodeId::of(&stat);
             if id.kind != entry.kind {
                 return Err(io::Error::other(
@@ -130,7 +131,7 @@ impl Target {
             Ok(id)
         };
         complete().inspect_err(|_| {
-            let _ = rustix::fs::unlinkat(&parent, temporary.as_str(), AtFlags::empty());
+            let _ = calls::unlinkat(&parent, temporary.as_str(), AtFlags::empty());
         })
     }
 
@@ -160,7 +161,7 @@ impl Target {
         let (_, temporary) = self.temporary();
         let name = temporary.as_str();
         let look = |parent: &OwnedFd, name: &[u8]| {
-            let stat = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
+            let stat = calls::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
             if NodeId::of(&stat) == *id {
                 return Ok(());
             }
@@ -170,7 +171,7 @@ impl Target {
         // Before, so that nothing foreign is linked even for a moment; and after, since the
         // name may have changed hands in between.
         look(&from_parent, from.name())?;
-        rustix::fs::linkat(
+        calls::linkat(
             &from_parent,
             from.name(),
             &to_parent,
@@ -180,7 +181,7 @@ impl Target {
         let result = look(&to_parent, name.as_bytes())
             .and_then(|()| self.put_in_place(&to_parent, name, to.name(), new_key));
         // Also after success: renaming onto another name of the same file does nothing.
-        let _ = rustix::fs::unlinkat(&to_parent, name, AtFlags::empty());
+        let _ = calls::unlinkat(&to_parent, name, AtFlags::empty());
         result
     }
 }

@@ -17,6 +17,7 @@ use super::names::{check_directory, parts};
 use super::options::{Options, Overwrite};
 use super::owners::OwnerNames;
 use super::warnings::{Warning, Warnings};
+use crate::calls;
 
 /// How a directory is opened to find names in it: reading it is not needed for that.
 const SEARCH: OFlags = OFlags::PATH
@@ -77,7 +78,7 @@ impl Target {
     /// The root is missing, cannot be opened, or is not a directory.
     pub fn open_existing_root(root: &Path, options: Options) -> io::Result<Arc<Self>> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let handle = rustix::fs::openat(CWD, root, flags, Mode::empty())?;
+        let handle = calls::openat(CWD, root, flags, Mode::empty())?;
         let user = rustix::process::geteuid();
         let mut random = [0; 8];
         getrandom::fill(&mut random).map_err(io::Error::other)?;
@@ -142,12 +143,12 @@ impl Target {
             return Ok(Made::Existing);
         }
         let (parent, name) = (self.directory(components.parent())?, components.name());
-        match rustix::fs::mkdirat(&parent, name, mode) {
+        match calls::mkdirat(&parent, name, mode) {
             Ok(()) => return Ok(Made::New),
             Err(Errno::EXIST) => {}
             Err(error) => return Err(error.into()),
         }
-        match self.with_room(|| rustix::fs::openat(&parent, name, SEARCH, Mode::empty())) {
+        match self.with_room(|| calls::openat(&parent, name, SEARCH, Mode::empty())) {
             Ok(handle) => {
                 let handle = Arc::new(handle);
                 self.make_accessible(&handle)?;
@@ -164,9 +165,9 @@ impl Target {
                     let why = "something that is not a directory has its name and is to be kept";
                     return Err(io::Error::new(io::ErrorKind::NotADirectory, why));
                 }
-                rustix::fs::unlinkat(&parent, name, AtFlags::empty())?;
+                calls::unlinkat(&parent, name, AtFlags::empty())?;
                 self.forget_below(key);
-                rustix::fs::mkdirat(&parent, name, mode)?;
+                calls::mkdirat(&parent, name, mode)?;
                 Ok(Made::New)
             }
             Err(error) => Err(error),
@@ -176,7 +177,7 @@ impl Target {
     /// Gives its owner full access to a directory that was there, for as long as the restore
     /// takes; root needs no such thing.
     fn make_accessible(&self, directory: &OwnedFd) -> io::Result<()> {
-        let stat = rustix::fs::fstat(directory)?;
+        let stat = calls::fstat(directory)?;
         let mode = Mode::from_raw_mode(stat.st_mode);
         if !self.as_root && stat.st_uid == self.user && !mode.contains(Mode::RWXU) {
             rustix::fs::chmod(proc_path(directory), mode | Mode::RWXU)?;
@@ -207,7 +208,7 @@ impl Target {
     ) -> io::Result<()> {
         check_directory(key)?;
         let directory = self.directory(key)?;
-        let stat = rustix::fs::fstat(&directory)?;
+        let stat = calls::fstat(&directory)?;
         match self.readable(&directory) {
             Ok(open) => self.apply(&Handle::Open(&open), &stat, entry, attributes),
             // Somebody else's, without permission to read: its owner's metadata cannot be set
@@ -224,7 +225,7 @@ impl Target {
     /// One of the system: what was written may be lost when the power fails.
     pub fn sync(&self) -> Result<(), TargetError> {
         let root = self.readable(&self.root).on("sync", b"")?;
-        rustix::fs::syncfs(root).on("sync", b"")
+        calls::syncfs(root).on("sync", b"")
     }
 
     /// Gives the handle of the root.
@@ -239,7 +240,7 @@ impl Target {
         let (mut handle, opened) = self.nearest(key);
         let rest = key.get(opened..).unwrap_or_default();
         for part in parts(rest) {
-            let next = self.with_room(|| rustix::fs::openat(&handle, part, SEARCH, Mode::empty()));
+            let next = self.with_room(|| calls::openat(&handle, part, SEARCH, Mode::empty()));
             handle = Arc::new(next?);
         }
         if !rest.is_empty() {
@@ -270,7 +271,7 @@ impl Target {
     /// Opens a directory for reading that is open for searching.
     pub(super) fn readable(&self, directory: &OwnedFd) -> io::Result<OwnedFd> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        self.with_room(|| rustix::fs::openat(directory, ".", flags, Mode::empty()))
+        self.with_room(|| calls::openat(directory, ".", flags, Mode::empty()))
     }
 
     /// Opens something; if there are too many open files, closes those that are kept open only
@@ -311,11 +312,11 @@ impl Target {
         if self.options.overwrite == Overwrite::Never {
             return rename_to_free(parent, temporary, name);
         }
-        match rustix::fs::renameat(parent, temporary, parent, name) {
+        match calls::renameat(parent, temporary, parent, name) {
             Ok(()) => Ok(()),
             Err(Errno::ISDIR | Errno::EXIST | Errno::NOTEMPTY) => {
                 self.clear_the_way(parent, name, key)?;
-                Ok(rustix::fs::renameat(parent, temporary, parent, name)?)
+                Ok(calls::renameat(parent, temporary, parent, name)?)
             }
             Err(error) => Err(error.into()),
         }
@@ -324,7 +325,7 @@ impl Target {
     /// Removes a directory that has the name of something else.
     fn clear_the_way(&self, parent: &OwnedFd, name: &[u8], key: &[u8]) -> io::Result<()> {
         let below = [key, b"/"].concat();
-        match rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR) {
+        match calls::unlinkat(parent, name, AtFlags::REMOVEDIR) {
             Err(Errno::NOTEMPTY | Errno::EXIST) => {
                 if !self.options.delete || self.options.overwrite != Overwrite::Always {
                     let why = "a directory that is not empty has its name; \
@@ -359,11 +360,11 @@ impl Target {
 
 /// Renames, but never onto something.
 fn rename_to_free(parent: &OwnedFd, from: &str, to: &[u8]) -> io::Result<()> {
-    match rustix::fs::renameat_with(parent, from, parent, to, RenameFlags::NOREPLACE) {
+    match calls::renameat_with(parent, from, parent, to, RenameFlags::NOREPLACE) {
         // Some file systems lack the flag; a second name never replaces anything either.
         Err(Errno::INVAL | Errno::NOSYS) => {
-            rustix::fs::linkat(parent, from, parent, to, AtFlags::empty())?;
-            Ok(rustix::fs::unlinkat(parent, from, AtFlags::empty())?)
+            calls::linkat(parent, from, parent, to, AtFlags::empty())?;
+            Ok(calls::unlinkat(parent, from, AtFlags::empty())?)
         }
         other => Ok(other?),
     }

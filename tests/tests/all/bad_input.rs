@@ -350,10 +350,11 @@ fn a_read_only_storage_can_be_read() {
 }
 
 /// A small file system of its own, which is unmounted when the test ends.
-struct Mounted(std::path::PathBuf);
+pub struct Mounted(std::path::PathBuf);
 
 impl Mounted {
-    fn new(folder: &Path, options: &str) -> Option<Self> {
+    /// Mounts one; nothing where this user may not.
+    pub fn new(folder: &Path, options: &str) -> Option<Self> {
         fs::create_dir_all(folder).unwrap();
         let mounted = is_root()
             && Command::new("mount")
@@ -367,7 +368,8 @@ impl Mounted {
         mounted.then(|| Self(folder.to_path_buf()))
     }
 
-    fn remount(&self, options: &str) {
+    /// Changes how it is mounted.
+    pub fn remount(&self, options: &str) {
         let run = run(Command::new("mount").args(["-o", options]).arg(&self.0));
         run.expect(0);
     }

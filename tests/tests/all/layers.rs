@@ -28,7 +28,7 @@ const UNSAFE: &[&str] = &[
 ];
 
 /// The parts of the engine that touch the user's files.
-const USER_FILES: &[&str] = &["engine/src/source", "engine/src/target"];
+const USER_FILES: &[&str] = &["engine/src/calls", "engine/src/source", "engine/src/target"];
 
 /// The parts of the engine that touch files of larder's own: storages and local state.
 const OWN_FILES: &[&str] = &[

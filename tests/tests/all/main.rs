@@ -18,6 +18,7 @@ mod copy;
 mod cost;
 mod crash;
 mod damage;
+mod faults;
 mod fixture;
 mod forget;
 mod golden;

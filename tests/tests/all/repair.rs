@@ -23,7 +23,8 @@ fn flip(path: &Path, percent: usize) {
     fs::write(path, bytes).unwrap();
 }
 
-fn largest_pack(world: &World) -> PathBuf {
+/// Gives the largest pack of the repository.
+pub fn largest_pack(world: &World) -> PathBuf {
     let packs = world.objects("packs").into_iter();
     packs.max_by_key(|(_, size)| *size).unwrap().0
 }

@@ -3,12 +3,11 @@
 //!
 //! The rules are stated in `exhibits.rs`, by kind; what can be had is computed in `oracle.rs`, from bytes alone.
 
-mod deeds;
+pub mod deeds;
 mod errors;
 mod exhibits;
 mod harms;
 mod oracle;
-mod overlay;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
@@ -18,6 +17,7 @@ use std::thread;
 use deeds::Deed;
 use exhibits::Museum;
 use harms::{Case, product};
+use larder_tests::overlay;
 
 /// Failures that are told.
 const TOLD_MAX: usize = 30;
@@ -66,4 +66,10 @@ fn every_damage_is_found_costs_nothing_else_and_is_mended_where_it_can_be() {
         failures.is_empty(),
         "{count} cases fail; replay those of one damage: LARDER_DAMAGE='NUMBER:' cargo nextest run --release -p larder-tests every_damage_is_found_costs"
     );
+}
+
+#[test]
+fn an_overlay_keeps_the_contract_of_storages() {
+    use larder_engine::storage::contract;
+    contract::run(&|| std::sync::Arc::new(overlay::Overlay::new(&std::sync::Arc::default())));
 }

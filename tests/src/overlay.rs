@@ -155,9 +155,3 @@ impl Storage for Overlay {
         "an overlay".to_owned()
     }
 }
-
-#[test]
-fn an_overlay_keeps_the_contract_of_storages() {
-    use larder_engine::storage::contract;
-    contract::run(&|| Arc::new(Overlay::new(&Arc::default())));
-}
