@@ -157,7 +157,9 @@ fn open_any(
         };
         if !view.collection.is_stale(id.round()) {
             let is_base_live = base.id().is_some_and(|base| view.live().contains(&base));
-            let trusts_base = view.collection.may_trust_base(is_base_live);
+            // What a segment that cannot be read says of packs, nobody can compare with their listing.
+            let trusts_base =
+                view.collection.may_trust_base(is_base_live) && !view.lacks_segments();
             if writing.is_some() {
                 presence::look(repository, &view, &id)?;
             }

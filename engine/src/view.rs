@@ -140,6 +140,12 @@ impl View {
         self.collection.counting_segments(&self.facts())
     }
 
+    /// Tells whether a segment that counts cannot be read.
+    pub(crate) fn lacks_segments(&self) -> bool {
+        let mut unusable = self.unusable.iter();
+        unusable.any(|one| one.object.starts_with(names::SEGMENTS))
+    }
+
     /// Tells whether a cell is gone or unusable that another one had seen, and may build on.
     fn lacks_cells(&self) -> bool {
         self.cells.values().any(|cell| {
