@@ -1,5 +1,6 @@
-//! What tests, examples and fuzz targets share: the model of the collection protocol, and repositories that
+//! What tests and examples share: the model of the collection protocol, and repositories that
 //! whoever holds the keys made to do harm.
 
 pub mod collection;
+pub mod hostile;
 pub mod overlay;

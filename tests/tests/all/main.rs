@@ -24,6 +24,7 @@ mod forget;
 mod golden;
 mod heal;
 mod hooks;
+mod hostile;
 mod kill;
 mod layers;
 mod left_out;

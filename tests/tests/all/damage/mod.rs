@@ -3,7 +3,7 @@
 //!
 //! The rules are stated in `exhibits.rs`, by kind; what can be had is computed in `oracle.rs`, from bytes alone.
 
-pub mod deeds;
+mod deeds;
 mod errors;
 mod exhibits;
 mod harms;
