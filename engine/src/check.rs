@@ -1,7 +1,7 @@
 //! Check: is everything there, and is it right?
 //!
 //! Four levels. *Quick* (`quick.rs`) compares what the storage lists with what the index says of
-//! its packs. *Structure* reads every object but the packs, and of the packs the nodes of trees
+//! its packs, and reads what opens the repository. *Structure* reads every object but the packs, and of the packs the nodes of trees
 //! and lists, each shared one once; of all other pack bytes it knows no more than the listing:
 //! that the pack is there and has its size. *Data* also reads the chosen packs whole and opens
 //! everything in them. So what is altered inside a pack of the right size, its directory
@@ -9,7 +9,7 @@
 //! sample of paths as a restore would. What each costs is told beforehand by `cost.rs`.
 //!
 //! What cannot be found at all: the latest amendment of a snapshot taken away, an object that
-//! nothing names taken away, and two key slots exchanged neither of which opened the repository.
+//! nothing names taken away, and two key slots without twins exchanged neither of which opened the repository.
 
 mod context;
 mod cost;
@@ -19,6 +19,7 @@ mod findings;
 mod healing;
 mod listing;
 mod nodes;
+mod openers;
 mod packs;
 mod quick;
 mod records;
@@ -115,7 +116,8 @@ pub struct Finding {
 pub struct CheckReport {
     /// What was found, worst first.
     pub findings: Vec<Finding>,
-    /// Names of damaged and missing packs that can be rebuilt from parity, if the other packs of their groups are sound.
+    /// Names of what a repair mends by itself: damaged and missing packs, from parity, if the other packs of their groups are
+    /// sound; configs, key slots and their twins, from each other.
     #[serde(skip)]
     pub healable: BTreeSet<String>,
     /// Snapshots whose structure was walked.
@@ -265,7 +267,8 @@ fn check_once(
     let seen = (!view.lacks_collection).then(|| view.collection.numbers());
     verify_parity(&context, &listing, options.read_data, &mut damage)?;
     let damaged = damage.packs();
-    let healable = healable(&context, &listing, &damaged)?;
+    let mut healable = healable(&context, &listing, &damaged)?;
+    healable.append(&mut damage.mendable());
     let known = view.collection.suspects().copied().collect();
     let report = CheckReport {
         findings: damage.into_findings(&known),

@@ -2,26 +2,32 @@
 //!
 //! Every change follows SPEC.md §11: the new slot, then a new config, then the slots that the new
 //! config does not list any more are deleted. A slot that no config lists means nothing, so a
-//! change that dies on the way leaves the repository as it was or as it was to be.
+//! change that dies on the way leaves the repository as it was or as it was to be. Slots and configs have
+//! twins, written after them; the twin of a slot goes before it does.
 
 use bytes::Bytes;
 use larder_format::config::Config;
 use larder_format::ids::SlotId;
 use larder_format::limits::{KDF_TOTAL_KIB, SLOTS};
 use larder_format::names::{self, Name};
+use larder_format::object::object_id;
 use larder_format::secret_text::recovery_key_text;
 use larder_format::slot::{Slot, SlotKind, SlotParams};
 use zeroize::Zeroizing;
 
 use crate::error::{EngineError, Result};
+use crate::openers::faults::Opener;
+use crate::openers::{self, cost_kib, read_slots};
 use crate::random;
-use crate::repository::{KdfCost, Repository, Secret, make_slot, read_config, read_slots};
-use crate::storage::create_or_confirm;
+use crate::repository::{KdfCost, Repository, Secret, make_slot};
 use crate::storage::error::ErrorKind;
+use crate::storage::{Storage, create_or_confirm};
 
 /// What a person should know who removes a slot.
 pub const REMOVAL_NOTE: &str = "this takes back nothing that its holder kept: whoever opened the repository with it and copied its keys can still read what is in the storage";
 
+/// Where the twins of key slots are.
+const SLOT_TWINS: &str = "twins/keys/";
 /// Times that a change starts over because somebody else changed the config meanwhile.
 const ATTEMPTS: usize = 16;
 
@@ -70,7 +76,7 @@ pub fn add(
     change(repository, |config| {
         check_room(repository, config, None, cost)?;
         if !is_there {
-            create_or_confirm(repository.storage(), &names::slot(&id), &object)?;
+            put_slot(repository.storage(), &id, &object)?;
             is_there = true;
         }
         config.slots.push(id);
@@ -107,7 +113,7 @@ pub fn remove(repository: &Repository, id: &str) -> Result<String> {
     let Some(id) = removed else {
         return Err(EngineError::Internal("no key slot was chosen".to_owned()));
     };
-    repository.storage().delete(&names::slot(&id))?;
+    delete_slot(repository.storage(), &id)?;
     Ok(id.to_hex())
 }
 
@@ -135,15 +141,18 @@ pub fn replace_current(repository: &Repository, secret: &Secret, kdf: KdfCost) -
         }
         check_room(repository, config, Some(&old), cost)?;
         if !is_there {
-            create_or_confirm(repository.storage(), &names::slot(&id), &object)?;
+            put_slot(repository.storage(), &id, &object)?;
             is_there = true;
         }
         config.slots.retain(|slot| *slot != old);
         config.slots.push(id);
         Ok(())
     })?;
-    repository.set_current_slot(id);
-    repository.storage().delete(&names::slot(&old))?;
+    repository.set_opener(Opener {
+        slot: id,
+        object: object_id(&object),
+    });
+    delete_slot(repository.storage(), &old)?;
     Ok(id.to_hex())
 }
 
@@ -179,18 +188,16 @@ pub(crate) fn info(id: &SlotId, params: &SlotParams, current: SlotId) -> KeyInfo
     }
 }
 
-/// Reads the newest config and checks it.
+/// Reads the newest config that a holder of the keys made.
 pub(crate) fn newest(repository: &Repository) -> Result<Config> {
-    let (number, object) = read_config(repository.storage())?;
+    let config = openers::newest(repository.storage(), repository.keyring(), false)?;
     let known = repository.config().number;
-    if number < known {
+    if config.number < known {
         return Err(EngineError::Damaged {
             object: names::config(known),
             why: "it was there when the repository was opened, and is gone".to_owned(),
         });
     }
-    let config = Config::open(repository.keyring(), number, &object)
-        .map_err(|error| EngineError::damaged(&names::config(number), &error))?;
     repository.set_config(config.clone());
     Ok(config)
 }
@@ -210,6 +217,7 @@ pub(crate) fn change(
         let name = names::config(config.number);
         match create_or_confirm(repository.storage(), &name, &object) {
             Ok(()) => {
+                put_config_twin(repository.storage(), config.number, &object);
                 repository.set_config(config);
                 return Ok(());
             }
@@ -217,9 +225,48 @@ pub(crate) fn change(
             Err(error) => return Err(error.into()),
         }
     }
+    let config = newest(repository)?;
+    if is_taken(repository, &config)? {
+        return Err(EngineError::Request(format!(
+            "{} is there and nobody with a key of the repository made it, so nothing about keys and settings can be changed; `larder repair --apply` puts it aside",
+            names::config(config.number.saturating_add(1))
+        )));
+    }
     Err(EngineError::Request(
         "others keep changing the repository's keys at the same time; try again".to_owned(),
     ))
+}
+
+/// Tells whether something stands where the config after this one would.
+fn is_taken(repository: &Repository, config: &Config) -> Result<bool> {
+    let next = names::config(config.number.saturating_add(1));
+    match repository.storage().size(&next) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Creates a slot, and then its twin. Twins are put, whatever stands in their place: they are nothing by themselves.
+pub(crate) fn put_slot(storage: &dyn Storage, id: &SlotId, object: &Bytes) -> Result<()> {
+    create_or_confirm(storage, &names::slot(id), object)?;
+    Ok(storage.put(&Name::SlotTwin(*id).to_string(), object.clone())?)
+}
+
+/// Deletes a slot, and its twin before it: a slot that is gone is never brought back.
+pub(crate) fn delete_slot(storage: &dyn Storage, id: &SlotId) -> Result<()> {
+    storage.delete(&Name::SlotTwin(*id).to_string())?;
+    Ok(storage.delete(&names::slot(id))?)
+}
+
+/// Writes the twin of a config that is there; that this fails is no failure of what the config is for.
+pub(crate) fn put_config_twin(storage: &dyn Storage, number: u64, object: &Bytes) {
+    let name = Name::ConfigTwin(number).to_string();
+    if let Err(error) = storage.put(&name, object.clone()) {
+        tracing::warn!(
+            "{name} could not be written, from which the config is restored if it is damaged: {error}; `larder repair --apply` makes it"
+        );
+    }
 }
 
 fn choose(config: &Config, prefix: &str) -> Result<SlotId> {
@@ -249,16 +296,19 @@ fn no_slot(id: &str) -> EngineError {
 
 /// Deletes a slot that the config does not list.
 fn remove_remains(repository: &Repository, id: &SlotId) -> Result<String> {
-    let name = names::slot(id);
     let mut is_there = false;
-    repository.storage().list("keys", &mut |object| {
-        is_there |= matches!(names::parse(&object.name), Some(Name::Slot(found)) if found == *id);
-        Ok(())
-    })?;
+    for folder in [names::SLOTS, SLOT_TWINS] {
+        repository.storage().list(folder, &mut |object| {
+            let found = names::parse(&object.name);
+            is_there |=
+                matches!(found, Some(Name::Slot(found) | Name::SlotTwin(found)) if found == *id);
+            Ok(())
+        })?;
+    }
     if !is_there {
         return Err(no_slot(&id.to_hex()));
     }
-    repository.storage().delete(&name)?;
+    delete_slot(repository.storage(), id)?;
     Ok(id.to_hex())
 }
 
@@ -302,10 +352,7 @@ fn check_room(
     }
     let slots = read_slots(repository.storage(), config)?;
     let costs = slots.iter().filter(|slot| Some(&slot.id) != without);
-    let costs = costs.map(|slot| match &slot.params.kind {
-        SlotKind::Passphrase(kdf) => u64::from(kdf.memory_kib) * u64::from(kdf.passes),
-        _ => 0,
-    });
+    let costs = costs.map(|slot| cost_kib(&slot.params));
     if costs.sum::<u64>().saturating_add(cost) > KDF_TOTAL_KIB {
         return Err(EngineError::Request(
             "trying a password on all keys of the repository would take too long; choose a \

@@ -29,6 +29,7 @@ pub mod ledger;
 pub mod mark;
 mod memory;
 pub mod mirror;
+mod openers;
 pub mod packer;
 pub mod parity;
 mod presence;

@@ -9,13 +9,13 @@ use bytes::Bytes;
 use larder_format::config::{Chunker as ChunkerConfig, Config, RACY_CREATES};
 use larder_format::ids::{ObjectId, ReplicaId, RepositoryId, SlotId};
 use larder_format::keys::{KEYRING_RANDOM_BYTES, Keyring};
-use larder_format::limits::{CONFIG_BYTES, RESERVE_BYTES, SLOT_BYTES};
+use larder_format::limits::RESERVE_BYTES;
 use larder_format::mirror::MARKER;
-use larder_format::names::{self, Name};
+use larder_format::names;
 use larder_format::object;
 use larder_format::parity::PERCENT;
 use larder_format::secret_text;
-use larder_format::slot::{self, KdfParams, Slot, SlotKind, SlotParams};
+use larder_format::slot::{self, KdfParams, SlotKind, SlotParams, Unlocked};
 use zeroize::Zeroizing;
 
 use crate::chunker::{ChunkSizes, Chunker};
@@ -24,8 +24,11 @@ use crate::error::{EngineError, Result};
 use crate::index::Index;
 use crate::index::memory::MemoryIndex;
 use crate::index::rocks::{IndexOptions, OpenOutcome, RocksIndex};
+use crate::keys;
 use crate::memory::{self, Memory};
 use crate::mirror::{read_marker, readable};
+use crate::openers::faults::Opener;
+use crate::openers::{self, Opened};
 use crate::presence::Looks;
 use crate::protocol::{Newest, keeps_all};
 use crate::random;
@@ -205,7 +208,7 @@ pub struct Repository {
     location: String,
     keyring: Keyring,
     config: Mutex<Config>,
-    slot: Mutex<SlotId>,
+    opener: Mutex<Opener>,
     index: Box<dyn Index>,
     cache_dir: PathBuf,
     workers: rayon::ThreadPool,
@@ -286,14 +289,17 @@ impl Repository {
         options: &InitOptions,
     ) -> Result<InitReport> {
         let location = storage.describe();
-        if let Some(name) = first_object(storage, FOLDERS)? {
-            return Err(if newest_config(storage)?.is_some() {
-                EngineError::RepositoryExists { location }
-            } else {
-                EngineError::Request(format!(
-                    "{location} is not empty: it holds {name} but no config; choose an empty folder (if this was a repository, delete nothing: put config/ back from a copy)"
-                ))
-            });
+        if openers::highest(storage)?.is_some() {
+            return Err(EngineError::RepositoryExists { location });
+        }
+        if let Some(name) = openers::first_object(storage, FOLDERS)? {
+            // Another init may have come between the two looks.
+            if openers::highest(storage)?.is_some() {
+                return Err(EngineError::RepositoryExists { location });
+            }
+            return Err(EngineError::Request(format!(
+                "{location} is not empty: it holds {name} but no config; choose an empty folder (if this was a repository, delete nothing: `larder repair` says whether config/ can be put back)"
+            )));
         }
         check_chunk_sizes(options.chunks)?;
         check_parity(options.parity)?;
@@ -308,11 +314,15 @@ impl Repository {
         let keyring = Keyring::generate(repository, &keys);
         let (slot_id, slot_object) =
             make_slot(&keyring, secret, false, &options.label, options.kdf)?;
-        create_or_confirm(storage, &names::slot(&slot_id), &slot_object)?;
+        keys::put_slot(storage, &slot_id, &slot_object)?;
         if options.reserve_bytes > 0 {
             let reserve =
                 object::reserve(options.reserve_bytes, random::bytes()?, &random::bytes()?);
-            create_or_confirm(storage, names::RESERVE, &Bytes::from(reserve))?;
+            match create_or_confirm(storage, names::RESERVE, &Bytes::from(reserve)) {
+                // One that an init left which was interrupted, or which runs at the same time, is as good.
+                Err(error) if error.kind == ErrorKind::AlreadyExists => {}
+                result => result?,
+            }
         }
         let mut config = Config {
             number: 1,
@@ -338,14 +348,18 @@ impl Repository {
         // The config is what makes it a repository, so it comes last.
         let object = Bytes::from(config.seal(&keyring, random::bytes()?)?);
         match create_or_confirm(storage, &names::config(1), &object) {
+            Ok(()) => {}
             Err(error) if error.kind == ErrorKind::AlreadyExists => {
-                Err(EngineError::RepositoryExists { location })
+                keys::delete_slot(storage, &slot_id)?;
+                return Err(EngineError::RepositoryExists { location });
             }
-            other => Ok(other.map(|()| InitReport {
-                repository: repository.to_hex(),
-                location,
-            })?),
+            Err(error) => return Err(error.into()),
         }
+        keys::put_config_twin(storage, 1, &object);
+        Ok(InitReport {
+            repository: repository.to_hex(),
+            location,
+        })
     }
 
     /// Opens the repository at a location that needs no settings: a path or a URL.
@@ -367,27 +381,9 @@ impl Repository {
         secret: &Secret,
         options: &OpenOptions,
     ) -> Result<Arc<Self>> {
-        let location = storage.describe();
         let (storage, replica) = resolve(storage)?;
-        let (number, object) = read_config(storage.as_ref())?;
-        let claimed = unverified_config(&location, number, &object)?;
-        let slots = read_slots(storage.as_ref(), &claimed)?;
-        let found = slot::unlock(&slots, claimed.repository, secret.borrowed());
-        let found = found.map_err(|error| EngineError::Damaged {
-            object: "a key slot".to_owned(),
-            why: error.to_string(),
-        })?;
-        let Some((slot, keyring)) = found else {
-            let slots = slots.len();
-            return Err(EngineError::WrongSecret { location, slots });
-        };
-        Self::open_with(
-            storage,
-            replica,
-            (number, &object),
-            (slot, keyring),
-            options,
-        )
+        let opened = openers::unlock(storage.as_ref(), secret)?;
+        Self::open_with(storage, replica, opened, options)
     }
 
     /// Opens another copy of a repository that is open, with its keys.
@@ -400,28 +396,56 @@ impl Repository {
         options: &OpenOptions,
     ) -> Result<Arc<Self>> {
         let (storage, replica) = resolve(storage)?;
-        let (number, object) = read_config(storage.as_ref())?;
-        unverified_config(&storage.describe(), number, &object)?;
-        let keys = (like.current_slot(), like.keyring.clone());
-        Self::open_with(storage, replica, (number, &object), keys, options)
+        let opener = like.opener();
+        let opened = Opened {
+            config: openers::newest(storage.as_ref(), &like.keyring, true)?,
+            unlocked: Unlocked {
+                slot: opener.slot,
+                object: opener.object,
+                keyring: like.keyring.clone(),
+            },
+        };
+        opened
+            .config
+            .check_read(KNOWN_FEATURES)
+            .map_err(|error| EngineError::Unsupported {
+                location: storage.describe(),
+                why: error.to_string(),
+            })?;
+        Self::open_with(storage, replica, opened, options)
     }
 
     fn open_with(
         storage: Arc<dyn Storage>,
         replica: Option<ReplicaId>,
-        (number, object): (u64, &[u8]),
-        (slot, keyring): (SlotId, Keyring),
+        opened: Opened,
         options: &OpenOptions,
     ) -> Result<Arc<Self>> {
         let location = storage.describe();
-        let mut config = Config::open(&keyring, number, object)
-            .map_err(|error| EngineError::damaged(&names::config(number), &error))?;
+        let Opened {
+            mut config,
+            unlocked,
+        } = opened;
         // Caches and memories of a mirror are its own.
         config.replica = replica.unwrap_or(config.replica);
         let memory = options
             .state_dir
             .as_ref()
             .map(|dir| memory::folder_of(&own_folder(dir, &config), &location));
+        let memory = Memory::open(memory);
+        let seen = memory.seen().config;
+        if seen > config.number
+            && let Some(newer) = openers::by_twin(storage.as_ref(), &unlocked.keyring, seen)?
+        {
+            if !newer.slots.contains(&unlocked.slot) {
+                let slots = newer.slots.len();
+                return Err(EngineError::WrongSecret { location, slots });
+            }
+            config = Config {
+                replica: config.replica,
+                ..newer
+            };
+        }
         let (cache_dir, index) = open_index(cache_folder(options, &config), options, &config)?;
         let workers = rayon::ThreadPoolBuilder::new()
             .num_threads(if options.in_order {
@@ -435,15 +459,18 @@ impl Repository {
         Ok(Arc::new(Self {
             storage,
             location,
-            keyring,
+            keyring: unlocked.keyring,
             config: Mutex::new(config),
-            slot: Mutex::new(slot),
+            opener: Mutex::new(Opener {
+                slot: unlocked.slot,
+                object: unlocked.object,
+            }),
             index,
             cache_dir,
             workers,
             is_in_order: options.in_order,
             is_mirror: replica.is_some(),
-            memory: Memory::open(memory),
+            memory,
             seen: Mutex::default(),
             refreshing: Mutex::default(),
             avoided: Mutex::default(),
@@ -456,11 +483,10 @@ impl Repository {
     /// # Errors
     /// `NoRepository`, `Unsupported`, or what the storage answers.
     pub fn probe(storage: &dyn Storage) -> Result<()> {
-        let (number, object) = read_config(storage)?;
-        if number == MARKER {
+        if openers::highest(storage)? == Some(MARKER) {
             return read_marker(storage).map(|_| ());
         }
-        unverified_config(&storage.describe(), number, &object).map(|_| ())
+        openers::probe(storage)
     }
 
     /// Fails if a storage is a mirror, before anybody is asked for a password to change something in it.
@@ -468,7 +494,7 @@ impl Repository {
     /// # Errors
     /// `Request` for a mirror, or what the storage answers.
     pub fn refuse_mirror(storage: &dyn Storage) -> Result<()> {
-        match newest_config(storage)? {
+        match openers::highest(storage)? {
             Some(MARKER) => Err(takes_no_writes(&storage.describe())),
             _ => Ok(()),
         }
@@ -539,11 +565,16 @@ impl Repository {
     /// Gives the key slot that opened the repository.
     #[must_use]
     pub fn current_slot(&self) -> SlotId {
-        *lock(&self.slot)
+        self.opener().slot
     }
 
-    pub(crate) fn set_current_slot(&self, slot: SlotId) {
-        *lock(&self.slot) = slot;
+    /// Gives the key slot that opened the repository, and what its bytes are.
+    pub(crate) fn opener(&self) -> Opener {
+        *lock(&self.opener)
+    }
+
+    pub(crate) fn set_opener(&self, opener: Opener) {
+        *lock(&self.opener) = opener;
     }
 
     /// Gives what this machine remembers of the repository.
@@ -698,63 +729,17 @@ pub fn open_storage(location: &Location, stop: Arc<AtomicBool>) -> Result<Arc<dy
 
 /// Gives the storage through which a repository is read, and the id that a mirror has of its own.
 fn resolve(storage: Arc<dyn Storage>) -> Result<(Arc<dyn Storage>, Option<ReplicaId>)> {
-    if newest_config(storage.as_ref())? != Some(MARKER) {
+    if openers::highest(storage.as_ref())? != Some(MARKER) {
         return Ok((storage, None));
     }
     let (storage, replica) = readable(storage)?;
-    if newest_config(storage.as_ref())?.is_none() {
+    if openers::highest(storage.as_ref())?.is_none() {
         return Err(EngineError::Request(format!(
             "{} is a mirror, and no sync to it has ended yet; run `larder sync` again",
             storage.describe()
         )));
     }
     Ok((storage, replica))
-}
-
-/// Reads the config with the highest number.
-pub(crate) fn read_config(storage: &dyn Storage) -> Result<(u64, Bytes)> {
-    let Some(number) = newest_config(storage)? else {
-        let location = storage.describe();
-        // Keys alone are what an interrupted init leaves.
-        return Err(match first_object(storage, &["snapshots", "packs"])? {
-            None => EngineError::NoRepository { location },
-            Some(name) => EngineError::Damaged {
-                object: names::CONFIGS.to_owned(),
-                why: format!("{location} holds {name} but no config; delete nothing"),
-            },
-        });
-    };
-    let name = names::config(number);
-    let object = storage.get(&name, CONFIG_BYTES as u64);
-    let object = object.map_err(|error| match error.kind {
-        ErrorKind::Oversized | ErrorKind::Truncated => EngineError::damaged(&name, &error.cause),
-        _ => error.into(),
-    })?;
-    Ok((number, object))
-}
-
-/// Reads the slots that a config lists; those that are missing or damaged are passed over.
-pub(crate) fn read_slots(storage: &dyn Storage, config: &Config) -> Result<Vec<Slot>> {
-    let mut slots = Vec::new();
-    for id in &config.slots {
-        match storage.get(&names::slot(id), SLOT_BYTES as u64) {
-            Ok(object) => match slot::read_slot(id, &object) {
-                Ok(slot) => slots.push(slot),
-                Err(error) => tracing::warn!("key slot {id} cannot be used: {error}"),
-            },
-            Err(error) if matches!(error.kind, ErrorKind::NotFound | ErrorKind::Oversized) => {
-                tracing::warn!("key slot {id} cannot be used: {error}");
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
-    if slots.is_empty() {
-        return Err(EngineError::Damaged {
-            object: names::SLOTS.to_owned(),
-            why: "none of the key slots that the config lists can be read".to_owned(),
-        });
-    }
-    Ok(slots)
 }
 
 /// Makes a slot for a secret: its id and its object.
@@ -792,50 +777,15 @@ pub(crate) fn make_slot(
     Ok((id, Bytes::from(object)))
 }
 
-pub(crate) fn unverified_config(location: &str, number: u64, object: &[u8]) -> Result<Config> {
-    use larder_format::error::FormatError;
-    let unsupported = |why: &FormatError| EngineError::Unsupported {
-        location: location.to_owned(),
-        why: why.to_string(),
-    };
-    let config = Config::read_unverified(number, object).map_err(|error| match error {
-        FormatError::UnknownVersion { .. } => unsupported(&error),
-        _ => EngineError::damaged(&names::config(number), &error),
-    })?;
-    config
-        .check_read(KNOWN_FEATURES)
-        .map_err(|error| unsupported(&error))?;
-    Ok(config)
-}
-
-fn newest_config(storage: &dyn Storage) -> Result<Option<u64>> {
-    let mut newest = None;
-    storage.list("config", &mut |object| {
-        if let Some(Name::Config(number)) = names::parse(&object.name) {
-            newest = newest.max(Some(number));
-        }
-        Ok(())
-    })?;
-    Ok(newest)
-}
-
-/// The folders of a repository.
-const FOLDERS: &[&str] = &["config", "keys", "snapshots", "sessions", "index", "packs"];
-
-/// Gives the name of any object in these folders of the storage.
-fn first_object(storage: &dyn Storage, folders: &[&str]) -> Result<Option<String>> {
-    let mut first = None;
-    for folder in folders {
-        storage.list(folder, &mut |object| {
-            first.get_or_insert(object.name);
-            Ok(())
-        })?;
-        if first.is_some() {
-            break;
-        }
-    }
-    Ok(first)
-}
+/// What only a repository has; slots alone, and a reserve, are what an interrupted init leaves.
+const FOLDERS: &[&str] = &[
+    "twins/config",
+    "snapshots",
+    "sessions",
+    "index",
+    "packs",
+    "gc",
+];
 
 pub(crate) fn check_parity(percent: Option<u8>) -> Result<()> {
     match percent {

@@ -4,7 +4,7 @@
 //! runs a storage can tell that what he holds is what was written, and needs no password. What only a
 //! key can tell: whether something is missing, and whether it was written by somebody who has the keys.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -145,7 +145,7 @@ fn run(
         cancel,
         budget: Budget::new(MEMORY_BYTES),
         bytes_read: AtomicU64::new(0),
-        slots: Slots::default(),
+        openers: Openers::default(),
         gone: BTreeSet::new(),
         report: ScrubReport {
             dry_run,
@@ -179,22 +179,42 @@ struct Scrub<'a> {
     cancel: &'a Cancel,
     budget: Arc<Budget>,
     bytes_read: AtomicU64,
-    slots: Slots,
+    openers: Openers,
     /// Objects that were listed and then not there.
     gone: BTreeSet<String>,
     report: ScrubReport,
 }
 
-/// What is known of the key slots.
+/// What is known of what opens the repository.
 #[derive(Default)]
-struct Slots {
+struct Openers {
     is_mirror: bool,
     newest_config: u64,
-    /// By the newest config, unless it cannot be read.
-    wanted: Option<Vec<SlotId>>,
-    sound: BTreeSet<SlotId>,
-    /// What is wrong with a slot that is there.
-    damaged: Vec<(SlotId, String)>,
+    newest_twin: u64,
+    /// The slots that the newest config lists, or its twin where it cannot be read.
+    wanted: Option<(u64, Vec<SlotId>)>,
+    /// Configs, slots and their twins that are whole, with their hashes.
+    sound: BTreeMap<Name, [u8; 32]>,
+    /// Those that are there and are not, and why.
+    damaged: BTreeMap<Name, String>,
+}
+
+impl Openers {
+    /// Tells whether a config, a slot or a twin is there.
+    fn is_there(&self, name: &Name) -> bool {
+        self.sound.contains_key(name) || self.damaged.contains_key(name)
+    }
+
+    /// Tells whether the twin of an object is whole.
+    fn has_twin(&self, name: &Name) -> bool {
+        name.twin()
+            .is_some_and(|twin| self.sound.contains_key(&twin))
+    }
+}
+
+/// Tells whether an object opens the repository, or is the twin of one that does.
+fn is_opener(name: &Name) -> bool {
+    name.twin().is_some() || name.original().is_some()
 }
 
 impl Scrub<'_> {
@@ -203,7 +223,7 @@ impl Scrub<'_> {
         let mut listed = ScratchMap::new(scratch, LISTING_BYTES);
         let mut failure = None;
         let mut unknown = Vec::new();
-        let (report, slots) = (&mut self.report, &mut self.slots);
+        let (report, openers) = (&mut self.report, &mut self.openers);
         self.storage.list("", &mut |object| {
             match names::parse(&object.name) {
                 Some(name) => {
@@ -213,9 +233,12 @@ impl Scrub<'_> {
                     }
                     report.count(&name, object.size_bytes);
                     match name {
-                        Name::Config(MARKER) => slots.is_mirror = true,
+                        Name::Config(MARKER) => openers.is_mirror = true,
                         Name::Config(number) => {
-                            slots.newest_config = slots.newest_config.max(number);
+                            openers.newest_config = openers.newest_config.max(number);
+                        }
+                        Name::ConfigTwin(number) => {
+                            openers.newest_twin = openers.newest_twin.max(number);
                         }
                         _ => {}
                     }
@@ -233,7 +256,8 @@ impl Scrub<'_> {
         if let Some(error) = failure {
             return Err(error.into());
         }
-        if self.slots.newest_config == 0 && !self.slots.is_mirror {
+        let newest = self.openers.newest_config.max(self.openers.newest_twin);
+        if newest == 0 && !self.openers.is_mirror {
             if self.report.packs + self.report.snapshots == 0 {
                 let location = self.storage.describe();
                 return Err(EngineError::NoRepository { location });
@@ -252,7 +276,7 @@ impl Scrub<'_> {
         self.verify(listed)?;
         self.settle_gone()?;
         self.check_manifest(listed)?;
-        self.check_slots();
+        self.check_openers();
         Ok(())
     }
 
@@ -316,7 +340,7 @@ impl Scrub<'_> {
                 ));
             }
             verifier.update(&bytes);
-            if matches!(name, Name::Config(_)) {
+            if is_opener(name) {
                 kept = Some(bytes.to_vec());
             }
             offset += length;
@@ -331,8 +355,7 @@ impl Scrub<'_> {
                 self.report.verified += 1;
                 match (name, kept) {
                     (Name::Pack(id), _) => self.found.sound.push(id.prefix()),
-                    (Name::Slot(id), _) => drop(self.slots.sound.insert(*id)),
-                    (Name::Config(number), Some(object)) => self.take_config(*number, &object),
+                    (name, Some(object)) => self.take_opener(name, &object),
                     _ => {}
                 }
                 return Ok(());
@@ -347,7 +370,7 @@ impl Scrub<'_> {
             Err(Problem::Damaged(why)) => why,
         };
         match name {
-            Name::Slot(id) => self.slots.damaged.push((*id, why)),
+            name if is_opener(name) => drop(self.openers.damaged.insert(*name, why)),
             Name::Pack(id) => {
                 self.found.damaged.push(id.prefix());
                 self.find_damaged(name, &why);
@@ -357,18 +380,29 @@ impl Scrub<'_> {
         Ok(())
     }
 
-    fn take_config(&mut self, number: u64, object: &[u8]) {
-        match Config::read_unverified(number, object) {
-            Ok(config) if number == self.slots.newest_config => {
-                self.slots.wanted = Some(config.slots);
+    fn take_opener(&mut self, name: &Name, object: &[u8]) {
+        let openers = &mut self.openers;
+        if let Name::Config(number) | Name::ConfigTwin(number) = name {
+            match Config::read_unverified(*number, object) {
+                Ok(config) => {
+                    let known = openers.wanted.as_ref().map(|(number, _)| *number);
+                    if *number >= openers.newest_config && known < Some(*number) {
+                        openers.wanted = Some((*number, config.slots));
+                    }
+                }
+                Err(error) => {
+                    openers.damaged.insert(*name, error.to_string());
+                    return;
+                }
             }
-            Ok(_) => {}
-            Err(error) => self.find_damaged(&Name::Config(number), &error.to_string()),
         }
+        openers
+            .sound
+            .insert(*name, *blake3::hash(object).as_bytes());
     }
 
     fn find_damaged(&mut self, name: &Name, why: &str) {
-        let is_newest = |number: &u64| *number == self.slots.newest_config;
+        let is_newest = |number: &u64| *number == self.openers.newest_config;
         let (severity, meaning) = match name {
             Name::Pack(_) => (
                 Severity::Loss,
@@ -409,6 +443,10 @@ impl Scrub<'_> {
                 "nothing depends on it: what it says was verified is verified again",
             ),
             Name::Slot(_) => (Severity::Harmless, "its secret opens nothing any more"),
+            Name::ConfigTwin(_) | Name::SlotTwin(_) => (
+                Severity::Harmless,
+                "what it is the twin of could not be restored from it; `larder repair --apply` makes it anew",
+            ),
         };
         self.find(severity, &name.to_string(), &format!("{why}; {meaning}"));
     }
@@ -440,7 +478,7 @@ impl Scrub<'_> {
 
     /// Tells which records a mirror lacks that its manifest names.
     fn check_manifest(&mut self, listed: &ScratchMap) -> Result<()> {
-        let newest = match self.slots.is_mirror {
+        let newest = match self.openers.is_mirror {
             true => newest_manifest(self.storage, None)?,
             false => return Ok(()),
         };
@@ -467,32 +505,58 @@ impl Scrub<'_> {
         Ok(())
     }
 
-    /// Tells what is wrong with key slots: as long as one is left, the repository opens.
-    fn check_slots(&mut self) {
-        let slots = std::mem::take(&mut self.slots);
-        let wanted = slots.wanted.unwrap_or_default();
-        let none_left = !wanted.iter().any(|id| slots.sound.contains(id));
-        let mut problems = slots.damaged;
-        for id in &wanted {
-            let is_there = slots.sound.contains(id) || problems.iter().any(|(one, _)| one == id);
-            if !is_there {
-                problems.push((*id, "the config lists it, and it is missing".to_owned()));
+    /// Tells what is wrong with configs, key slots and their twins.
+    fn check_openers(&mut self) {
+        let openers = std::mem::take(&mut self.openers);
+        self.openers.newest_config = openers.newest_config;
+        let wanted = openers.wanted.iter().flat_map(|(_, slots)| slots);
+        let wanted: BTreeSet<Name> = wanted.copied().map(Name::Slot).collect();
+        let is_had = |name: &Name| openers.sound.contains_key(name) || openers.has_twin(name);
+        let none_left = !wanted.iter().any(is_had);
+        for (name, why) in &openers.damaged {
+            self.find_opener(&openers, &wanted, none_left, name, why);
+        }
+        // What its twin alone has, of configs also those that are not the newest.
+        let twins = openers.sound.keys().filter_map(Name::original);
+        let lost = twins.filter(|name| matches!(name, Name::Config(_)) || wanted.contains(name));
+        let missing: BTreeSet<Name> = lost.chain(wanted.iter().copied()).collect();
+        for name in missing.iter().filter(|name| !openers.is_there(name)) {
+            self.find_opener(&openers, &wanted, none_left, name, "it is missing");
+        }
+        for (name, hash) in &openers.sound {
+            let twin = name.twin().and_then(|twin| openers.sound.get(&twin));
+            if twin.is_some_and(|twin| twin != hash) {
+                let problem = "it and its twin have different bytes; which of them are right `larder check`, with the password, can tell";
+                self.find(Severity::Harmless, &name.to_string(), problem);
             }
         }
-        for (id, why) in problems {
-            let (severity, meaning) = match wanted.contains(&id) {
-                true if none_left => (
-                    Severity::Loss,
-                    "no key slot is left, so the repository cannot be opened again",
-                ),
-                true => (
-                    Severity::Harmless,
-                    "its secret no longer opens the repository, others do",
-                ),
-                false => (Severity::Harmless, "the newest config does not list it"),
-            };
-            self.find(severity, &names::slot(&id), &format!("{why}; {meaning}"));
-        }
+    }
+
+    fn find_opener(
+        &mut self,
+        openers: &Openers,
+        wanted: &BTreeSet<Name>,
+        none_left: bool,
+        name: &Name,
+        why: &str,
+    ) {
+        let (severity, meaning) = match name {
+            name if openers.has_twin(name) => (
+                Severity::Harmless,
+                "its twin is whole, and `larder repair --apply` puts it back from that",
+            ),
+            Name::Slot(_) if wanted.contains(name) && none_left => (
+                Severity::Loss,
+                "no key slot is left, so the repository cannot be opened again",
+            ),
+            Name::Slot(_) if wanted.contains(name) => (
+                Severity::Harmless,
+                "its secret no longer opens the repository, others do",
+            ),
+            Name::Slot(_) => (Severity::Harmless, "the newest config does not list it"),
+            _ => return self.find_damaged(name, why),
+        };
+        self.find(severity, &name.to_string(), &format!("{why}; {meaning}"));
     }
 
     fn find(&mut self, severity: Severity, object: &str, problem: &str) {

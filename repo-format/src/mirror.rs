@@ -67,6 +67,8 @@ impl Manifest {
             Name::Manifest(_) => false,
             Name::Config(number) => *number != MARKER,
             Name::Slot(_)
+            | Name::ConfigTwin(_)
+            | Name::SlotTwin(_)
             | Name::Pack(_)
             | Name::Segment(_)
             | Name::Reserve

@@ -4,6 +4,7 @@ use alloc::string::{String, ToString};
 use core::fmt;
 
 use crate::ids::{LedgerId, ObjectId, SessionId, SlotId};
+use crate::mirror::MARKER;
 
 /// The name of an object that version 1 of the format knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -36,6 +37,32 @@ pub enum Name {
     Ledger(LedgerId),
     /// `mirror/<n>`, n from 1.
     Manifest(u64),
+    /// `twins/config/<n>`, n from 1.
+    ConfigTwin(u64),
+    /// `twins/keys/<slot id>`.
+    SlotTwin(SlotId),
+}
+
+impl Name {
+    /// Gives the name of the object's twin; none for what has no twin.
+    #[must_use]
+    pub fn twin(&self) -> Option<Self> {
+        match self {
+            Self::Config(n) if *n != MARKER => Some(Self::ConfigTwin(*n)),
+            Self::Slot(id) => Some(Self::SlotTwin(*id)),
+            _ => None,
+        }
+    }
+
+    /// Gives the name of which this is the twin; none for what is no twin.
+    #[must_use]
+    pub fn original(&self) -> Option<Self> {
+        match self {
+            Self::ConfigTwin(n) => Some(Self::Config(*n)),
+            Self::SlotTwin(id) => Some(Self::Slot(*id)),
+            _ => None,
+        }
+    }
 }
 
 /// The name of the reserve.
@@ -60,6 +87,8 @@ pub const PARITY: &str = "parity/";
 pub const LEDGERS: &str = "ledger/";
 /// Where the manifests of a mirror are.
 pub const MIRROR: &str = "mirror/";
+/// Where the twins of configs and key slots are.
+pub const TWINS: &str = "twins/";
 /// Where a storage is tried out; what is below means nothing to a repository.
 pub const PROBE: &str = "probe/";
 /// Where what is damaged is put aside.
@@ -164,6 +193,8 @@ impl fmt::Display for Name {
             Self::Parity(id) => write!(f, "{PARITY}{id}"),
             Self::Ledger(id) => write!(f, "{LEDGERS}{id}"),
             Self::Manifest(n) => write!(f, "{MIRROR}{n:016x}"),
+            Self::ConfigTwin(n) => write!(f, "{TWINS}{CONFIGS}{n:016x}"),
+            Self::SlotTwin(id) => write!(f, "{TWINS}{SLOTS}{id}"),
         }
     }
 }
@@ -187,6 +218,7 @@ pub fn parse(text: &str) -> Option<Name> {
             id.map(Name::Pack)
         }
         "index" => ObjectId::from_hex(name).map(Name::Segment),
+        "twins" => parse(name).and_then(|original| original.twin()),
         "sessions" => match name.split_once('.') {
             None => SessionId::from_hex(name).map(Name::Session),
             Some((id, "done")) => SessionId::from_hex(id).map(Name::SessionEnd),
@@ -246,6 +278,8 @@ mod tests {
             n.prop_map(Name::Manifest),
             Just(Name::Reserve),
             any::<[u8; 16]>().prop_map(|id| Name::Ledger(LedgerId(id))),
+            (1..u64::MAX).prop_map(Name::ConfigTwin),
+            any::<[u8; 16]>().prop_map(|id| Name::SlotTwin(SlotId(id))),
         ]
     }
 
@@ -259,6 +293,8 @@ mod tests {
             format!("sessions/{session}.done"),
             "gc/000000000000000a.final".to_string(),
             "config/0000000000000001".to_string(),
+            "twins/config/0000000000000001".to_string(),
+            format!("twins/keys/{}", "ef".repeat(16)),
         ] {
             assert_eq!(parse(&text).map(|name| name.to_string()), Some(text));
         }
@@ -275,6 +311,10 @@ mod tests {
             format!("snapshots/{session}.99999999999999999999"),
             format!("sessions/{session}.DONE"),
             "reserve/".to_string(),
+            "twins/reserve".to_string(),
+            "twins/config/ffffffffffffffff".to_string(),
+            "twins/twins/config/0000000000000001".to_string(),
+            format!("twins/packs/ab/{id}"),
             "/reserve".to_string(),
             String::new(),
         ] {
@@ -286,10 +326,12 @@ mod tests {
         #[test]
         fn every_name_goes_both_ways(name in any_name()) {
             prop_assert_eq!(parse(&name.to_string()), Some(name));
+            prop_assert!(name.twin().is_none_or(|twin| twin.original() == Some(name)));
+            prop_assert!(name.original().is_none_or(|one| one.twin() == Some(name)));
         }
 
         #[test]
-        fn what_parses_is_written_alike(text in "(config|keys|ledger|packs|parity|gc|index|mirror|sessions|snapshots)/[0-9a-f./]{0,70}") {
+        fn what_parses_is_written_alike(text in "(config|keys|ledger|packs|parity|gc|index|mirror|sessions|snapshots|twins/config|twins/keys)/[0-9a-f./]{0,70}") {
             if let Some(name) = parse(&text) {
                 prop_assert_eq!(name.to_string(), text);
             }

@@ -9,13 +9,13 @@ use zeroize::Zeroizing;
 use crate::cbor::{self, Encoder, within};
 use crate::codec::{Reader, put_varint};
 use crate::error::{FormatError, Result};
-use crate::ids::{RepositoryId, SlotId};
+use crate::ids::{ObjectId, RepositoryId, SlotId};
 use crate::keys::{Key, Keyring};
 use crate::limits::{
     KDF_LANES, KDF_MEMORY_KIB, KDF_PASSES, KDF_TOTAL_KIB, LABEL_BYTES, SLOT_BYTES, SLOTS,
 };
 use crate::names;
-use crate::object::{HEADER_BYTES, Header, Kind, close, verify_closing};
+use crate::object::{HEADER_BYTES, Header, Kind, close, object_id, verify_closing};
 use crate::seal::{self, Aad};
 
 /// Memory in KiB that writers give a passphrase at least, unless told otherwise.
@@ -74,6 +74,8 @@ pub struct Slot {
     pub id: SlotId,
     /// What it says in the clear.
     pub params: SlotParams,
+    /// The hash of its object.
+    pub object: ObjectId,
     header: Header,
     params_bytes: Vec<u8>,
     sealed: Vec<u8>,
@@ -123,42 +125,67 @@ pub fn read_slot(id: &SlotId, object: &[u8]) -> Result<Slot> {
     Ok(Slot {
         id: *id,
         params: SlotParams::decode(params_bytes)?,
+        object: object_id(object),
         header,
         params_bytes: params_bytes.to_vec(),
         sealed: reader.rest().to_vec(),
     })
 }
 
+/// What a secret opened.
+#[derive(Clone)]
+pub struct Unlocked {
+    /// The slot, which may have stood under the name of another one that the config lists.
+    pub slot: SlotId,
+    /// The hash of its object: bytes that are known to be that slot's.
+    pub object: ObjectId,
+    /// The keys.
+    pub keyring: Keyring,
+}
+
 /// Opens the first of `slots` that `secret` opens; nothing if it opens none of them.
 ///
-/// `slots` are all slots that the config lists: before anything is derived, what they would cost
-/// together is checked, so that a hostile storage cannot keep a client busy. An error says that
+/// `slots` are those of the `listed` ones, which the config lists, that can be read: before anything is
+/// derived, what they would cost together is checked, so that a hostile storage cannot keep a client busy.
+/// One that took another's place is opened under the name that it was made for. An error says that
 /// the slots cost too much, or that the secret is right and what it should open is damaged.
 pub fn unlock(
     slots: &[Slot],
+    listed: &[SlotId],
     repository: RepositoryId,
     secret: Secret<'_>,
-) -> Result<Option<(SlotId, Keyring)>> {
+) -> Result<Option<Unlocked>> {
     within("key slots", slots.len(), SLOTS)?;
+    within("key slots", listed.len(), SLOTS)?;
     check_cost(slots)?;
     let mut damage = None;
     for slot in slots {
         let Some(key) = key_encryption_key(&slot.params.kind, secret, repository)? else {
             continue;
         };
-        if key.id() == slot.header.key_id {
-            match unwrap_keyring(slot, &key) {
-                Ok(keyring) => return Ok(Some((slot.id, keyring))),
-                Err(error) => damage = Some(error),
+        if key.id() != slot.header.key_id {
+            continue;
+        }
+        let others = listed.iter().filter(|id| **id != slot.id);
+        for id in core::iter::once(&slot.id).chain(others) {
+            match unwrap_keyring(slot, id, &key) {
+                Ok(keyring) => {
+                    return Ok(Some(Unlocked {
+                        slot: *id,
+                        object: slot.object,
+                        keyring,
+                    }));
+                }
+                Err(error) => drop(damage.get_or_insert(error)),
             }
         }
     }
     damage.map_or(Ok(None), Err)
 }
 
-/// Opens a slot with the key that its header names.
-fn unwrap_keyring(slot: &Slot, key: &Key) -> Result<Keyring> {
-    let name = names::slot(&slot.id);
+/// Opens a slot with the key that its header names, as the slot that was made for the name of `id`.
+fn unwrap_keyring(slot: &Slot, id: &SlotId, key: &Key) -> Result<Keyring> {
+    let name = names::slot(id);
     let aad = Aad::slot(key, &slot.header, &slot.params_bytes, &name);
     let keyring = Zeroizing::new(seal::open(key, &aad, &slot.sealed)?);
     Keyring::decode(&keyring, key.repository())

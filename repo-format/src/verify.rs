@@ -15,8 +15,8 @@ use crate::object::{CLOSING_BYTES, HEADER_BYTES, Header, Kind};
 #[must_use]
 pub fn bytes_max(name: &Name) -> usize {
     match name {
-        Name::Config(_) => CONFIG_BYTES,
-        Name::Slot(_) => SLOT_BYTES,
+        Name::Config(_) | Name::ConfigTwin(_) => CONFIG_BYTES,
+        Name::Slot(_) | Name::SlotTwin(_) => SLOT_BYTES,
         Name::Pack(_) => PACK_BYTES,
         Name::Segment(_) => SEGMENT_BYTES,
         Name::Cell(_) => CELL_BYTES,
@@ -33,8 +33,8 @@ pub fn bytes_max(name: &Name) -> usize {
 pub fn fits(name: &Name, kind: Kind) -> bool {
     matches!(
         (name, kind),
-        (Name::Config(_), Kind::Config)
-            | (Name::Slot(_), Kind::KeySlot)
+        (Name::Config(_) | Name::ConfigTwin(_), Kind::Config)
+            | (Name::Slot(_) | Name::SlotTwin(_), Kind::KeySlot)
             | (Name::Pack(_), Kind::DataPack | Kind::TreePack)
             | (Name::Segment(_), Kind::Segment)
             | (Name::Session(_), Kind::Session)
@@ -68,6 +68,8 @@ pub fn word(name: &Name) -> &'static str {
         Name::Parity(_) => Kind::Parity.word(),
         Name::Ledger(_) => Kind::Ledger.word(),
         Name::Manifest(_) => Kind::Manifest.word(),
+        Name::ConfigTwin(_) => "twin of a config",
+        Name::SlotTwin(_) => "twin of a key slot",
     }
 }
 
@@ -228,6 +230,9 @@ mod tests {
             assert_eq!(verify(name_of(*kind, &bytes), &bytes), Ok(*kind));
             for other in &kinds {
                 let name = name_of(*other, &bytes);
+                if let Some(twin) = name.twin() {
+                    assert_eq!(verify(twin, &bytes).is_ok(), fits(&name, *kind), "{twin}");
+                }
                 assert_eq!(
                     verify(name, &bytes).is_ok(),
                     fits(&name, *kind),

@@ -68,6 +68,15 @@ class Folder:
     def read(self, name: str) -> Object:
         return parse_object(name, self.read_bytes(name))
 
+    def read_or_twin(self, name: str) -> Object:
+        """Reads a config or a key slot, or its twin where it cannot be used (SPEC.md §11)."""
+        try:
+            return self.read(name)
+        except Damage:
+            if not os.path.exists(os.path.join(self.path, "twins", name)):
+                raise
+            return parse_object(name, self.read_bytes(f"twins/{name}"))
+
     def read_bytes(self, name: str) -> bytes:
         limit = (objects.kinds_of_name(name) or ((), 1 << 62))[1]
         try:
@@ -289,12 +298,13 @@ def pack_name(pack_id: bytes) -> str:
 
 def read_configs(folder: Folder) -> list[tuple[Object, dict[int, Any]]]:
     """Reads all configs in order and checks what they must have in common."""
-    names = folder.known("config")
+    twins = [name.removeprefix("twins/") for name in folder.names("twins/config")]
+    names = sorted({*folder.known("config"), *twins})
     if not names:
         raise Damage(f"{folder.path}: no repository there (it has no config)")
     if names != [f"config/{n:016x}" for n in range(1, len(names) + 1)]:
         raise Damage(f"{names[-1]}: a config before it is missing")
-    found = [folder.read(name) for name in names]
+    found = [folder.read_or_twin(name) for name in names]
     configs = [(each, objects.parse_config(each)) for each in found]
     first = configs[0][1]
     if folder.marker and any(folder.marker[same] != first[same] for same in (1, 4)):
@@ -311,7 +321,7 @@ def read_slots(folder: Folder, config: dict[int, Any]) -> list[Slot]:
     """Reads the slots that the config lists; their cost is bounded before anything is derived."""
     slots = []
     for slot_id in config[8]:
-        found = folder.read(f"keys/{slot_id.hex()}")
+        found = folder.read_or_twin(f"keys/{slot_id.hex()}")
         slots.append(sealing.parse_slot(found.name, found.key_id, found.uid, found.body))
     if sum(slot.cost_kib for slot in slots) > sealing.TOTAL_COST_KIB:
         raise Damage("key slots: together they cost more than memory × passes of 64 GiB")

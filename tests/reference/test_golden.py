@@ -108,6 +108,26 @@ class Golden(unittest.TestCase):
             types = {place.block.chunk_type for places in repository.places.values() for place in places}
             self.assertEqual(types, {1, 2, 3, 4, 5, 6})
 
+    def test_what_opens_it_is_read_from_its_twins(self) -> None:
+        """Damages and removes configs and slots of which there are twins."""
+        expected = self.expected(VERSIONS[-1])
+        key = sealing.parse_raw_key(expected["secrets"]["key file"].encode())
+        copy = os.path.join(self.folder, "copy")
+        shutil.copytree(os.path.join(GOLDEN, VERSIONS[-1]), copy)
+        for kind in ("config", "keys"):
+            shutil.copytree(os.path.join(copy, kind), os.path.join(copy, "twins", kind))
+            for number, name in enumerate(sorted(os.listdir(os.path.join(copy, kind)))):
+                path = os.path.join(copy, kind, name)
+                os.chmod(path, 0o600)
+                if number % 2:
+                    with open(path, "wb") as file:
+                        file.write(b"rotten")
+                else:
+                    os.remove(path)
+        repository = Repository(Folder(copy), (sealing.RAW_KEY, key))
+        repository.load()
+        self.assertEqual((len(repository.configs), len(repository.slots)), (3, 3))
+
     @staticmethod
     def of_anybody(entry: dict[str, Any]) -> dict[str, Any]:
         return entry | {"uid": 0, "gid": 0}

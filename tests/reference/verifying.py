@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -23,10 +24,11 @@ def scrub(folder: Folder, report: Report, note: Report) -> None:
         if name.startswith(("probe/", "quarantine/")):
             continue
         with _reporting(report):
-            if not objects.kinds_of_name(name):
+            original = name.removeprefix("twins/") if re.match("twins/(config|keys)/", name) else name
+            if not objects.kinds_of_name(original):
                 note(f"{name}: a name that this version does not know; left alone")
                 continue
-            found = folder.read(name)
+            found = objects.parse_object(original, folder.read_bytes(name))
             if found.kind in (objects.DATA_PACK, objects.TREE_PACK):
                 objects.check_pack_frame(found)
             elif found.kind == objects.CONFIG:
@@ -34,7 +36,7 @@ def scrub(folder: Folder, report: Report, note: Report) -> None:
             elif found.kind == objects.MANIFEST:
                 objects.parse_manifest(found)
             elif found.kind == objects.SLOT:
-                sealing.parse_slot(name, found.key_id, found.uid, found.body)
+                sealing.parse_slot(original, found.key_id, found.uid, found.body)
             elif found.kind == objects.SEGMENT and len(found.body) % 512:
                 report(f"{name}: its length is not one that padding makes")
             elif found.kind in objects.RECORDS and len(found.body) % 256 != sealing.OVERHEAD:

@@ -398,7 +398,7 @@ pub(super) fn findings(findings: &[Finding], all_paths: bool) -> String {
     findings_with(findings, &BTreeSet::new(), all_paths)
 }
 
-/// Shows the findings; `healable` names the packs that parity suffices for.
+/// Shows the findings; `healable` names what a repair mends by itself.
 fn findings_with(findings: &[Finding], healable: &BTreeSet<String>, all_paths: bool) -> String {
     let mut text = String::new();
     for (severity, heading) in [
@@ -415,15 +415,15 @@ fn findings_with(findings: &[Finding], healable: &BTreeSet<String>, all_paths: b
             .iter()
             .filter(|finding| finding.severity == severity)
         {
-            let from_parity = healable.contains(&finding.object);
-            show(&mut text, finding, from_parity, all_paths);
+            let by_itself = healable.contains(&finding.object);
+            show(&mut text, finding, by_itself, all_paths);
         }
         text.push('\n');
     }
     text
 }
 
-fn show(text: &mut String, finding: &Finding, from_parity: bool, all_paths: bool) {
+fn show(text: &mut String, finding: &Finding, by_itself: bool, all_paths: bool) {
     let printable = |text: &String| render::printable(text.as_bytes());
     let _ = writeln!(
         text,
@@ -436,10 +436,7 @@ fn show(text: &mut String, finding: &Finding, from_parity: bool, all_paths: bool
         let ids: Vec<String> = finding.snapshots.iter().map(short).collect();
         let _ = writeln!(text, "    in snapshots {}", ids.join(", "));
     }
-    let from: Vec<_> = healing(finding, from_parity)
-        .into_iter()
-        .map(place)
-        .collect();
+    let from: Vec<_> = healing(finding, by_itself).into_iter().map(place).collect();
     if !from.is_empty() {
         let _ = writeln!(text, "    to be had again from {}", from.join(", or "));
     }
@@ -461,6 +458,7 @@ fn show(text: &mut String, finding: &Finding, from_parity: bool, all_paths: bool
 fn place(healing: Healing) -> &'static str {
     match healing {
         Healing::Directory => "its other copy, which packs and segments have of each other",
+        Healing::Twin => "its twin, by `larder repair`",
         Healing::Parity => "parity, by `larder repair`",
         Healing::Copy => "a mirror or another copy of the storage",
         Healing::Source => "the source, by backing it up again, if that still has it",

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use clap::Args;
 use larder_engine::check::Healing;
+use larder_engine::format::names;
 use larder_engine::repair::{
     Lost, LostPart, PastRepair, Repair, RepairOptions, RepairReport, UndoReport, past_repairs, undo,
 };
@@ -173,9 +174,11 @@ fn details(report: &RepairReport, all: bool) -> String {
             let from = match mended.from {
                 Healing::Parity => "rebuilt from parity",
                 Healing::Directory => "made anew from its packs",
-                Healing::Anew => {
+                Healing::Twin => "from its twin",
+                Healing::Anew if mended.object.starts_with(names::PARITY) => {
                     "put aside, not all of its packs being sound; `larder parity build` protects them anew"
                 }
+                Healing::Anew => "put aside: nothing should be there",
                 _ => "from the other copy",
             };
             let _ = writeln!(text, "  {}: {} ({from})", mended.object, mended.problem);

@@ -17,8 +17,8 @@ use crate::view::{self, View};
 /// Objects that one request lists, as with the storages that have pages.
 const PAGE_OBJECTS: u64 = 1000;
 /// Listings that a check makes besides that of the packs: cells and what collectors wrote, each more
-/// than once, and segments.
-const SMALL_LISTINGS: u64 = 6;
+/// than once, segments, and configs, key slots and twins.
+const SMALL_LISTINGS: u64 = 9;
 /// Chunks that are looked at to know how long blocks are.
 const SAMPLE_CHUNKS: u64 = 10_000;
 
@@ -56,6 +56,8 @@ struct Counted {
     objects: u64,
     /// Cells, amendments and what collectors wrote that counts.
     view: Bulk,
+    /// Configs, key slots and their twins.
+    openers: Bulk,
     /// All other records, and segments.
     rest: Bulk,
     packs: Bulk,
@@ -126,6 +128,9 @@ fn count(repository: &Repository, cancel: &Cancel) -> Result<Counted> {
             Some(Name::State(number)) if number == newest.state => counted.view.add(size),
             Some(Name::Round(number)) if Some(number) == newest.round => counted.view.add(size),
             Some(Name::Round(_) | Name::State(_) | Name::Manifest(_)) | None => {}
+            Some(Name::Config(_) | Name::Slot(_) | Name::ConfigTwin(_) | Name::SlotTwin(_)) => {
+                counted.openers.add(size);
+            }
             Some(Name::Pack(_) | Name::Parity(_)) => counted.packs.add(size),
             Some(_) => counted.rest.add(size),
         }
@@ -191,7 +196,8 @@ fn of(counted: &Counted, read_data: ReadData, sample: u64, is_remote: bool) -> C
         count: blocks(counted.tree_packs.bytes, counted.tree_block),
         bytes: counted.tree_packs.bytes,
     };
-    let structure = counted.view.plus(counted.rest).plus(nodes);
+    let quick = counted.view.plus(counted.openers);
+    let structure = quick.plus(counted.rest).plus(nodes);
     let chosen = share(counted.packs, read_data);
     let content = counted.mean_entry.max(counted.data_block);
     let path = Bulk {
@@ -203,7 +209,7 @@ fn of(counted: &Counted, read_data: ReadData, sample: u64, is_remote: bool) -> C
         bytes: path.bytes.saturating_mul(sample),
     };
     Costs {
-        quick: cost(counted.view, false),
+        quick: cost(quick, false),
         structure: cost(structure, true),
         data: cost(structure.plus(chosen), true),
         drill: cost(counted.view.plus(drill), true),
@@ -246,9 +252,13 @@ mod tests {
                 count: 10,
                 bytes: 1000,
             },
+            openers: Bulk {
+                count: 3,
+                bytes: 300,
+            },
             rest: Bulk {
-                count: 5,
-                bytes: 500,
+                count: 2,
+                bytes: 200,
             },
             packs: Bulk {
                 count: 200,
@@ -265,10 +275,10 @@ mod tests {
         };
         let costs = of(&counted, ReadData::Percent(25.0), 7, true);
         let told = |cost: Cost| (cost.list_requests, cost.read_requests, cost.bytes);
-        assert_eq!(told(costs.quick), (9, 10, 1000));
-        assert_eq!(told(costs.structure), (9, 10 + 5 + 80, 9500));
-        assert_eq!(told(costs.data), (9, 95 + 50, 9500 + 20_000));
-        assert_eq!(told(costs.drill), (9, 10 + 7 * (3 + 3), 1000 + 7 * 1300));
+        assert_eq!(told(costs.quick), (12, 13, 1300));
+        assert_eq!(told(costs.structure), (12, 10 + 5 + 80, 9500));
+        assert_eq!(told(costs.data), (12, 95 + 50, 9500 + 20_000));
+        assert_eq!(told(costs.drill), (12, 10 + 7 * (3 + 3), 1000 + 7 * 1300));
         assert_eq!(costs.data.egress_bytes, costs.data.bytes);
         assert!(!costs.quick.is_estimate && costs.structure.is_estimate);
         let local = of(&counted, ReadData::All, 0, false);

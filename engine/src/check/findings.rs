@@ -40,6 +40,8 @@ pub(super) struct Damage {
     lost: ScratchMap,
     /// What may be why a chunk is in no pack that is known.
     suspects: Vec<DraftId>,
+    /// Objects that are mended from their twins, or as twins.
+    mendable: BTreeSet<String>,
 }
 
 impl Damage {
@@ -50,6 +52,7 @@ impl Damage {
             gone: BTreeSet::new(),
             lost: ScratchMap::new(scratch, LOST_BYTES),
             suspects: Vec::new(),
+            mendable: BTreeSet::new(),
         }
     }
 
@@ -68,6 +71,17 @@ impl Damage {
             paths: BTreeSet::new(),
         });
         DraftId(self.drafts.len() - 1)
+    }
+
+    /// Adds an object that is mended from its twin, or as one.
+    pub(super) fn add_mendable(&mut self, object: String, problem: String) {
+        self.mendable.insert(object.clone());
+        self.add(Severity::Harmless, object, problem);
+    }
+
+    /// Gives the objects that are mended so.
+    pub(super) fn mendable(&self) -> BTreeSet<String> {
+        self.mendable.clone()
     }
 
     /// Adds an object that may be why chunks are in no pack that is known.

@@ -9,6 +9,8 @@ use super::{Finding, Severity};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Healing {
+    /// From its twin, or as the twin of something that is whole: by `larder repair`.
+    Twin,
     /// From the other copy of a directory: segments and packs say the same of what packs hold.
     Directory,
     /// From another copy of the object: a mirror, or another copy of the storage.
@@ -23,9 +25,9 @@ pub enum Healing {
 
 /// Tells from where what a finding is about can be had again, the nearest first; pure.
 ///
-/// `from_parity` tells that the check found enough parity for it. Whether a copy or the source still has it, only looking there can tell.
+/// `by_itself` tells that the check found enough parity for it, or its twin. Whether a copy or the source still has it, only looking there can tell.
 #[must_use]
-pub fn healing(finding: &Finding, from_parity: bool) -> Vec<Healing> {
+pub fn healing(finding: &Finding, by_itself: bool) -> Vec<Healing> {
     use Healing::{Anew, Copy, Directory, Source};
     if finding.severity == Severity::Note {
         return Vec::new();
@@ -44,8 +46,12 @@ pub fn healing(finding: &Finding, from_parity: bool) -> Vec<Healing> {
         None if finding.object == names::SEGMENTS => vec![Source, Copy],
         None => vec![Copy],
     };
-    if from_parity {
-        places.insert(0, Healing::Parity);
+    if by_itself {
+        let from = match names::parse(&finding.object) {
+            Some(Name::Pack(_)) => Healing::Parity,
+            _ => Healing::Twin,
+        };
+        places.insert(0, from);
     }
     places
 }
@@ -89,5 +95,18 @@ mod tests {
             [Anew]
         );
         assert_eq!(of(Severity::Note, names::pack(&id), &[]), []);
+        let by_itself = |object: String| {
+            let finding = Finding {
+                severity: harmless,
+                object,
+                problem: String::new(),
+                snapshots: Vec::new(),
+                paths: Vec::new(),
+            };
+            healing(&finding, true)
+        };
+        assert_eq!(by_itself(names::config(1)), [Healing::Twin, Copy]);
+        let pack = [Healing::Parity, Directory, Copy];
+        assert_eq!(by_itself(names::pack(&id)), pack);
     }
 }

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use larder_format::ids::{ObjectId, SessionId, SlotId};
+use larder_format::ids::{ObjectId, SessionId};
 use larder_format::names::{self, Name};
 
 use super::Severity;
 use super::context::Context;
 use super::findings::Damage;
+use super::openers::Openers;
 use crate::error::Result;
 use crate::scratch::ScratchMap;
 
@@ -18,8 +19,7 @@ const FOREIGN_NAMES: usize = 10;
 
 /// What is in the storage.
 pub(super) struct Listing {
-    pub configs: BTreeSet<u64>,
-    pub slots: BTreeSet<SlotId>,
+    pub openers: Openers,
     pub sessions: BTreeSet<SessionId>,
     pub ends: BTreeSet<SessionId>,
     pub cells: BTreeSet<SessionId>,
@@ -39,8 +39,7 @@ impl Listing {
     /// Lists everything once, and notes what is foreign.
     pub(super) fn read(context: &Context<'_>, damage: &mut Damage) -> Result<Self> {
         let mut listing = Self {
-            configs: BTreeSet::new(),
-            slots: BTreeSet::new(),
+            openers: Openers::default(),
             sessions: BTreeSet::new(),
             ends: BTreeSet::new(),
             cells: BTreeSet::new(),
@@ -88,8 +87,9 @@ impl Listing {
 
     fn take(&mut self, name: Name, size: u64) -> Result<()> {
         match name {
-            Name::Config(number) => drop(self.configs.insert(number)),
-            Name::Slot(id) => drop(self.slots.insert(id)),
+            Name::Config(_) | Name::Slot(_) | Name::ConfigTwin(_) | Name::SlotTwin(_) => {
+                self.openers.take(&name);
+            }
             Name::Session(id) => drop(self.sessions.insert(id)),
             Name::SessionEnd(id) => drop(self.ends.insert(id)),
             Name::Cell(id) => drop(self.cells.insert(id)),

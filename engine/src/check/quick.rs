@@ -1,6 +1,6 @@
 //! The quick level: what the storage lists, compared with what the index says of it.
 //!
-//! Nothing of a pack is read. Both sides are sorted on disk where they do not fit into memory, and
+//! What opens the repository is read, too; it is little. Nothing of a pack is read. Both sides are sorted on disk where they do not fit into memory, and
 //! then merged, so the number of packs costs time alone.
 
 use std::collections::BTreeSet;
@@ -11,6 +11,7 @@ use larder_format::names::{self, Name};
 
 use super::context::{Context, Problem};
 use super::findings::Damage;
+use super::openers::Openers;
 use super::{CheckReport, Checked, Severity};
 use crate::error::{EngineError, Result};
 use crate::scratch::runs::{Records, Sorted, Sorter};
@@ -31,6 +32,7 @@ pub(super) fn check_once(context: &Context<'_>) -> Result<Checked> {
     let repository = context.repository;
     let mut damage = Damage::new(repository.cache_dir());
     context.progress.phase("reading the index", None, None);
+    Openers::list(context)?.check(context, &mut damage)?;
     let view = match view::read(repository, false, None) {
         Ok(view) => view,
         Err(EngineError::Damaged { object, why }) => {
@@ -40,6 +42,7 @@ pub(super) fn check_once(context: &Context<'_>) -> Result<Checked> {
             damage.add(Severity::Loss, object, problem);
             return Ok(Checked {
                 report: CheckReport {
+                    healable: damage.mendable(),
                     findings: damage.into_findings(&BTreeSet::new()),
                     ..CheckReport::default()
                 },
@@ -68,6 +71,7 @@ pub(super) fn check_once(context: &Context<'_>) -> Result<Checked> {
     let (packs, damaged) = (merge.packs, merge.damaged);
     let known = view.collection.suspects().copied().collect();
     let report = CheckReport {
+        healable: damage.mendable(),
         findings: damage.into_findings(&known),
         snapshots: view.live().len() as u64,
         packs,

@@ -1,16 +1,13 @@
-//! The objects with chosen names: configs, slots, reserve, sessions, cells, amendments.
+//! The objects with chosen names: what opens the repository, reserve, sessions, cells, amendments.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use larder_format::cell::{Cell, CellKind};
-use larder_format::config::Config;
 use larder_format::ids::{ObjectId, SessionId};
-use larder_format::limits::{CONFIG_BYTES, SLOT_BYTES};
 use larder_format::names::{self, Name};
 use larder_format::object::{Header, Kind, verify_closing};
 use larder_format::record::Record;
 use larder_format::session::{Amendment, Base, Session, SessionEnd};
-use larder_format::slot::read_slot;
 use rayon::prelude::*;
 
 use super::Severity;
@@ -28,8 +25,7 @@ const RESERVE_BYTES: usize = 1 << 30;
 
 /// Checks all objects with chosen names; gives the cells and amendments that open.
 pub(super) fn check(context: &Context<'_>, listing: &Listing, damage: &mut Damage) -> Result<View> {
-    check_configs(context, listing, damage)?;
-    check_slots(context, listing, damage)?;
+    listing.openers.check(context, damage)?;
     check_reserve(context, listing, damage)?;
     let mut cells = Cells::default();
     cells.read_collection(context, damage)?;
@@ -47,89 +43,6 @@ pub(super) fn check(context: &Context<'_>, listing: &Listing, damage: &mut Damag
     check_rollback(context, &cells, damage);
     cells.remember(context);
     Ok(cells.view)
-}
-
-fn check_configs(context: &Context<'_>, listing: &Listing, damage: &mut Damage) -> Result<()> {
-    let newest = context.repository.config();
-    let mut next = 1;
-    for number in listing.configs.iter().copied().chain([newest.number]) {
-        if number > next {
-            let (first, last) = (names::config(next), names::config(number - 1));
-            let problem = if first == last {
-                format!("it is missing, although {} is there", names::config(number))
-            } else {
-                format!("the configs up to {last} are missing, although later ones are there")
-            };
-            damage.add(Severity::Harmless, first, problem);
-        }
-        next = next.max(number.saturating_add(1));
-    }
-    for number in &listing.configs {
-        let name = names::config(*number);
-        let read = attempt(|| {
-            let object = context.get(&name, CONFIG_BYTES)?;
-            let keyring = context.repository.keyring();
-            Ok(Config::open(keyring, *number, &object)?)
-        })?;
-        let problem = match read {
-            Ok(config) => {
-                let same = config.created == newest.created && config.chunker == newest.chunker;
-                (!same).then(|| {
-                    "its creation time or chunker is not that of the newest config".to_owned()
-                })
-            }
-            Err(problem) => Some(problem.to_string()),
-        };
-        let Some(problem) = problem else { continue };
-        if *number == newest.number {
-            damage.add(
-                Severity::Loss,
-                name,
-                format!("{problem}; without it the repository cannot be opened again"),
-            );
-        } else {
-            let problem =
-                format!("{problem}; only the newest config counts, and it is not this one");
-            damage.add(Severity::Harmless, name, problem);
-        }
-    }
-    Ok(())
-}
-
-fn check_slots(context: &Context<'_>, listing: &Listing, damage: &mut Damage) -> Result<()> {
-    let config = context.repository.config();
-    let mut problems = Vec::new();
-    for id in &config.slots {
-        let name = names::slot(id);
-        let read = attempt(|| Ok(read_slot(id, &context.get(&name, SLOT_BYTES)?)?))?;
-        if let Err(problem) = read {
-            problems.push((name, problem));
-        }
-    }
-    let none_left = problems.len() == config.slots.len();
-    for (name, problem) in problems {
-        if none_left {
-            let problem = format!(
-                "{problem}; no key slot is left, so the repository cannot be opened again: add a key now, from a program that has it open"
-            );
-            damage.add(Severity::Loss, name, problem);
-        } else {
-            let problem = format!(
-                "{problem}; its secret no longer opens the repository, others do: remove it and add it anew"
-            );
-            damage.add(Severity::Harmless, name, problem);
-        }
-    }
-    for id in &listing.slots {
-        if !config.slots.contains(id) {
-            damage.add(
-                Severity::Note,
-                names::slot(id),
-                "the config does not list this key slot, so it opens nothing; it remains from an interrupted change of keys, or somebody put it there",
-            );
-        }
-    }
-    Ok(())
 }
 
 fn check_reserve(context: &Context<'_>, listing: &Listing, damage: &mut Damage) -> Result<()> {

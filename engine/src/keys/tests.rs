@@ -93,7 +93,9 @@ fn the_last_key_that_can_be_read_stays() {
     let error = remove(&repository, &first).unwrap_err();
     assert!(matches!(error, EngineError::Request(_)), "{error}");
     let second = add(&repository, &passphrase("two"), false, "", KDF).unwrap();
-    storage.delete(&format!("keys/{second}")).unwrap();
+    for folder in ["keys", "twins/keys"] {
+        storage.delete(&format!("{folder}/{second}")).unwrap();
+    }
     let error = remove(&repository, &first).unwrap_err();
     assert!(matches!(error, EngineError::Request(_)), "{error}");
     assert!(opens(&storage, "secret"));

@@ -109,7 +109,8 @@ impl<'a> Copier<'a> {
         let text = name.to_string();
         self.objects.fetch_add(1, Ordering::Relaxed);
         self.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        if matches!(name, Name::Pack(_) | Name::Segment(_) | Name::Parity(_)) {
+        let has_content_name = matches!(name, Name::Pack(_) | Name::Segment(_) | Name::Parity(_));
+        if has_content_name || name.original().is_some() {
             return Ok(self.target.put(&text, bytes.clone())?);
         }
         match create_or_confirm(self.target, &text, bytes) {

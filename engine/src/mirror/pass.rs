@@ -10,7 +10,7 @@ use larder_format::mirror::Manifest;
 use larder_format::names::{self, Name};
 
 use super::copying::Copier;
-use crate::check::Problem;
+use crate::check::{Outcome, Problem};
 use crate::collection;
 use crate::error::{EngineError, Result};
 use crate::protocol::Newest;
@@ -87,8 +87,10 @@ pub(super) struct Moment {
 pub(super) struct Keys {
     /// Slots and configs that the target lacks, in the order in which they are to be written.
     pub missing: Vec<(Name, Bytes)>,
-    /// The slots that the newest config lists.
-    pub slots: Vec<SlotId>,
+    /// The slots that the newest config lists, and those that the source has.
+    pub slots: BTreeSet<SlotId>,
+    /// Twins that the target lacks, with their sizes.
+    pub twins: Vec<(Name, u64)>,
 }
 
 /// One pass.
@@ -302,35 +304,92 @@ impl Pass<'_, '_> {
     /// Reads the configs and slots that the target lacks; nothing if they change meanwhile.
     fn read_keys(&mut self, configs: &BTreeMap<Name, u64>) -> Result<Option<Keys>> {
         let slots = self.list("keys")?;
-        let newest = configs.keys().next_back().copied();
-        let mut missing = Vec::new();
-        let mut listed = BTreeSet::new();
-        for (name, size) in slots.iter().chain(configs) {
-            let is_missing = self.have.size(name)? != Some(*size);
-            if !is_missing && Some(*name) != newest {
+        let twins = self.list("twins")?;
+        let mut configs = configs.clone();
+        for (twin, size) in &twins {
+            if let Some(name @ Name::Config(_)) = twin.original() {
+                configs.entry(name).or_insert(*size);
+            }
+        }
+        let Some(newest) = self.newest_config(&configs, &twins)? else {
+            return Ok(None);
+        };
+        let mut keys = Keys {
+            missing: Vec::new(),
+            slots: newest.slots.iter().copied().collect(),
+            twins: Vec::new(),
+        };
+        for (name, size) in slots.iter().chain(&configs) {
+            if let Name::Slot(id) = name {
+                keys.slots.insert(*id);
+            }
+            if self.have.size(name)? == Some(*size) {
                 continue;
             }
-            match self.copier.read(name, *size)? {
-                Ok(bytes) => {
-                    if let (Name::Config(number), true) = (name, Some(*name) == newest) {
-                        listed.extend(Config::read_unverified(*number, &bytes)?.slots);
-                    }
-                    if is_missing {
-                        missing.push((*name, bytes));
-                    }
-                }
+            match self.read_or_twin(name, *size, &twins)? {
+                Ok(bytes) => keys.missing.push((*name, bytes)),
                 // A slot goes once a newer config does not list it.
                 Err(Problem::Missing) if matches!(name, Name::Slot(_)) => {}
                 Err(Problem::Missing) => return Ok(None),
-                Err(Problem::Damaged(why)) if Some(*name) == newest => {
-                    return Err(EngineError::damaged(&name.to_string(), &why));
-                }
                 Err(Problem::Damaged(why)) => drop(self.copier.damaged.insert(*name, why)),
             }
         }
-        Ok(Some(Keys {
-            missing,
-            slots: listed.into_iter().collect(),
-        }))
+        for (name, size) in twins {
+            if self.have.size(&name)? != Some(size) {
+                keys.twins.push((name, size));
+            }
+        }
+        Ok(Some(keys))
+    }
+
+    /// Reads the newest config that is sound; nothing if configs change meanwhile.
+    ///
+    /// # Errors
+    /// `Damaged` for a newer one that is not and that the target has: which slots count is not known then.
+    fn newest_config(
+        &mut self,
+        configs: &BTreeMap<Name, u64>,
+        twins: &BTreeMap<Name, u64>,
+    ) -> Result<Option<Config>> {
+        let mut damage = None;
+        for (name, size) in configs.iter().rev() {
+            match (self.read_or_twin(name, *size, twins)?, name) {
+                (Ok(bytes), Name::Config(number)) => {
+                    return Ok(Some(Config::read_unverified(*number, &bytes)?));
+                }
+                (Err(Problem::Damaged(why)), _) => {
+                    let error = EngineError::damaged(&name.to_string(), &why);
+                    if self.have.size(name)?.is_some() {
+                        return Err(error);
+                    }
+                    self.copier.damaged.insert(*name, why);
+                    damage.get_or_insert(error);
+                }
+                _ => return Ok(None),
+            }
+        }
+        damage.map_or(Ok(None), Err)
+    }
+
+    /// Reads a config or a slot of the source, or its twin where it is damaged.
+    fn read_or_twin(
+        &mut self,
+        name: &Name,
+        size: u64,
+        twins: &BTreeMap<Name, u64>,
+    ) -> Result<Outcome<Bytes>> {
+        let problem = match self.copier.read(name, size)? {
+            Ok(bytes) => return Ok(Ok(bytes)),
+            Err(problem) => problem,
+        };
+        let twin = name.twin().and_then(|twin| twins.get_key_value(&twin));
+        if let Some((twin, size)) = twin
+            && let Ok(bytes) = self.copier.read(twin, *size)?
+        {
+            let why = format!("{problem}; its twin was copied in its place");
+            self.copier.damaged.insert(*name, why);
+            return Ok(Ok(bytes));
+        }
+        Ok(Err(problem))
     }
 }

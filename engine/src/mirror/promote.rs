@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::{Newest, list_manifests, newest_manifest, read_marker};
 use crate::error::{EngineError, Result};
+use crate::keys::put_config_twin;
 use crate::random;
 use crate::repository::Repository;
 use crate::storage::error::ErrorKind;
@@ -101,6 +102,10 @@ fn become_a_repository(repository: &Repository, storage: &dyn Storage) -> Result
             "somebody else promotes {} at the same time; look at what became of it",
             storage.describe()
         ))),
-        result => Ok(result?),
+        result => {
+            result?;
+            put_config_twin(storage, config.number, &object);
+            Ok(())
+        }
     }
 }

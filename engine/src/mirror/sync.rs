@@ -23,9 +23,9 @@ use crate::cancel::Cancel;
 use crate::check::{Finding, Severity};
 use crate::clock;
 use crate::error::{EngineError, Result};
+use crate::openers;
 use crate::progress::Progress;
 use crate::random;
-use crate::repository::{read_config, unverified_config};
 use crate::source::paths::real_path;
 use crate::storage::error::ErrorKind;
 use crate::storage::{Storage, create_or_confirm};
@@ -110,8 +110,7 @@ pub fn sync(
     let clock = Instant::now();
     refuse_nested(source.as_ref(), &target.describe())?;
     let (source, own_replica) = readable(Arc::clone(source))?;
-    let (number, object) = read_config(source.as_ref())?;
-    let config = unverified_config(&source.describe(), number, &object)?;
+    let config = openers::claimed(source.as_ref())?;
     let mut report = SyncReport {
         dry_run: options.dry_run,
         ..SyncReport::default()
@@ -184,7 +183,7 @@ fn finding(name: &Name, why: &str) -> Finding {
             false => Severity::Harmless,
         },
         object: name.to_string(),
-        problem: format!("{why}; it was not copied: see what `larder check` says"),
+        problem: format!("{why}; what is damaged is not copied: see what `larder check` says"),
         snapshots: Vec::new(),
         paths: Vec::new(),
     }
@@ -349,6 +348,9 @@ impl Sync<'_> {
         self.must_be_mirror()?;
         for (name, bytes) in &moment.keys.missing {
             self.copier.write(name, bytes)?;
+        }
+        for (name, size) in self.copier.copy(&moment.keys.twins)? {
+            have.insert(&name, size)?;
         }
         self.settle(rotten, &have)?;
         match base.as_deref().filter(|base| is_same(base, &manifest)) {
@@ -520,7 +522,7 @@ impl Sync<'_> {
             .map(|number| (Name::Manifest(number), 0))
             .collect();
         // A password that was removed in the repository opens the mirror no more.
-        let slots = |name: &Name| matches!(name, Name::Slot(id) if !moment.keys.slots.contains(id));
+        let slots = |name: &Name| matches!(name, Name::Slot(id) | Name::SlotTwin(id) if !moment.keys.slots.contains(id));
         let gone = |name: &Name| match name {
             Name::Pack(id) => manifest.gone_packs.binary_search(id).is_ok(),
             Name::Segment(id) => manifest.gone_segments.binary_search(id).is_ok(),

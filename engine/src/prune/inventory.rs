@@ -178,8 +178,9 @@ impl Inventory {
 
     fn take(&mut self, name: Name, size: u64) {
         match name {
-            // Manifests are what is left of a mirror that was promoted.
-            Name::Config(_) | Name::Slot(_) | Name::Manifest(_) => {}
+            Name::Config(_) | Name::Slot(_) | Name::ConfigTwin(_) | Name::SlotTwin(_) => {}
+            // What is left of a mirror that was promoted.
+            Name::Manifest(_) => {}
             Name::Parity(_) => self.has_parity = true,
             Name::Ledger(_) => self.has_ledger = true,
             Name::Session(id) => drop(self.sessions.insert(id)),

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use larder_format::config::{Config, RACY_CREATES};
+use larder_format::config::RACY_CREATES;
 use larder_format::ids::{ChunkId, ObjectId, SessionId};
 use larder_format::names;
 use serde::Serialize;
@@ -28,9 +28,10 @@ use crate::cancel::Cancel;
 use crate::collection;
 use crate::error::{EngineError, Result};
 use crate::mark::{Needed, mark};
+use crate::openers;
 use crate::progress::Progress;
 use crate::protocol::{Newest, Rule, keeps};
-use crate::repository::{KNOWN_FEATURES, Repository, Writing, read_config};
+use crate::repository::{KNOWN_FEATURES, Repository, Writing};
 use crate::session::Author;
 use crate::snapshots::rfc3339;
 use crate::storage::CreateExclusive;
@@ -176,9 +177,7 @@ fn refuse(repository: &Repository, options: &PruneOptions) -> Result<()> {
         repository.check_write()?;
     }
     // The newest one: others may have been at work since the repository was opened.
-    let (number, object) = read_config(repository.storage())?;
-    let config = Config::open(repository.keyring(), number, &object)
-        .map_err(|error| EngineError::damaged(&names::config(number), &error))?;
+    let config = openers::newest(repository.storage(), repository.keyring(), false)?;
     config
         .check_collect(KNOWN_FEATURES)
         .map_err(|error| unsupported(error.to_string()))?;

@@ -1,6 +1,7 @@
 //! Which objects are damaged or missing, and which of these another copy of the repository has.
 
 mod exchanged;
+mod openers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -260,16 +261,6 @@ impl Objects {
                 self.take(overlay, name)?;
             }
         }
-        for id in slots.unwrap_or_default() {
-            let name = Name::Slot(id);
-            if let Some(problem) = self.problem(overlay, &name)?
-                && !self.taken.contains_key(&name)
-            {
-                let problem = format!("{problem}; its secret no longer opens the repository");
-                let name = name.to_string();
-                self.left.push(finding(Severity::Harmless, &name, &problem));
-            }
-        }
         Ok(())
     }
 
@@ -319,12 +310,13 @@ impl Objects {
         self.taken.remove(name);
     }
 
-    /// Takes the snapshots, amendments and sessions that are damaged or missing and not dead.
+    /// Takes what opens the repository, and the snapshots, amendments and sessions that are damaged or missing and not dead.
     pub(super) fn find_records(
         &mut self,
         repository: &Repository,
         overlay: &Overlay,
     ) -> Result<()> {
+        self.find_twins(repository, overlay)?;
         self.find_exchanged(repository, overlay)?;
         let collection = match collection::read(repository, None) {
             Ok(collection) => collection,
@@ -401,7 +393,6 @@ impl Objects {
                 Name::Round(number) | Name::State(number) if *number >= newest.state => {
                     (Severity::Loss, "what counts is not known without it")
                 }
-                Name::Config(_) => (Severity::Harmless, "only the newest config counts"),
                 _ => continue,
             };
             let name = name.to_string();

@@ -1,3 +1,5 @@
+mod openers;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -134,7 +136,7 @@ fn victims(world: &World) -> Vec<String> {
         Name::Round(_) | Name::Reserve | Name::Manifest(_) | Name::Ledger(_) | Name::Parity(_) => {
             false
         }
-        Name::Config(_) | Name::Slot(_) => true,
+        Name::Config(_) | Name::Slot(_) | Name::ConfigTwin(_) | Name::SlotTwin(_) => true,
     };
     world.objects().into_keys().filter(is_needed).collect()
 }

@@ -370,10 +370,10 @@ fn a_slot_opens_with_its_secret_alone_and_damage_is_told_from_a_wrong_one() {
         read_slot(&b, &second).unwrap(),
     ];
     let opened = |secret| {
-        let found = unlock(&slots, REPOSITORY, secret).unwrap();
-        found.map(|(id, found)| {
-            assert_eq!(*found.encode(), *keyring.encode());
-            id
+        let found = unlock(&slots, &[a, b], REPOSITORY, secret).unwrap();
+        found.map(|found| {
+            assert_eq!(*found.keyring.encode(), *keyring.encode());
+            found.slot
         })
     };
     assert_eq!(opened(Secret::Passphrase(b"open")), Some(a));
@@ -384,8 +384,12 @@ fn a_slot_opens_with_its_secret_alone_and_damage_is_told_from_a_wrong_one() {
     // A slot under another name, or with other words in the clear, is not that slot.
     let moved = [read_slot(&a, &second).unwrap()];
     let unauthentic = Err(FormatError::Unauthentic { what: "key slot" });
-    let outcome = |slots| unlock(slots, REPOSITORY, Secret::RawKey(&key)).map(|_| ());
-    assert_eq!(outcome(&moved), unauthentic);
+    let outcome = |listed| unlock(&moved, listed, REPOSITORY, Secret::RawKey(&key));
+    let (alone, both) = ([a], [a, b]);
+    assert_eq!(outcome(&alone).map(|_| ()), unauthentic);
+    // It is still the one that it was made as, if the config lists that one.
+    let found = outcome(&both).unwrap().unwrap();
+    assert_eq!((found.slot, found.object), (b, object_id(&second)));
     for at in 0..second.len() - 32 {
         let mut bad = second.clone();
         bad[at] ^= 1;
@@ -394,7 +398,7 @@ fn a_slot_opens_with_its_secret_alone_and_damage_is_told_from_a_wrong_one() {
         let hash = object_id(&bad[..body]).0;
         bad[body..].copy_from_slice(&hash);
         if let Ok(slot) = read_slot(&b, &bad) {
-            let found = unlock(&[slot], REPOSITORY, Secret::RawKey(&key));
+            let found = unlock(&[slot], &[a, b], REPOSITORY, Secret::RawKey(&key));
             assert!(!matches!(found, Ok(Some(_))), "byte {at}");
         }
     }
@@ -441,7 +445,7 @@ fn the_cost_of_all_slots_is_bounded_before_anything_is_derived() {
     dear.extend_from_slice(&hash);
     let slot = read_slot(&id, &dear).unwrap();
     assert!(matches!(
-        unlock(&[slot.clone(), slot], REPOSITORY, secret),
+        unlock(&[slot.clone(), slot], &[id], REPOSITORY, secret),
         Err(FormatError::Limit { .. })
     ));
 }

@@ -338,7 +338,11 @@ fn slots(examples: &mut Examples) {
     let secret = Secret::Passphrase(b"correct horse");
     let object = seal_slot(&keyring, &id, &params, secret, UID, &RANDOM).unwrap();
     let slot = read_slot(&id, &object).unwrap();
-    assert!(unlock(&[slot], REPOSITORY, secret).unwrap().is_some());
+    assert!(
+        unlock(&[slot], &[id], REPOSITORY, secret)
+            .unwrap()
+            .is_some()
+    );
 
     let mut derived = [0; 32];
     let costs = argon2::Params::new(kdf.memory_kib, kdf.passes, kdf.lanes, Some(32)).unwrap();
@@ -495,9 +499,11 @@ fn objects_that_are_kept_can_still_be_read() {
         Config::open(&keyring, 1, &object("config object")),
         Ok(config())
     );
-    let slot = read_slot(&SlotId([0x12; 16]), &object("slot object")).unwrap();
-    let unlocked = unlock(&[slot], REPOSITORY, Secret::Passphrase(b"correct horse"));
-    assert_eq!(*unlocked.unwrap().unwrap().1.encode(), *keyring.encode());
+    let id = SlotId([0x12; 16]);
+    let slot = read_slot(&id, &object("slot object")).unwrap();
+    let secret = Secret::Passphrase(b"correct horse");
+    let unlocked = unlock(&[slot], &[id], REPOSITORY, secret).unwrap().unwrap();
+    assert_eq!(*unlocked.keyring.encode(), *keyring.encode());
     let end = names::Name::SessionEnd(session());
     assert!(open_record::<SessionEnd>(&keyring, &end, &object("session end object")).is_ok());
     let pack = object("pack object");

@@ -80,6 +80,6 @@ fn round_trips() -> Result<bool> {
     let aad = Aad::segment(key, &header);
     let opened = open(key, &aad, &seal(key, &aad, &[3; 32], b"plaintext")?)?;
     let _decompressor = Decompressor::new()?;
-    let nothing_opens = unlock(&[], repository, Secret::Passphrase(b"x"))?.is_none();
+    let nothing_opens = unlock(&[], &[], repository, Secret::Passphrase(b"x"))?.is_none();
     Ok(opened == b"plaintext" && nothing_opens)
 }

@@ -158,6 +158,8 @@ fn a_second_init_leaves_the_repository_as_it_is() {
 #[test]
 fn a_damaged_config_is_named_and_put_back_all_is_well() {
     let world = with_a_snapshot();
+    // Those of whoever has no twins.
+    fs::remove_dir_all(world.path("repo/twins")).unwrap();
     let config = config_of(&world);
     let whole = fs::read(&config).unwrap();
     let put = |bytes: &[u8]| {
@@ -200,6 +202,7 @@ fn a_damaged_config_is_named_and_put_back_all_is_well() {
 #[test]
 fn a_newer_format_is_named_and_not_touched() {
     let world = with_a_snapshot();
+    fs::remove_dir_all(world.path("repo/twins")).unwrap();
     let config = config_of(&world);
     let whole = fs::read(&config).unwrap();
     // SPEC.md §2: the version follows the magic, and the object ends in a hash that anyone can compute.

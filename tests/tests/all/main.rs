@@ -43,3 +43,4 @@ mod stats;
 mod streams;
 mod sync;
 mod torture;
+mod twins;

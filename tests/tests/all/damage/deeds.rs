@@ -79,7 +79,9 @@ impl<'a> Scene<'a> {
     pub fn new(museum: &'a Museum, case: &'a Case) -> Self {
         let now_ns = 40_000 * 86_400 * 1_000_000_000;
         let tick = Duration::from_millis(1);
-        simulated::enter(Some(Simulated::new(case.number as u64, now_ns, tick)));
+        // Other random numbers than those that the repository was made with.
+        let seed = 1000 + case.number as u64;
+        simulated::enter(Some(Simulated::new(seed, now_ns, tick)));
         let storage = case.inflict(museum);
         let before = storage.objects();
         let pristine = museum.objects(case.kind.place);
@@ -183,10 +185,10 @@ impl<'a> Scene<'a> {
         let has_lost = self.held.len() < all_paths(self.museum).len();
         let (is_told, is_named) = (told(report, name, false), told(report, name, true));
         // Quick stops where nobody knows what counts; and of a pack that only an altered segment names it knows nothing.
-        let is_hidden = name.starts_with(names::PACKS) && self.hides_packs();
+        let is_stopped = self.lacks_collection() && !name.starts_with(names::COLLECTOR);
+        let is_hidden = is_stopped || (name.starts_with(names::PACKS) && self.hides_packs());
         let is_right = match rules[level] {
             _ if level == 0 && is_hidden => true,
-            _ if self.has_exchanged_slots() => true,
             Told::Nothing => true,
             Told::Noted => is_told,
             Told::Named | Told::Refused => is_named,
@@ -251,12 +253,6 @@ impl<'a> Scene<'a> {
     fn hides_packs(&self) -> bool {
         let mut names = self.case.changes.keys();
         self.lacks_collection() || names.any(|name| name.starts_with(names::SEGMENTS))
-    }
-
-    /// Tells whether a key slot has the bytes of another one: both are whole, and only their secrets tell them apart.
-    fn has_exchanged_slots(&self) -> bool {
-        let is_exchange = matches!(self.case.harm, Harm::SwapSame | Harm::Older);
-        is_exchange && self.case.name.starts_with(names::SLOTS)
     }
 
     fn lacks_collection(&self) -> bool {
@@ -444,7 +440,10 @@ impl<'a> Scene<'a> {
         }
         match (apply, has_copy) {
             (true, true) => self.judge_mended(&after, &report),
-            (true, false) => self.judge_saved(storage, &report),
+            (true, false) => {
+                self.judge_twins(&after, &report)?;
+                self.judge_saved(storage, &report)
+            }
             _ => Ok(()),
         }
     }
@@ -471,7 +470,7 @@ impl<'a> Scene<'a> {
 
     /// Tells whether the repository opens once the copy's objects stand in place of damaged ones.
     fn would_open(&self, has_copy: bool) -> bool {
-        has_copy && !self.before.contains_key(&names::config(3)) && !self.has_exchanged_slots()
+        has_copy && !self.before.contains_key(&names::config(3))
     }
 
     /// Judges a repair with a whole copy: whatever the copy has is as it was.
@@ -488,7 +487,7 @@ impl<'a> Scene<'a> {
                 true => kind.altered[2] != Told::Nothing,
                 false => !matches!(kind.missing[2], Told::Nothing | Told::Noted),
             };
-            let is_known = !self.has_exchanged_slots() && !self.museum.condemned.contains(name);
+            let is_known = !self.museum.condemned.contains(name);
             if is_in_copy && is_damage && is_known && after.get(name) != Some(pristine) {
                 return Err(format!("{name} was not put back: {report:#?}"));
             }
@@ -501,6 +500,28 @@ impl<'a> Scene<'a> {
             Some((_, path)) => Err(format!("{path} was not brought back: {report:#?}")),
             None => Ok(()),
         }
+    }
+
+    /// Judges a repair without a copy: of what opens the repository all comes back that is twice there, and what
+    /// nobody made is put aside.
+    fn judge_twins(&self, after: &Objects, report: &RepairReport) -> Judged {
+        let pristine = &self.museum.repository;
+        for name in self.case.changes.keys() {
+            let other = match name.strip_prefix("twins/") {
+                Some(original) => original.to_owned(),
+                None => format!("twins/{name}"),
+            };
+            let is_twice =
+                pristine.contains_key(&other) && self.before.get(&other) == pristine.get(&other);
+            if is_twice && after.get(name) != pristine.get(name) {
+                return Err(format!("{name} was not put back from {other}: {report:#?}"));
+            }
+            let is_config = name.starts_with("config/") || name.starts_with("twins/config/");
+            if is_config && !pristine.contains_key(name) && after.contains_key(name) {
+                return Err(format!("{name} was not put aside: {report:#?}"));
+            }
+        }
+        Ok(())
     }
 
     /// Judges a repair without a copy: what opens somewhere is restored afterwards, and what is lost was said.
@@ -536,31 +557,40 @@ impl<'a> Scene<'a> {
     }
 }
 
-/// Tells whether a repository opens, by what SPEC.md says: the highest config counts, and some slot that it lists opens.
+/// Tells whether a repository opens, by what SPEC.md says: the highest config counts that is whole or has a twin that is, and
+/// some slot that it lists opens: under its name, as its twin, or under the name of another.
 fn opens(now: &Objects, pristine: &Objects) -> bool {
     let is_whole = |name: &str| {
         now.get(name)
             .is_some_and(|one| pristine.get(name) == Some(one))
     };
-    let numbers = now.keys().filter_map(|name| match names::parse(name) {
-        Some(Name::Config(number)) => Some(number),
-        _ => None,
-    });
-    let mut numbers: BTreeSet<u64> = numbers.collect();
     let marker = names::config(u64::MAX);
-    if numbers.remove(&u64::MAX) && !is_whole(&marker) {
+    if now.contains_key(&marker) && !is_whole(&marker) {
         return false;
     }
-    let Some(newest) = numbers.last() else {
+    let numbers = pristine.keys().filter_map(|name| match names::parse(name) {
+        Some(Name::Config(number)) if number != u64::MAX => Some(number),
+        _ => None,
+    });
+    let is_there = |name: &str| is_whole(name) || is_whole(&format!("twins/{name}"));
+    let counting = numbers
+        .map(names::config)
+        .filter(|name| is_there(name))
+        .max();
+    let Some(newest) = counting else {
         return false;
     };
-    // Without its newest config a repository opens as it was before: checks say so.
-    let name = names::config(*newest);
-    let listed = match (is_whole(&name), now.get(&name)) {
-        (true, Some(object)) => Config::read_unverified(*newest, object).unwrap().slots,
-        _ => return false,
+    let Some(Name::Config(number)) = names::parse(&newest) else {
+        return false;
     };
-    listed.iter().any(|id| is_whole(&names::slot(id)))
+    let listed = Config::read_unverified(number, &pristine[&newest])
+        .unwrap()
+        .slots;
+    let places: Vec<String> = listed.iter().map(names::slot).collect();
+    places.iter().any(|name| {
+        let stands = |place: &String| now.get(place) == pristine.get(name);
+        is_there(name) || places.iter().any(stands)
+    })
 }
 
 fn all_paths(museum: &Museum) -> Vec<Path> {

@@ -334,11 +334,15 @@ pub struct Kind {
 #[rustfmt::skip]
 pub const KINDS: &[Kind] = &[
     Kind { word: "config", place: Place::Repository, is_one: |_, _, name| name == Some(Name::Config(2)),
-        altered: [Refused; 3], missing: [Nothing, Named, Named], planted: [Refused; 3], is_idle: false },
+        altered: [Named; 3], missing: [Named; 3], planted: [Named; 3], is_idle: true },
     Kind { word: "older config", place: Place::Repository, is_one: |_, _, name| name == Some(Name::Config(1)),
-        altered: [Nothing, Named, Named], missing: [Nothing, Named, Named], planted: [Refused; 3], is_idle: true },
+        altered: [Named; 3], missing: [Named; 3], planted: [Named; 3], is_idle: true },
     Kind { word: "key slot", place: Place::Repository, is_one: |_, _, name| matches!(name, Some(Name::Slot(_))),
-        altered: [Nothing, Named, Named], missing: [Nothing, Named, Named], planted: [Nothing, Noted, Noted], is_idle: true },
+        altered: [Named; 3], missing: [Named; 3], planted: [Noted; 3], is_idle: true },
+    Kind { word: "twin of a config", place: Place::Repository, is_one: |_, _, name| matches!(name, Some(Name::ConfigTwin(_))),
+        altered: [Named; 3], missing: [Noted; 3], planted: [Named; 3], is_idle: true },
+    Kind { word: "twin of a key slot", place: Place::Repository, is_one: |_, _, name| matches!(name, Some(Name::SlotTwin(_))),
+        altered: [Named; 3], missing: [Noted; 3], planted: [Noted; 3], is_idle: true },
     Kind { word: "orphan pack", place: Place::Repository, is_one: |museum, text, name| matches!(name, Some(Name::Pack(_))) && museum.orphans.iter().any(|one| one == text),
         altered: [Nothing; 3], missing: [Nothing; 3], planted: [Nothing; 3], is_idle: true },
     Kind { word: "data pack", place: Place::Repository, is_one: |museum, text, name| matches!(name, Some(Name::Pack(_))) && has_kind(museum, text, 3),
@@ -428,7 +432,8 @@ pub fn regions(museum: &Museum, name: &str, bytes: &[u8]) -> Vec<Region> {
     let inner = name
         .strip_prefix(names::QUARANTINE)
         .and_then(|rest| rest.split_once('/'));
-    match names::parse(inner.map_or(name, |(_, rest)| rest)) {
+    let parsed = names::parse(inner.map_or(name, |(_, rest)| rest));
+    match parsed.map(|name| name.original().unwrap_or(name)) {
         Some(Name::Pack(id)) => {
             parts.extend(pack(museum, &id, bytes));
         }

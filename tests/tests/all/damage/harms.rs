@@ -247,6 +247,8 @@ fn foreign_name(case: &Case) -> Option<String> {
             Name::Config(u64::MAX) => return None,
             Name::Config(_) => Name::Config(3),
             Name::Slot(id) => Name::Slot(SlotId(id.0.map(|byte| byte ^ 0x11))),
+            Name::ConfigTwin(_) => Name::ConfigTwin(3),
+            Name::SlotTwin(id) => Name::SlotTwin(SlotId(id.0.map(|byte| byte ^ 0x11))),
             Name::Pack(id) => Name::Pack(ObjectId(id.0.map(|byte| byte ^ 0x11))),
             Name::Parity(id) => Name::Parity(ObjectId(id.0.map(|byte| byte ^ 0x11))),
             Name::Segment(id) => Name::Segment(ObjectId(id.0.map(|byte| byte ^ 0x11))),
