@@ -92,6 +92,11 @@ pub fn mark<const N: usize>(
 }
 
 impl<const N: usize> Marks<N> {
+    /// Takes records that begin with a chunk's prefix, whoever made them by reading so many nodes.
+    pub(crate) fn of(records: Sorted<N>, nodes: u64) -> Self {
+        Self { records, nodes }
+    }
+
     /// Visits every chunk of the index and every needed one, in order of the prefixes: its places,
     /// none where the index has none, and its records, none where nobody needs it.
     ///

@@ -3,14 +3,17 @@
 //! A node is read once, whichever snapshots share it: of a node below which everything is there,
 //! that is remembered. One with damage below is walked again in each snapshot, so that all paths
 //! and snapshots that suffer are known after one walk.
+//!
+//! What files say of their chunks is written down and compared with the index at the end, from end to end
+//! and not chunk by chunk. Only where something is missing the trees are walked again, to tell what suffers.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use larder_format::attributes;
 use larder_format::cell::{Cell, Source};
 use larder_format::entry::{Attributes, Content, Entry, Extent};
 use larder_format::error::FormatError;
-use larder_format::ids::{ChunkId, ChunkType};
+use larder_format::ids::{ChunkId, ChunkPrefix, ChunkType, SessionId};
 use larder_format::list::{ListChild, ListInterior, decode_list_leaf};
 use larder_format::node::{Child, Interior, decode_leaf};
 
@@ -18,8 +21,10 @@ use super::context::Context;
 use super::findings::{Damage, DraftId};
 use super::nodes::Nodes;
 use crate::error::Result;
-use crate::index::PackKind;
+use crate::index::{PackKind, Place};
+use crate::mark::Marks;
 use crate::scratch::ScratchMap;
+use crate::scratch::runs::Sorter;
 use crate::view::View;
 
 /// Memory of each set of what was seen, before it goes to disk.
@@ -42,23 +47,70 @@ pub(super) fn check(context: &Context<'_>, view: &View, damage: &mut Damage) -> 
         .collect();
     let progress = context.progress;
     progress.phase("checking snapshots", Some(live.len() as u64), None);
+    let mut malformed = BTreeMap::new();
     let scratch = context.repository.cache_dir();
-    let mut walk = Walk {
-        context,
-        damage,
-        nodes: Nodes::new(context)?,
-        seen_nodes: ScratchMap::new(scratch, SEEN_BYTES),
-        seen_chunks: ScratchMap::new(scratch, SEEN_BYTES),
-        damaged_lists: HashSet::new(),
-        walked: Walked::default(),
-    };
-    for cell in live {
-        let mut malformed = None;
+    let claims = Some(Sorter::new(scratch, CLAIMS_BYTES));
+    let mut walk = Walk::new(context, damage, claims)?;
+    walk.snapshots(&live, &mut malformed)?;
+    if let Some(chunks) = walk.placed()? {
+        walk.walked.chunks += chunks;
+        return Ok(walk.walked);
+    }
+    let damage = walk.damage;
+    progress.phase("telling what suffers", Some(live.len() as u64), None);
+    let mut walk = Walk::new(context, damage, None)?;
+    walk.snapshots(&live, &mut malformed)?;
+    Ok(walk.walked)
+}
+
+/// Bytes of a claim, which is what a file says of a chunk: its prefix, and its length, big-endian.
+const CLAIM: usize = ChunkPrefix::SIZE + 4;
+/// Memory of the claims, before they go to disk.
+const CLAIMS_BYTES: usize = 16 << 20;
+
+impl<'a, 'b> Walk<'a, 'b> {
+    fn new(
+        context: &'a Context<'b>,
+        damage: &'a mut Damage,
+        claims: Option<Sorter<CLAIM>>,
+    ) -> Result<Self> {
+        let scratch = context.repository.cache_dir();
+        Ok(Self {
+            context,
+            damage,
+            nodes: Nodes::new(context)?,
+            seen_nodes: ScratchMap::new(scratch, SEEN_BYTES),
+            seen_chunks: ScratchMap::new(scratch, SEEN_BYTES),
+            claims,
+            damaged_lists: HashSet::new(),
+            walked: Walked::default(),
+        })
+    }
+
+    /// Walks the trees of snapshots; `malformed` has the findings about those whose nodes contradict each other.
+    fn snapshots(
+        &mut self,
+        cells: &[&Cell],
+        malformed: &mut BTreeMap<SessionId, DraftId>,
+    ) -> Result<()> {
+        for cell in cells {
+            self.snapshot(cell, malformed)?;
+            self.walked.snapshots += 1;
+            self.context.progress.advance(1, 0);
+        }
+        Ok(())
+    }
+
+    fn snapshot(
+        &mut self,
+        cell: &Cell,
+        malformed: &mut BTreeMap<SessionId, DraftId>,
+    ) -> Result<()> {
         for source in &cell.sources {
             let mut place = Site {
                 cell,
                 source,
-                malformed: &mut malformed,
+                malformed: &mut *malformed,
             };
             let root = Claim {
                 id: source.root,
@@ -69,12 +121,54 @@ pub(super) fn check(context: &Context<'_>, view: &View, damage: &mut Damage) -> 
                 upper: None,
                 is_root: true,
             };
-            walk.tree(&mut place, &root)?;
+            self.tree(&mut place, &root)?;
         }
-        walk.walked.snapshots += 1;
-        progress.advance(1, 0);
+        Ok(())
     }
-    Ok(walk.walked)
+
+    /// Compares the claims with the index; gives how many chunks they are of, or nothing if one of them has no
+    /// place that holds it.
+    fn placed(&mut self) -> Result<Option<u64>> {
+        let Some(claims) = self.claims.take() else {
+            return Ok(None);
+        };
+        let marks = Marks::of(claims.finish()?, self.walked.nodes);
+        let (mut chunks, mut all) = (0, true);
+        let (damage, index) = (&*self.damage, self.context.repository.index());
+        marks.join(index, |prefix, places, claims| {
+            let mut last = None;
+            for claim in claims {
+                if last.replace(claim) == Some(claim) {
+                    continue;
+                }
+                chunks += 1;
+                all = all && has_place(damage, prefix, places, length_of(claim))?;
+            }
+            Ok(())
+        })?;
+        Ok(all.then_some(chunks))
+    }
+}
+
+/// Tells whether one of the places holds a chunk of a file, as far as is known.
+fn has_place(damage: &Damage, prefix: &ChunkPrefix, places: &[Place], length: u64) -> Result<bool> {
+    for place in places.iter().filter(|place| is_it(place, length)) {
+        if damage.holds(prefix, place)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Tells whether a place is that of a chunk of a file with this length.
+fn is_it(place: &Place, length: u64) -> bool {
+    place.pack_kind == PackKind::Data && u64::from(place.length) == length
+}
+
+fn length_of(claim: &[u8; CLAIM]) -> u64 {
+    claim
+        .last_chunk()
+        .map_or(0, |length| u64::from(u32::from_be_bytes(*length)))
 }
 
 struct Walk<'a, 'b> {
@@ -85,6 +179,8 @@ struct Walk<'a, 'b> {
     seen_nodes: ScratchMap,
     /// 1 where a chunk has a usable place, else 0, by prefix and length.
     seen_chunks: ScratchMap,
+    /// What files say of their chunks, to be compared with the index at the end; none if that is looked up at once.
+    claims: Option<Sorter<CLAIM>>,
     /// Nodes of this file's list with damage below: a list may repeat itself.
     damaged_lists: HashSet<ChunkId>,
     walked: Walked,
@@ -94,8 +190,8 @@ struct Walk<'a, 'b> {
 struct Site<'a> {
     cell: &'a Cell,
     source: &'a Source,
-    /// The finding about nodes of this snapshot that contradict each other.
-    malformed: &'a mut Option<DraftId>,
+    /// The findings about snapshots whose nodes contradict each other.
+    malformed: &'a mut BTreeMap<SessionId, DraftId>,
 }
 
 /// What is said of a node above it.
@@ -291,18 +387,24 @@ impl Walk<'_, '_> {
     /// Tells whether a chunk of a file has a usable place.
     fn data(&mut self, site: &mut Site<'_>, id: &ChunkId, length: u64, key: &[u8]) -> Result<bool> {
         let prefix = id.prefix();
+        if let (Some(claims), Ok(length)) = (&mut self.claims, u32::try_from(length)) {
+            let mut claim = [0; CLAIM];
+            let bytes = prefix.0.into_iter().chain(length.to_be_bytes());
+            claim
+                .iter_mut()
+                .zip(bytes)
+                .for_each(|(to, from)| *to = from);
+            claims.push(claim)?;
+            return Ok(true);
+        }
         let seen_key = [prefix.0.as_slice(), &length.to_le_bytes()].concat();
         let seen = self.seen_chunks.get(&seen_key)?;
         if seen.as_deref() == Some(&[1]) {
             return Ok(true);
         }
         let mut places = self.context.repository.index().lookup(&prefix)?;
-        places
-            .retain(|place| place.pack_kind == PackKind::Data && u64::from(place.length) == length);
-        let mut clean = false;
-        for place in &places {
-            clean = clean || self.damage.holds(&prefix, place)?;
-        }
+        places.retain(|place| is_it(place, length));
+        let clean = has_place(self.damage, &prefix, &places, length)?;
         if seen.is_none() {
             self.walked.chunks += 1;
             self.seen_chunks.insert(&seen_key, &[u8::from(clean)])?;
@@ -350,9 +452,8 @@ impl Walk<'_, '_> {
 
     /// Reports nodes that open and contradict the format or each other; gives false.
     fn malformed(&mut self, site: &mut Site<'_>, error: &FormatError, path: &str) -> bool {
-        let draft = *site
-            .malformed
-            .get_or_insert_with(|| self.damage.add_malformed(&site.cell.id, error));
+        let draft = site.malformed.entry(site.cell.id);
+        let draft = *draft.or_insert_with(|| self.damage.add_malformed(&site.cell.id, error));
         self.damage.suffer(draft, &site.cell.id, Some(path));
         false
     }
