@@ -7,7 +7,12 @@
 
 pub(crate) mod faults;
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+#[allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "tests"
+)]
 mod tests;
 
 use std::collections::BTreeSet;
@@ -239,8 +244,10 @@ struct Search<'a> {
     tried: Vec<(RepositoryId, Slot)>,
     cost_kib: u64,
     unlocked: Option<Unlocked>,
-    /// What kept slots from being tried, or opened by the right secret.
-    problem: Option<EngineError>,
+    /// What kept the slots of a config from being tried.
+    unreadable: Option<EngineError>,
+    /// What kept a slot from being opened by the right secret.
+    damage: Option<EngineError>,
 }
 
 impl<'a> Search<'a> {
@@ -251,7 +258,8 @@ impl<'a> Search<'a> {
             tried: Vec::new(),
             cost_kib: 0,
             unlocked: None,
-            problem: None,
+            unreadable: None,
+            damage: None,
         }
     }
 
@@ -266,7 +274,7 @@ impl<'a> Search<'a> {
             false => match read_slots(self.storage, config) {
                 Ok(slots) => slots,
                 Err(error @ EngineError::Damaged { .. }) => {
-                    self.problem.get_or_insert(error);
+                    self.unreadable.get_or_insert(error);
                     return Ok(());
                 }
                 Err(error) => return Err(error),
@@ -288,7 +296,7 @@ impl<'a> Search<'a> {
         match slot::unlock(&slots, &config.slots, config.repository, secret) {
             Ok(unlocked) => self.unlocked = unlocked,
             Err(error) => {
-                self.problem
+                self.damage
                     .get_or_insert(EngineError::damaged("a key slot", &error));
             }
         }
@@ -313,24 +321,25 @@ impl<'a> Search<'a> {
     }
 
     /// Says why nothing opens.
-    fn failure(self, candidates: Candidates) -> EngineError {
+    fn failure(mut self, candidates: Candidates) -> EngineError {
         let newest = candidates.sound.first().map(|one| one.config.number);
         let mut above = candidates
             .unsound
             .into_iter()
             .filter(|(name, _)| matches!(name, Name::Config(number) if Some(*number) > newest));
-        match (above.next(), &self.problem) {
-            (Some((_, EngineError::Damaged { object, why })), _) => EngineError::Damaged {
+        match above.next() {
+            Some((_, EngineError::Damaged { object, why })) => EngineError::Damaged {
                 object,
                 why: format!(
                     "{why}; it has no twin that is whole, and of the keys that the config before it lists none opens with this password or key"
                 ),
             },
-            (Some((_, error)), _) => error,
-            (None, Some(_)) => self
-                .problem
-                .unwrap_or_else(|| EngineError::Internal(String::new())),
-            (None, None) => self.wrong_secret(),
+            Some((_, error)) => error,
+            None => match (self.damage.take(), self.unreadable.take()) {
+                (Some(damage), _) => damage,
+                (None, Some(unreadable)) if self.tried.is_empty() => unreadable,
+                _ => self.wrong_secret(),
+            },
         }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use larder_format::ids::SlotId;
 use larder_format::names::{self, Name};
-use larder_format::verify::bytes_max;
+use larder_format::verify::{bytes_max, verify};
 
 use super::Severity;
 use super::context::{Context, Outcome, Problem, attempt};
@@ -148,7 +148,11 @@ impl Openers {
 fn read_pair(context: &Context<'_>, name: &Name, has_twin: bool) -> Result<Pair> {
     let get = |name: &Name| -> Result<Outcome<Bytes>> {
         context.cancel.check()?;
-        attempt(|| context.get(&name.to_string(), bytes_max(name)))
+        attempt(|| {
+            let object = context.get(&name.to_string(), bytes_max(name))?;
+            verify(*name, &object)?;
+            Ok(object)
+        })
     };
     Ok(Pair {
         original: get(name)?,

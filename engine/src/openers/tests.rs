@@ -123,8 +123,11 @@ fn whatever_is_damaged_its_twin_opens_the_repository() {
             let one = put(&all, name, way.clone());
             for secret in ["secret", "two"] {
                 let opened = try_open(&one, secret).unwrap();
-                assert_eq!(opened.config().number, 2, "{name}");
-                assert_eq!(opened.config().slots.len(), 2);
+                // Whom the older config lists does not miss a newer one that is gone.
+                let is_older = way.is_none() && *name == names::config(2) && secret == "secret";
+                let number = if is_older { 1 } else { 2 };
+                assert_eq!(opened.config().number, number, "{name}");
+                assert_eq!(opened.config().slots.len() as u64, number);
             }
             assert!(matches!(
                 try_open(&one, "three"),
