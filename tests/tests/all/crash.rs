@@ -382,9 +382,13 @@ fn remove_what_is_left(desk: &Desk, storage: &Arc<Faulty>, password: &str) {
     prune(&repository, &prune_options(), &Silent, &cancel).unwrap();
 }
 
-/// Gives how many configs and key slots there are of which size; fails unless all else is as it was.
+/// Gives how many configs and key slots there are of which size; fails unless each twin is that of one of them,
+/// and all else is as it was. A change that died may have left a config without its twin.
 fn key_sizes(before: &Objects, after: &Objects, what: &str) -> Vec<(String, usize)> {
-    let is_of_keys = |name: &str| name.starts_with("config/") || name.starts_with("keys/");
+    let is_of_keys = |name: &str| {
+        let folders = ["config/", "keys/", "twins/"];
+        folders.iter().any(|folder| name.starts_with(folder))
+    };
     let others = |objects: &Objects| -> Objects {
         let others = objects.iter().filter(|(name, _)| !is_of_keys(name));
         others
@@ -395,7 +399,14 @@ fn key_sizes(before: &Objects, after: &Objects, what: &str) -> Vec<(String, usiz
         others(before) == others(after),
         "{what}: other objects changed"
     );
-    let of_keys = after.iter().filter(|(name, _)| is_of_keys(name));
+    for (name, bytes) in after {
+        if let Some(original) = name.strip_prefix("twins/") {
+            assert!(after.get(original) == Some(bytes), "{what}: {name}");
+        }
+    }
+    let of_keys = after
+        .iter()
+        .filter(|(name, _)| is_of_keys(name) && !name.starts_with("twins/"));
     let sized = of_keys.map(|(name, bytes)| {
         let (folder, _) = name.split_once('/').unwrap();
         (folder.to_owned(), bytes.len())
