@@ -16,7 +16,7 @@ use crate::repository::Repository;
 use crate::view::read_record;
 
 /// Times that `gc/` is read anew because a collector changed it meanwhile.
-const READINGS_MAX: usize = 5;
+const READINGS_MAX: usize = 16;
 
 /// What one reading of `gc/` says.
 pub type Collection = protocol::Collection<SessionId, ObjectId>;

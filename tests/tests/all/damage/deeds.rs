@@ -184,9 +184,12 @@ impl<'a> Scene<'a> {
         let has_size = pristine.map(|one| one.len()) == now.map(|one| one.len());
         let has_lost = self.held.len() < all_paths(self.museum).len();
         let (is_told, is_named) = (told(report, name, false), told(report, name, true));
-        // Quick stops where nobody knows what counts; and of a pack that only an altered segment names it knows nothing.
+        // Quick stops where nobody knows what counts; and of a pack that only an altered segment names, or a segment
+        // that only an altered cell names, it knows nothing.
         let is_stopped = self.lacks_collection() && !name.starts_with(names::COLLECTOR);
-        let is_hidden = is_stopped || (name.starts_with(names::PACKS) && self.hides_packs());
+        let is_hidden = is_stopped
+            || (name.starts_with(names::PACKS) && self.hides_packs())
+            || (name.starts_with(names::SEGMENTS) && self.alters(names::CELLS));
         let is_right = match rules[level] {
             _ if level == 0 && is_hidden => true,
             Told::Nothing => true,
@@ -251,15 +254,19 @@ impl<'a> Scene<'a> {
 
     /// Tells whether what names packs was altered, too.
     fn hides_packs(&self) -> bool {
-        let mut names = self.case.changes.keys();
-        self.lacks_collection() || names.any(|name| name.starts_with(names::SEGMENTS))
+        self.lacks_collection() || self.alters(names::SEGMENTS)
     }
 
     fn lacks_collection(&self) -> bool {
+        self.alters(names::COLLECTOR)
+    }
+
+    /// Tells whether anything below a folder was altered.
+    fn alters(&self, folder: &str) -> bool {
         self.case
             .changes
             .keys()
-            .any(|name| name.starts_with(names::COLLECTOR))
+            .any(|name| name.starts_with(folder))
     }
 
     fn restore(&self, storage: &Arc<Overlay>) -> Judged {
