@@ -117,7 +117,7 @@ struct Feeder<'a, 'b, 'c> {
     /// Packs in which somebody found damage: what is lost with them is told as long as it is needed.
     suspects: BTreeSet<ObjectId>,
     verifier: &'a Verifier<'c, 'b>,
-    /// Where packs are sent that are to be read, while there are verifiers.
+    /// Where packs are sent that are to be read; where there are no verifiers, they are read at once.
     queue: Option<Sender<Job>>,
     packs: u64,
     /// Packs that may be due.
@@ -130,6 +130,9 @@ struct Feeder<'a, 'b, 'c> {
 impl Feeder<'_, '_, '_> {
     /// Does something while verifiers take what is sent; then all of that is verified.
     fn with_verifiers(&mut self, act: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        if self.context.repository.is_in_order() {
+            return act(self);
+        }
         // One thread more than there are workers, so that one pack is read while others are opened.
         let threads = self.context.repository.workers().current_num_threads() + 1;
         let verifier = self.verifier;
@@ -305,10 +308,13 @@ impl Feeder<'_, '_, '_> {
     }
 
     fn send(&self, job: Job) -> Result<()> {
-        let sent = self
-            .queue
-            .as_ref()
-            .is_some_and(|queue| queue.send(job).is_ok());
+        let sent = match &self.queue {
+            Some(queue) => queue.send(job).is_ok(),
+            None => {
+                self.verifier.take(&job);
+                true
+            }
+        };
         if self.verifier.has_stopped() || !sent {
             // The verifier tells why.
             return Err(EngineError::Interrupted);

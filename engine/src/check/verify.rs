@@ -82,14 +82,19 @@ impl<'a, 'b> Verifier<'a, 'b> {
     /// Verifies packs until the queue is closed.
     pub(super) fn run(&self, queue: &Receiver<Job>) {
         for job in queue {
-            // After a failure the queue is drained, so that nobody waits for room in it.
-            if self.stopped.load(Ordering::Acquire) {
-                continue;
-            }
-            if let Err(error) = self.verify(&job) {
-                lock(&self.failure).get_or_insert(error);
-                self.stopped.store(true, Ordering::Release);
-            }
+            self.take(&job);
+        }
+    }
+
+    /// Verifies a pack; after a failure it does nothing, so that the queue is drained and nobody waits for
+    /// room in it.
+    pub(super) fn take(&self, job: &Job) {
+        if self.stopped.load(Ordering::Acquire) {
+            return;
+        }
+        if let Err(error) = self.verify(job) {
+            lock(&self.failure).get_or_insert(error);
+            self.stopped.store(true, Ordering::Release);
         }
     }
 
