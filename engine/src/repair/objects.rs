@@ -473,6 +473,11 @@ impl Objects {
         }
         self.rebuild(overlay, &mut left, scratch, progress, cancel)?;
         self.renew_parity(overlay, scratch, cancel)?;
+        // What a round condemned may be rescued yet, so it is put back; where it cannot be had, the round's end
+        // tells whether anything needed it.
+        if let Some(round) = &collection.round {
+            left.retain(|id, _| !round.condemned.contains(id));
+        }
         Ok(left)
     }
 
@@ -569,10 +574,7 @@ impl Objects {
         repository: &Repository,
         collection: &Collection,
     ) -> Result<BTreeMap<ObjectId, String>> {
-        let mut out: BTreeSet<ObjectId> = collection.state.deleted.clone();
-        if let Some(round) = &collection.round {
-            out.extend(&round.condemned);
-        }
+        let out = &collection.state.deleted;
         let mut doubted = BTreeMap::new();
         let mut failure = None;
         repository.index().packs(&mut |pack| {

@@ -2,6 +2,7 @@ mod openers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use larder_format::names::{self, Name};
@@ -10,6 +11,7 @@ use super::*;
 use crate::check::{CheckOptions, ReadData, check};
 use crate::mirror::{SyncOptions, sync};
 use crate::progress::Silent;
+use crate::prune::PruneOptions;
 use crate::prune::tests::world::{
     World, dying, noise, objects, open, options as prune_options, run,
 };
@@ -193,6 +195,39 @@ fn whatever_happens_to_one_object_a_mirror_brings_it_back_byte_for_byte() {
             assert!(!again.has_work() && again.repair.is_none(), "{again:?}");
             assert!(objects(storage.as_ref()) == all);
         }
+    }
+}
+
+#[test]
+fn packs_that_a_round_condemned_are_put_back_as_long_as_it_has_no_end() {
+    let world = World::filled();
+    let patience = Duration::from_secs(1_000_000);
+    let options = PruneOptions {
+        patience,
+        ..prune_options()
+    };
+    assert!(run(&world.storage, &options).unwrap().waiting.is_some());
+    let repository = world.open();
+    let view = crate::view::read(&repository, false, None).unwrap();
+    let condemned = view.collection.round.unwrap().condemned;
+    let mut named = BTreeSet::new();
+    repository
+        .index()
+        .packs(&mut |pack| {
+            named.extend(condemned.contains(&pack.id).then_some(pack.id));
+            std::ops::ControlFlow::Continue(())
+        })
+        .unwrap();
+    assert!(!named.is_empty());
+    let (copy, before) = (world.copy(), world.objects());
+    for id in named {
+        let storage = world.copy();
+        storage.delete(&names::pack(&id)).unwrap();
+        let report = repair(&storage, None, true);
+        assert_eq!((report.objects, report.left, report.lost), (0, 0, 0));
+        let report = repair(&storage, Some(&copy), true);
+        assert_eq!((report.objects, report.left), (1, 0), "{report:?}");
+        assert!(outside_quarantine(storage.as_ref()) == before);
     }
 }
 
