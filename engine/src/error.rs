@@ -45,6 +45,14 @@ pub enum EngineError {
         /// What is not known.
         why: String,
     },
+    /// A bundle is cut off, altered or malformed.
+    #[error("{bundle} is no whole bundle: {why}; nothing of it is used")]
+    Bundle {
+        /// The bundle: its location, or where it came from.
+        bundle: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// An object of the repository is damaged or missing.
     #[error(
         "{object} is damaged: {why}; `larder check` says what suffers from it, and `larder repair` what can be mended"

@@ -9,6 +9,7 @@ mod at_once;
 pub mod backup;
 pub mod browse;
 pub mod budget;
+pub mod bundle;
 #[cfg(any(test, feature = "testing"))]
 pub mod calls;
 #[cfg(not(any(test, feature = "testing")))]

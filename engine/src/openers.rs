@@ -446,10 +446,10 @@ impl Candidates {
 
     /// Says which configs stand in the way of the one that is used.
     fn warn(&self, used: &Candidate, unauthentic: &[Candidate]) {
-        let unsound = self
-            .unsound
-            .iter()
-            .map(|(name, why)| (*name, why.to_string()));
+        let unsound = self.unsound.iter().map(|(name, error)| match error {
+            EngineError::Damaged { why, .. } => (*name, why.clone()),
+            error => (*name, error.to_string()),
+        });
         let why = || "nobody with a key of the repository made it".to_owned();
         let unauthentic = unauthentic.iter().map(|one| (one.name, why()));
         let number = used.config.number;

@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
+use larder_format::bundle::BUNDLE;
 use larder_format::config::{Chunker as ChunkerConfig, Config, RACY_CREATES};
 use larder_format::ids::{ObjectId, ReplicaId, RepositoryId, SlotId};
 use larder_format::keys::{KEYRING_RANDOM_BYTES, Keyring};
@@ -18,6 +19,7 @@ use larder_format::secret_text;
 use larder_format::slot::{self, KdfParams, SlotKind, SlotParams, Unlocked};
 use zeroize::Zeroizing;
 
+use crate::bundle::{self, BundleFile};
 use crate::chunker::{ChunkSizes, Chunker};
 use crate::clock;
 use crate::error::{EngineError, Result};
@@ -38,7 +40,7 @@ use crate::storage::{self, Mode, Storage, create_or_confirm};
 use crate::sync::lock;
 
 /// Features that this program knows.
-pub(crate) const KNOWN_FEATURES: &[&str] = &[RACY_CREATES];
+pub(crate) const KNOWN_FEATURES: &[&str] = &[BUNDLE, RACY_CREATES];
 /// Memory of the index: block cache, filters and memtables.
 const INDEX_MEMORY_BYTES: usize = 24 << 20;
 /// Threads for CPU work, however many are asked for.
@@ -383,6 +385,9 @@ impl Repository {
     ) -> Result<Arc<Self>> {
         let (storage, replica) = resolve(storage)?;
         let opened = openers::unlock(storage.as_ref(), secret)?;
+        if opened.config.is_bundle() {
+            bundle::verify(storage.as_ref(), &opened.unlocked.keyring)?;
+        }
         Self::open_with(storage, replica, opened, options)
     }
 
@@ -415,7 +420,8 @@ impl Repository {
         Self::open_with(storage, replica, opened, options)
     }
 
-    fn open_with(
+    /// Opens a repository with what opened it.
+    pub(crate) fn open_with(
         storage: Arc<dyn Storage>,
         replica: Option<ReplicaId>,
         opened: Opened,
@@ -690,11 +696,18 @@ impl Repository {
         }
     }
 
-    /// Fails if the repository is a mirror, or writing needs a feature that this program does not know.
+    /// Fails if the repository is a mirror or a bundle, or writing needs a feature that this program does
+    /// not know.
     ///
     /// # Errors
-    /// `Request` for a mirror; `Unsupported`, naming the feature.
+    /// `Request` for a mirror or a bundle; `Unsupported`, naming the feature.
     pub fn check_write(&self) -> Result<()> {
+        if self.config().is_bundle() {
+            return Err(EngineError::Request(format!(
+                "{} is a bundle, which is only read; `larder import` brings its snapshots into a repository",
+                self.location
+            )));
+        }
         if self.is_mirror {
             return Err(takes_no_writes(&self.location));
         }
@@ -718,6 +731,9 @@ fn takes_no_writes(mirror: &str) -> EngineError {
 /// # Errors
 /// `NoRepository` where nothing is, or what the storage answers.
 pub fn open_storage(location: &Location, stop: Arc<AtomicBool>) -> Result<Arc<dyn Storage>> {
+    if let Some(file) = location.place.bundle() {
+        return Ok(Arc::new(BundleFile::of(&file)?));
+    }
     storage::open(location, Mode::Open, stop).map_err(|error| match error.kind {
         // Where there is no bucket, init makes no repository either.
         ErrorKind::NotFound if error.reason != Reason::NoBucket => EngineError::NoRepository {

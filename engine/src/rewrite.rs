@@ -26,7 +26,7 @@ use crate::view::{self, View};
 use copy::{Copy, Made, first_of};
 use leave_out::{LeaveOut, LeftOut};
 
-pub(crate) use between::is_from_elsewhere;
+pub(crate) use between::{Chosen, choose, copy_alone, is_from_elsewhere};
 pub(crate) use copy::COPY_OF;
 
 pub use between::{CopyOptions, CopyReport, EachCopy, copy_all};

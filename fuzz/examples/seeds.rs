@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use larder_format::attributes::{ExtendedAttribute, encode};
+use larder_format::bundle::{BundleRecord, Head};
 use larder_format::cell::{Cell, CellKind, Source, Statistics};
 use larder_format::collector::{Round, State};
 use larder_format::config::{Chunker, Config};
@@ -17,7 +18,7 @@ use larder_format::ids::{
 use larder_format::ledger::{Ledger, LedgerGroup, Verification};
 use larder_format::list::{ListChild, ListInterior, encode_list_leaf};
 use larder_format::mirror::Manifest;
-use larder_format::names;
+use larder_format::names::{self, Name};
 use larder_format::node::{Child, Interior, LEAF_RAW_FIELDS, encode_leaf};
 use larder_format::object::{CLOSING_BYTES, HEADER_BYTES, Header, Kind, close};
 use larder_format::page::transpose;
@@ -35,6 +36,7 @@ const SESSION: SessionId = SessionId([5; 24]);
 fn main() {
     runs();
     ids_and_objects();
+    bundle();
     records();
     undo();
     pages();
@@ -63,6 +65,28 @@ fn runs() {
     let mut quiet = sizes(3, [40, 3, 9, 200]);
     quiet.resize(3000, 0);
     put("chunker", "constant", quiet);
+}
+
+/// The heads of a bundle of one snapshot, and its record.
+fn bundle() {
+    let names = [
+        Name::Config(1),
+        Name::Slot(SlotId([1; 16])),
+        Name::Session(SESSION),
+        Name::Pack(ObjectId([0xab; 32])),
+        Name::Segment(ObjectId([0xcd; 32])),
+        Name::Cell(SESSION),
+        Name::SessionEnd(SESSION),
+    ];
+    let names = names.into_iter().map(Some).chain([None]);
+    let heads = names.map(|name| Head { name, length: 4096 }.encode());
+    put("bundle", "heads", heads.collect::<Vec<_>>().concat());
+    let record = BundleRecord {
+        objects: 7,
+        bytes: 7 * 4096,
+        heads: [9; 32],
+    };
+    put("bundle", "record", record.encode());
 }
 
 fn ids_and_objects() {

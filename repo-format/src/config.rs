@@ -4,6 +4,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use crate::bundle::BUNDLE;
 use crate::cbor::{self, Decoder, Encoder, within};
 use crate::error::{FormatError, Result};
 use crate::ids::{KeyId, ReplicaId, RepositoryId, SlotId};
@@ -133,6 +134,12 @@ impl Config {
             .cloned()
             .collect();
         check_features(&others, known)
+    }
+
+    /// Tells whether the repository is a bundle, which is only read (SPEC.md §19).
+    #[must_use]
+    pub fn is_bundle(&self) -> bool {
+        self.read_features.iter().any(|feature| feature == BUNDLE)
     }
 
     /// Gives the share of its packs, in percent, that writers give parity for; none if they give none.

@@ -52,7 +52,9 @@ impl Purpose {
             Kind::DataPack => self == Self::Data,
             Kind::TreePack => self == Self::Tree,
             Kind::Segment => self == Self::Index,
-            Kind::Session | Kind::SessionEnd | Kind::Cell | Kind::Ledger => self == Self::Snapshot,
+            Kind::Session | Kind::SessionEnd | Kind::Cell | Kind::Ledger | Kind::Bundle => {
+                self == Self::Snapshot
+            }
             Kind::Amendment => matches!(self, Self::Snapshot | Self::Collector),
             Kind::Round | Kind::State => self == Self::Collector,
             Kind::Config

@@ -11,6 +11,7 @@ extern crate alloc;
 
 pub mod attributes;
 pub mod block;
+pub mod bundle;
 pub mod cbor;
 pub mod cell;
 pub mod codec;

@@ -115,5 +115,9 @@ pub const COLLECTOR_IDS: usize = 1 << 22;
 pub const UNDO_BYTES: usize = 16 << 20;
 /// Changes that one undo record lists.
 pub const UNDO_CHANGES: usize = 4096;
+/// Objects in a bundle.
+pub const BUNDLE_OBJECTS: usize = 1 << 20;
+/// Bytes of a name in a bundle.
+pub const BUNDLE_NAME_BYTES: usize = 128;
 /// Bytes of an object's name.
 pub const OBJECT_NAME_BYTES: usize = 512;

@@ -51,6 +51,8 @@ pub enum Kind {
     Manifest = 15,
     /// What a repair put in place of what.
     Undo = 16,
+    /// What a bundle consists of.
+    Bundle = 17,
 }
 
 impl Kind {
@@ -74,6 +76,7 @@ impl Kind {
             14 => Self::Ledger,
             15 => Self::Manifest,
             16 => Self::Undo,
+            17 => Self::Bundle,
             _ => return None,
         })
     }
@@ -107,6 +110,7 @@ impl Kind {
             Self::Ledger => "ledger",
             Self::Manifest => "manifest of a mirror",
             Self::Undo => "undo record",
+            Self::Bundle => "bundle record",
         }
     }
 }

@@ -83,7 +83,7 @@ pub fn object_bytes_max(kind: Kind) -> usize {
 }
 
 /// Seals the CBOR of a record into its object.
-fn seal_cbor(
+pub(crate) fn seal_cbor(
     key: &Key,
     kind: Kind,
     name: &str,
@@ -110,7 +110,12 @@ fn seal_cbor(
 }
 
 /// Opens the object of a record and gives the key that sealed it, and its CBOR.
-fn open_cbor(keyring: &Keyring, kind: Kind, name: &str, object: &[u8]) -> Result<(KeyId, Vec<u8>)> {
+pub(crate) fn open_cbor(
+    keyring: &Keyring,
+    kind: Kind,
+    name: &str,
+    object: &[u8],
+) -> Result<(KeyId, Vec<u8>)> {
     within("bytes of a record", object.len(), object_bytes_max(kind))?;
     let what = kind.word();
     let header = Header::decode_kind(object, kind)?;

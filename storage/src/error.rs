@@ -329,12 +329,8 @@ impl StorageError {
     }
 
     /// Makes an error of an error of the operating system.
-    pub(crate) fn from_io(
-        operation: Operation,
-        storage: &str,
-        name: &str,
-        error: &io::Error,
-    ) -> Self {
+    #[must_use]
+    pub fn from_io(operation: Operation, storage: &str, name: &str, error: &io::Error) -> Self {
         let kind = ErrorKind::of_io(error);
         Self::new(operation, storage, name, kind, error.to_string())
     }

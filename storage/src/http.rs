@@ -4,6 +4,7 @@
 //! broke is thrown away and made anew.
 
 mod failure;
+pub mod notice;
 mod upload;
 
 use std::net::IpAddr;

@@ -29,6 +29,7 @@ pub mod secret;
 mod sftp;
 mod webdav;
 
+pub use http::notice;
 pub use open::{Mode, open};
 
 use std::time::Duration;

@@ -35,6 +35,9 @@ pub(crate) fn open_within(
     stop: Arc<AtomicBool>,
     patience: Option<Duration>,
 ) -> Result<Arc<dyn Storage>> {
+    if location.place.bundle().is_some() {
+        return Err(no_place(location));
+    }
     if let Some(folder) = location.place.folder() {
         return Ok(Arc::new(match mode {
             Mode::Open => LocalStorage::open(&folder)?,
@@ -47,6 +50,18 @@ pub(crate) fn open_within(
         storage = Arc::new(ReadBack::new(storage));
     }
     Ok(Arc::new(Retrying::new(storage, network.retry)))
+}
+
+/// Refuses a bundle where a storage is needed that takes objects; whoever reads repositories opens it.
+fn no_place(location: &Location) -> StorageError {
+    StorageError::new(
+        Operation::Open,
+        location.place.to_string(),
+        "",
+        ErrorKind::Permanent,
+        "a bundle is made by larder export and then only read; nothing else can be written there",
+    )
+    .because(Reason::Settings)
 }
 
 /// Opens a storage that is reached over a network, without trying anything again.
@@ -71,7 +86,9 @@ fn connect(
         network.retry.patience = patience;
     }
     let storage = match location.place.scheme {
-        Scheme::Folder => return Err(refuse("a folder is no network storage".to_owned())),
+        Scheme::Folder | Scheme::Bundle => {
+            return Err(refuse("a folder or file is no network storage".to_owned()));
+        }
         Scheme::S3 => cloud::open_s3(location, &network, mode),
         Scheme::Google => cloud::open_google(location, &network, mode),
         Scheme::Azure => cloud::open_azure(location, &network, mode),
@@ -106,6 +123,14 @@ mod tests {
         assert_eq!(error.kind, ErrorKind::NotFound);
         at(&location, Mode::Create).unwrap();
         at(&format!("file://{location}"), Mode::Open).unwrap();
+    }
+
+    #[test]
+    fn a_bundle_is_no_place_to_write_to() {
+        for mode in [Mode::Open, Mode::Create] {
+            let error = at("bundle:/x", mode).err().unwrap();
+            assert!(error.to_string().contains("only read"), "{error}");
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ from typing import Any
 
 import sealing
 import trees
+from bundle import Bundle
 from repository import Cell, Folder, Repository
 from restoring import Restorer, warn
 from verifying import Verifier, scrub
@@ -30,7 +31,7 @@ def main() -> int:
         warn(message)
 
     try:
-        folder = Folder(arguments.repo)
+        folder = Bundle(arguments.repo) if os.path.isfile(arguments.repo) else Folder(arguments.repo)
         if arguments.command == "scrub":
             scrub(folder, report, warn)
         else:

@@ -24,6 +24,9 @@ _PART = re.compile(r"[0-9a-z.]+")
 class Folder:
     """The objects below one folder, by name; files whose names no object can have are none."""
 
+    # Features to read that a repository here may require.
+    features: tuple[str, ...] = ()
+
     def __init__(self, path: str) -> None:
         self.path = path
         if not os.path.isdir(os.path.join(path, "config")):
@@ -73,9 +76,15 @@ class Folder:
         try:
             return self.read(name)
         except Damage:
-            if not os.path.exists(os.path.join(self.path, "twins", name)):
+            if not self.has(f"twins/{name}"):
                 raise
             return parse_object(name, self.read_bytes(f"twins/{name}"))
+
+    def has(self, name: str) -> bool:
+        return os.path.exists(os.path.join(self.path, name))
+
+    def check_end(self, keyring: Keyring, repository_id: bytes) -> None:
+        """Checks what only keys can tell of all objects together: nothing in a folder."""
 
     def read_bytes(self, name: str) -> bytes:
         limit = (objects.kinds_of_name(name) or ((), 1 << 62))[1]
@@ -84,6 +93,14 @@ class Folder:
                 if os.fstat(file.fileno()).st_size > limit:
                     raise Damage(f"{name}: larger than the limit of {limit} bytes")
                 return file.read()
+        except FileNotFoundError as error:
+            raise Missing(f"{name}: is missing") from error
+
+    def read_ranges(self, name: str, *ranges: tuple[int, int]) -> list[bytes]:
+        """Reads some ranges of an object, each an offset and a length."""
+        try:
+            with open(os.path.join(self.path, name), "rb") as file:
+                return [os.pread(file.fileno(), length, offset) for offset, length in ranges]
         except FileNotFoundError as error:
             raise Missing(f"{name}: is missing") from error
 
@@ -153,6 +170,7 @@ class Repository:
         self.keyring = unlock(self.slots, secret, self.id)
         for found, config in self.configs:
             objects.check_config_mac(found, config, self.keyring)
+        folder.check_end(self.keyring, self.id)
         self.cells: dict[bytes, Cell] = {}
         self.state = State()
         self.segments: dict[bytes, objects.Segment] = {}
@@ -270,13 +288,8 @@ class Repository:
             self._blocks.move_to_end(key)
             return self._blocks[key]
         name = pack_name(place.pack_id)
-        try:
-            with open(os.path.join(self.folder.path, name), "rb") as file:
-                header = file.read(objects.HEADER_SIZE)
-                file.seek(place.block.offset)
-                sealed = file.read(place.block.sealed_size)
-        except FileNotFoundError as error:
-            raise Missing(f"{name}: is missing") from error
+        ranges = ((0, objects.HEADER_SIZE), (place.block.offset, place.block.sealed_size))
+        header, sealed = self.folder.read_ranges(name, *ranges)
         chunks = self.open_block(sealed, place.block, header[9:10], header[16:48], name)
         self._blocks[key] = chunks
         self._cached_bytes += sum(place.block.lengths)
@@ -312,7 +325,7 @@ def read_configs(folder: Folder) -> list[tuple[Object, dict[int, Any]]]:
     for each, config in configs:
         if any(config[same] != first[same] for same in (1, 3, 4)):
             raise Damage(f"{each.name}: repository id, creation or chunker differ from the first config's")
-    if unknown := configs[-1][1][5]:
+    if unknown := [feature for feature in configs[-1][1][5] if feature not in folder.features]:
         raise Damage(f"{names[-1]}: needs features that this reader does not know: {', '.join(unknown)}")
     return configs
 

@@ -39,13 +39,52 @@ def run(*arguments: str) -> tuple[int, str, list[str]]:
         sys.argv = before
 
 
-class Golden(unittest.TestCase):
+class Comparing(unittest.TestCase):
+    """What restores golden snapshots and compares them with what their sources held."""
+
     maxDiff = 4000
 
     def setUp(self) -> None:
         self.folder = tempfile.mkdtemp()
         self.addCleanup(shutil.rmtree, self.folder)
 
+    def compare(self, where: tuple[str, ...], wanted: list[dict[str, Any]], *, partial: bool) -> None:
+        repository, snapshot, source, *secret = where
+        out = os.path.join(self.folder, snapshot, source.strip("/"))
+        code, _, err = run("restore", repository, snapshot, out, "--source", source, *secret)
+        if not IS_ROOT:
+            err = [line for line in err if "only root can make devices" not in line]
+            wanted = [self.of_anybody(e) for e in wanted if "device" not in e]
+        self.assertEqual(err, [])
+        found = make_golden.walk(os.fsencode(out))
+        if not IS_ROOT:
+            found = [self.of_anybody(e) for e in found]
+        self.assertEqual(len({json.dumps(e) for e in found}), len(found))
+        if partial:
+            self.assertTrue(1 < len(found) < len(wanted), "a checkpoint on the way")
+            wanted = wanted[: len(found)]
+        self.assertEqual(found, wanted)
+
+    @staticmethod
+    def of_anybody(entry: dict[str, Any]) -> dict[str, Any]:
+        return entry | {"uid": 0, "gid": 0}
+
+    def expected(self, version: str) -> dict[str, Any]:
+        with open(os.path.join(GOLDEN, f"{version}.expected.json"), encoding="ascii") as file:
+            expected: dict[str, Any] = json.load(file)
+        return expected
+
+    def secrets(self, expected: dict[str, Any]) -> list[tuple[str, str]]:
+        given = expected["secrets"]
+        files = {"--password-file": given["passphrase"] + "\n", "--key-file": given["key file"]}
+        for option, content in files.items():
+            with open(os.path.join(self.folder, option), "w", encoding="utf-8") as file:
+                file.write(content)
+        options = [(option, os.path.join(self.folder, option)) for option in files]
+        return [*options, ("--recovery-key", given["recovery key"])]
+
+
+class Golden(Comparing):
     def test_the_folder_holds_every_version_and_nothing_else(self) -> None:
         wanted = {name for version in VERSIONS for name in (version, f"{version}.expected.json")}
         self.assertEqual(set(os.listdir(GOLDEN)), wanted)
@@ -70,23 +109,6 @@ class Golden(unittest.TestCase):
                 for source, entries in wanted["sources"].items():
                     where = (repository, snapshot["id"], source, *secret)
                     self.compare(where, entries, partial=snapshot["kind"] == "partial")
-
-    def compare(self, where: tuple[str, ...], wanted: list[dict[str, Any]], *, partial: bool) -> None:
-        repository, snapshot, source, *secret = where
-        out = os.path.join(self.folder, snapshot, source.strip("/"))
-        code, _, err = run("restore", repository, snapshot, out, "--source", source, *secret)
-        if not IS_ROOT:
-            err = [line for line in err if "only root can make devices" not in line]
-            wanted = [self.of_anybody(e) for e in wanted if "device" not in e]
-        self.assertEqual(err, [])
-        found = make_golden.walk(os.fsencode(out))
-        if not IS_ROOT:
-            found = [self.of_anybody(e) for e in found]
-        self.assertEqual(len({json.dumps(e) for e in found}), len(found))
-        if partial:
-            self.assertTrue(1 < len(found) < len(wanted), "a checkpoint on the way")
-            wanted = wanted[: len(found)]
-        self.assertEqual(found, wanted)
 
     def test_every_form_of_the_format_occurs(self) -> None:
         """Counts what the objects hold, so that a golden repository keeps covering the format."""
@@ -127,24 +149,6 @@ class Golden(unittest.TestCase):
         repository = Repository(Folder(copy), (sealing.RAW_KEY, key))
         repository.load()
         self.assertEqual((len(repository.configs), len(repository.slots)), (3, 3))
-
-    @staticmethod
-    def of_anybody(entry: dict[str, Any]) -> dict[str, Any]:
-        return entry | {"uid": 0, "gid": 0}
-
-    def expected(self, version: str) -> dict[str, Any]:
-        with open(os.path.join(GOLDEN, f"{version}.expected.json"), encoding="ascii") as file:
-            expected: dict[str, Any] = json.load(file)
-        return expected
-
-    def secrets(self, expected: dict[str, Any]) -> list[tuple[str, str]]:
-        given = expected["secrets"]
-        files = {"--password-file": given["passphrase"] + "\n", "--key-file": given["key file"]}
-        for option, content in files.items():
-            with open(os.path.join(self.folder, option), "w", encoding="utf-8") as file:
-                file.write(content)
-        options = [(option, os.path.join(self.folder, option)) for option in files]
-        return [*options, ("--recovery-key", given["recovery key"])]
 
 
 class Shown(unittest.TestCase):

@@ -60,7 +60,9 @@ impl Openers {
         };
         let slots = self.check_configs(context, &mut tell)?;
         self.check_slots(context, &slots, &mut tell)?;
-        if tell.lacks_twins && !tell.has_twins {
+        // A bundle has none, and takes none.
+        let wants_twins = !context.repository.config().is_bundle();
+        if tell.lacks_twins && !tell.has_twins && wants_twins {
             let problem = format!(
                 "config and key slots have no twins, from which they are restored where they are damaged: {REPAIR} makes them"
             );

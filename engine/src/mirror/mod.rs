@@ -17,7 +17,7 @@ mod tests;
 pub(crate) use pass::Listing;
 pub use promote::{PromoteReport, promote};
 pub use reading::readable;
-pub use sync::{SyncOptions, SyncReport, refuse_nested, sync};
+pub use sync::{SyncOptions, SyncReport, no_mirror_of_bundle, refuse_nested, sync};
 
 use std::sync::Arc;
 

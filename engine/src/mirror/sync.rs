@@ -91,6 +91,14 @@ pub struct SyncReport {
     pub findings: Vec<Finding>,
 }
 
+/// Says that a bundle has no mirror.
+#[must_use]
+pub fn no_mirror_of_bundle(place: &str) -> EngineError {
+    EngineError::Request(format!(
+        "{place} is a bundle, which has no mirror: copy its file, or bring its snapshots into a repository with `larder import`"
+    ))
+}
+
 /// Copies to the mirror `target` what it lacks of the repository on `source`, and lets it list that.
 ///
 /// No key is needed. Whoever dies at any moment leaves the mirror at the moment of the repository that
@@ -111,6 +119,9 @@ pub fn sync(
     refuse_nested(source.as_ref(), &target.describe())?;
     let (source, own_replica) = readable(Arc::clone(source))?;
     let config = openers::claimed(source.as_ref())?;
+    if config.is_bundle() {
+        return Err(no_mirror_of_bundle(&source.describe()));
+    }
     let mut report = SyncReport {
         dry_run: options.dry_run,
         ..SyncReport::default()

@@ -118,6 +118,76 @@ pub fn copy_all(
     Ok(left)
 }
 
+/// Snapshots of a repository that are to be copied, each once, the oldest first.
+pub(crate) struct Chosen {
+    pub snapshots: Vec<SnapshotInfo>,
+    /// Entries of all of them.
+    pub entries: u64,
+    /// Bytes of all their files.
+    pub bytes: u64,
+}
+
+/// Finds the named snapshots, or all that the filter takes if none is named.
+///
+/// # Errors
+/// As [`copy_all`].
+pub(crate) fn choose(source: &Repository, names: &[Which], filter: &Filter) -> Result<Chosen> {
+    let view = snapshots::read(source)?;
+    let snapshots = meant(&view, names, filter)?;
+    let cells = snapshots
+        .iter()
+        .filter_map(|info| view.cells.get(&info.session));
+    let sources = cells.flat_map(|cell| &cell.sources);
+    let (entries, bytes) = sources.fold((0_u64, 0_u64), |(entries, bytes), source| {
+        let entries = entries.saturating_add(source.entries);
+        (entries, bytes.saturating_add(source.bytes))
+    });
+    Ok(Chosen {
+        snapshots,
+        entries,
+        bytes,
+    })
+}
+
+/// Copies snapshots to a repository that nobody else sees before all of them are there: the first that
+/// cannot be copied ends it.
+///
+/// # Errors
+/// `Damaged`, `NotFound`, `Interrupted`, or what the storages answer.
+pub(crate) fn copy_alone(
+    (source, target): (&Arc<Repository>, &Arc<Repository>),
+    chosen: &Chosen,
+    author: &Author,
+    each: EachCopy<'_>,
+    progress: &dyn Progress,
+    cancel: &Cancel,
+) -> Result<()> {
+    let options = CopyOptions {
+        author: author.clone(),
+        dry_run: false,
+    };
+    let mut transfer = Transfer::new(source, target, progress, cancel)?;
+    transfer.is_alone = true;
+    progress.phase("exporting", Some(chosen.entries), Some(chosen.bytes));
+    for info in &chosen.snapshots {
+        cancel.check()?;
+        let copied = transfer.snapshot(info, &options);
+        each(&copied.map_err(|error| of_snapshot(&info.id, error))?)?;
+    }
+    Ok(())
+}
+
+/// Says of which snapshot something is damaged.
+fn of_snapshot(id: &str, error: EngineError) -> EngineError {
+    match error {
+        EngineError::Damaged { object, why } => EngineError::Damaged {
+            object: format!("{object}, which snapshot {id} needs,"),
+            why,
+        },
+        other => other,
+    }
+}
+
 /// Finds the snapshots that are meant, each once, the oldest first.
 fn meant(view: &View, names: &[Which], filter: &Filter) -> Result<Vec<SnapshotInfo>> {
     let mut found = if names.is_empty() {
@@ -179,6 +249,8 @@ struct Transfer<'a> {
     budget: Arc<Budget>,
     /// Contents in the target by those in the source, with the session that put them in.
     done: ScratchMap,
+    /// Whether nobody else sees the target, so that what was put in stays usable.
+    is_alone: bool,
 }
 
 impl<'a> Transfer<'a> {
@@ -198,6 +270,7 @@ impl<'a> Transfer<'a> {
             chunker: target.chunker()?,
             budget: Budget::new(BUDGET_BYTES),
             done: ScratchMap::new(target.cache_dir(), DONE_BYTES),
+            is_alone: false,
         })
     }
 
@@ -228,11 +301,10 @@ impl<'a> Transfer<'a> {
         if report.existed || options.dry_run {
             return Ok(report);
         }
-        self.progress.phase(
-            "copying a snapshot",
-            Some(report.entries),
-            Some(report.bytes),
-        );
+        if !self.is_alone {
+            let (entries, bytes) = (Some(report.entries), Some(report.bytes));
+            self.progress.phase("copying a snapshot", entries, bytes);
+        }
         let _reading = Reading::start(self.source, cell.id);
         cell.options.insert(COPIED_FROM.to_owned(), origin);
         let mut copy = Copy::start(self.target, &options.author, false, self.cancel)?;
@@ -304,7 +376,8 @@ impl<'a> Transfer<'a> {
             && let Some(content) = decode(content)
         {
             let wanted = [(&content, &Attributes::None)];
-            if *by == session.0 || self.lookup.are_usable(packer, &wanted)? == [true] {
+            let is_kept = self.is_alone || *by == session.0;
+            if is_kept || self.lookup.are_usable(packer, &wanted)? == [true] {
                 return Ok(content);
             }
         }

@@ -521,7 +521,7 @@ pub const KEYS: &[Key] = &[
 /// Gives the settings that a scheme knows.
 pub fn of(scheme: Scheme) -> impl Iterator<Item = &'static Key> {
     KEYS.iter().filter(move |key| match key.schemes {
-        [] => scheme != Scheme::Folder,
+        [] => !matches!(scheme, Scheme::Folder | Scheme::Bundle),
         schemes => schemes.contains(&scheme),
     })
 }

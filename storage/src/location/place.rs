@@ -29,6 +29,8 @@ pub enum Scheme {
     WebDavs,
     /// Dropbox.
     Dropbox,
+    /// A bundle: a file of this machine with a whole repository in it, which is only read.
+    Bundle,
 }
 
 /// A place, as its URL says.
@@ -58,7 +60,11 @@ const SCHEMES: &[(&str, Scheme)] = &[
     ("webdav", Scheme::WebDav),
     ("webdavs", Scheme::WebDavs),
     ("dropbox", Scheme::Dropbox),
+    ("bundle", Scheme::Bundle),
 ];
+
+/// What a bundle's location begins with; a path follows.
+const BUNDLE: &str = "bundle:";
 
 /// Gives every scheme with its name in a URL.
 #[cfg(test)]
@@ -100,13 +106,21 @@ impl Place {
     pub fn folder(&self) -> Option<PathBuf> {
         (self.scheme == Scheme::Folder).then(|| PathBuf::from(&self.path))
     }
+
+    /// Gives the file of this machine in which it is, if it is a bundle.
+    #[must_use]
+    pub fn bundle(&self) -> Option<PathBuf> {
+        (self.scheme == Scheme::Bundle).then(|| PathBuf::from(&self.path))
+    }
 }
 
 impl fmt::Display for Place {
     /// The place for a person: without user and settings, and a folder as a plain path.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.scheme == Scheme::Folder {
-            return f.write_str(&self.path);
+        match self.scheme {
+            Scheme::Folder => return f.write_str(&self.path),
+            Scheme::Bundle => return write!(f, "{BUNDLE}{}", self.path),
+            _ => {}
         }
         write!(f, "{}://{}", self.scheme.name(), self.host)?;
         if let Some(port) = self.port {
@@ -126,6 +140,9 @@ pub fn parse(location: &str) -> Result<Place, String> {
     }
     if location.contains(char::is_control) {
         return Err("the location has a control character in it".to_owned());
+    }
+    if let Some(path) = location.strip_prefix(BUNDLE) {
+        return bundle(path);
     }
     let Some((name, rest)) = location
         .split_once("://")
@@ -159,10 +176,9 @@ fn unknown_scheme(name: &str) -> String {
     if let Some((_, usual)) = hint {
         return format!("the scheme {name}:// is not known; write {usual}");
     }
-    let known: Vec<_> = SCHEMES
-        .iter()
-        .map(|(name, _)| format!("{name}://"))
-        .collect();
+    let known = SCHEMES.iter();
+    let known = known.filter(|(_, scheme)| *scheme != Scheme::Bundle);
+    let known: Vec<_> = known.map(|(name, _)| format!("{name}://")).collect();
     format!(
         "the scheme {name}:// is not known; there are {}",
         known.join(", ")
@@ -204,6 +220,19 @@ fn folder(path: String) -> Place {
         port: None,
         path,
     }
+}
+
+/// A file; its path stands as it is, nothing is decoded.
+fn bundle(path: &str) -> Result<Place, String> {
+    if path.is_empty() || path.starts_with("//") {
+        return Err(format!(
+            "a bundle is named by its file: {BUNDLE}/path/to/file"
+        ));
+    }
+    Ok(Place {
+        scheme: Scheme::Bundle,
+        ..folder(path.to_owned())
+    })
 }
 
 fn file(rest: &str) -> Result<Place, String> {
@@ -437,6 +466,20 @@ mod tests {
     }
 
     #[test]
+    fn a_bundle_is_named_by_its_file() {
+        for path in ["/a b/%20.larder", "x", "./bundle:x", "../a://b"] {
+            let location = format!("bundle:{path}");
+            let place = parse(&location).unwrap();
+            assert_eq!(place.bundle(), Some(PathBuf::from(path)));
+            assert_eq!((place.folder(), place.to_string()), (None, location));
+        }
+        assert_eq!(
+            parse("./bundle:x").unwrap().folder(),
+            Some(PathBuf::from("./bundle:x"))
+        );
+    }
+
+    #[test]
     fn urls_name_places_on_servers_and_in_buckets() {
         for (url, expected) in [
             ("s3://bucket", place(Scheme::S3, None, "bucket", None, "")),
@@ -512,6 +555,8 @@ mod tests {
             ("sftp://host:99999/x", "cannot be understood"),
             ("ftp://host/a?b", "%3F"),
             ("dropbox://folder", "dropbox:///folder"),
+            ("bundle:", "bundle:/path"),
+            ("bundle:///x", "bundle:/path"),
         ] {
             let error = parse(location).unwrap_err();
             assert!(error.contains(reason), "{location}: {error}");

@@ -270,6 +270,7 @@ fn is_known(name: &str) -> bool {
 fn unknown(scheme: Scheme, name: &str, at: &str) -> String {
     let what = match scheme {
         Scheme::Folder => "a folder has no settings".to_owned(),
+        Scheme::Bundle => "a bundle has no settings".to_owned(),
         _ => format!("{}:// has no setting {name:?}", scheme.name()),
     };
     let known: Vec<_> = keys::of(scheme).map(|key| key.name).collect();

@@ -47,7 +47,7 @@ pub fn address(location: &Location) -> Option<Address> {
         port: place.port.unwrap_or(port),
     };
     match place.scheme {
-        Scheme::Folder => None,
+        Scheme::Folder | Scheme::Bundle => None,
         Scheme::Sftp => Some(here(22)),
         Scheme::Ftp | Scheme::Ftps if settings.text("tls") == Some("implicit") => Some(here(990)),
         Scheme::Ftp | Scheme::Ftps => Some(here(21)),
@@ -109,7 +109,7 @@ fn goes_through_proxy(location: &Location) -> bool {
 fn has_tls(location: &Location) -> bool {
     let settings = &location.settings;
     match location.place.scheme {
-        Scheme::Folder | Scheme::Sftp | Scheme::WebDav => false,
+        Scheme::Folder | Scheme::Bundle | Scheme::Sftp | Scheme::WebDav => false,
         Scheme::Ftp => settings.text("tls").is_some_and(|tls| tls != "off"),
         Scheme::Ftps => settings.text("tls") != Some("off"),
         Scheme::WebDavs => true,
@@ -126,7 +126,7 @@ pub fn steps_of(location: &Location) -> Vec<StepName> {
         steps.push(StepName::Tls);
     }
     match location.place.scheme {
-        Scheme::Folder => {}
+        Scheme::Folder | Scheme::Bundle => {}
         Scheme::Sftp => steps.extend([StepName::HostKey, StepName::Authenticate]),
         _ => steps.push(StepName::Authenticate),
     }
@@ -243,7 +243,7 @@ pub fn warnings(location: &Location) -> Vec<String> {
         // S3 signs with its secret, and sends none; these show a token.
         Scheme::Google | Scheme::Dropbox => true,
         Scheme::Azure => settings.origin("access-key").is_none(),
-        Scheme::Folder | Scheme::S3 | Scheme::Sftp | Scheme::WebDavs => false,
+        Scheme::Folder | Scheme::Bundle | Scheme::S3 | Scheme::Sftp | Scheme::WebDavs => false,
     };
     if sends_secret && !has_tls(location) && !is_this_machine(location) {
         let usual = match location.place.scheme {
