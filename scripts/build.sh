@@ -5,5 +5,5 @@ source "$(dirname "$0")/env.sh"
 scripts/setup.sh build
 source scripts/env.sh
 [ -x "$CARGO_TARGET_DIR/release/larder" ] || echo "Building larder; the first time this takes a few minutes."
-cargo build --quiet --release --locked --workspace --bin larder
+cargo build --quiet --release --locked --package larder --bin larder
 echo "$CARGO_TARGET_DIR/release/larder"

@@ -143,6 +143,8 @@ pub enum Command {
     Repair(commands::repair::RepairArgs),
     Parity(commands::parity::ParityArgs),
     Copy(Box<commands::copy::CopyArgs>),
+    Export(Box<commands::export::ExportArgs>),
+    Import(commands::import::ImportArgs),
     Sync(commands::sync::SyncArgs),
     Prune(commands::prune::PruneArgs),
     Status(commands::status::StatusArgs),
@@ -155,6 +157,7 @@ pub enum Command {
     Unpin(commands::amend::UnpinArgs),
     Key(commands::key::KeyArgs),
     Location(commands::location::LocationArgs),
+    Job(Box<commands::job::JobArgs>),
     Cache(commands::cache::CacheArgs),
     Cat(commands::cat::CatArgs),
     Completions(commands::completions::CompletionsArgs),
@@ -233,7 +236,7 @@ fn tag_list(text: &str) -> anyhow::Result<String> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "tests")]
+    #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
     use super::*;
 
     #[test]
@@ -254,6 +257,21 @@ mod tests {
     }
 
     #[test]
+    fn in_export_the_short_option_is_the_output() {
+        for line in [
+            "larder --option a=b export -o c --option d=e latest",
+            "larder -o a=b export --output c latest",
+        ] {
+            let arguments = Arguments::try_parse_from(line.split(' ')).unwrap();
+            assert!(!arguments.global.options.is_empty(), "{line}");
+            let Command::Export(args) = arguments.command else {
+                panic!("{line}");
+            };
+            assert_eq!(args.output, Path::new("c"));
+        }
+    }
+
+    #[test]
     fn what_contradicts_itself_is_refused() {
         for line in [
             "larder snapshots --key-file a --password-file b",
@@ -264,6 +282,11 @@ mod tests {
             "larder find",
             "larder copy",
             "larder copy --to a --to-password-file b --to-key-file c",
+            "larder export",
+            "larder export latest",
+            "larder export -o a --bundle-password-file b --bundle-key-file c",
+            "larder import",
+            "larder import a b",
             "larder sync",
             "larder sync promote",
             "larder sync --to /b promote /b",
@@ -279,6 +302,8 @@ mod tests {
             "larder pin",
             "larder rewrite latest",
             "larder rewrite --exclude",
+            "larder job add",
+            "larder job history --limit 0",
         ] {
             assert!(
                 Arguments::try_parse_from(line.split(' ')).is_err(),

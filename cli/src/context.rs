@@ -45,8 +45,8 @@ impl Context {
             // These work whatever state larder.toml is in.
             Command::Completions(_) | Command::Man(_) | Command::Version => Settings::default(),
             _ => {
-                // The first location makes the file.
-                let must_exist = !matches!(command, Command::Location(_));
+                // The first location or job makes the file.
+                let must_exist = !matches!(command, Command::Location(_) | Command::Job(_));
                 Settings::load(globals.config.as_deref(), must_exist, &process_env)?
             }
         };

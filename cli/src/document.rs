@@ -6,13 +6,24 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
-use toml_edit::{DocumentMut, Item, Table, TableLike, Value};
+use toml_edit::{DocumentMut, InlineTable, Item, Table, TableLike, Value};
 use zeroize::Zeroizing;
 
-use crate::settings::Settings;
+use crate::settings::{Settings, process_env};
 
 /// The key of all locations.
 const LOCATIONS: &str = "locations";
+/// The key of all jobs.
+const JOBS: &str = "jobs";
+
+/// What of a larder.toml is changed, by its name: that has to be right afterwards.
+#[derive(Debug, Clone, Copy)]
+pub enum Changed<'a> {
+    /// A location.
+    Location(&'a str),
+    /// A job.
+    Job(&'a str),
+}
 
 /// A larder.toml that is to be changed.
 pub struct Document {
@@ -55,8 +66,8 @@ impl Document {
     /// Writes the file, whole or not at all; a new one can be read by nobody else.
     ///
     /// # Errors
-    /// When it, or the location that was changed, would not be understood, or it cannot be written.
-    pub fn save(&self, changed: &str) -> anyhow::Result<()> {
+    /// When it, or the location or job that was changed, would not be understood, or it cannot be written.
+    pub fn save(&self, changed: Changed<'_>) -> anyhow::Result<()> {
         let text = self.understood(changed)?;
         let tried = || format!("cannot write the settings in {}", self.path.display());
         self.write(&text).with_context(tried)
@@ -65,17 +76,26 @@ impl Document {
     /// Looks whether what [`Document::save`] would write would be understood.
     ///
     /// # Errors
-    /// When it, or the location that was changed, would not be.
-    pub fn would_save(&self, changed: &str) -> anyhow::Result<()> {
+    /// When it, or the location or job that was changed, would not be.
+    pub fn would_save(&self, changed: Changed<'_>) -> anyhow::Result<()> {
         self.understood(changed).map(drop)
     }
 
     /// Gives the text as it is to be, once it is understood.
-    fn understood(&self, changed: &str) -> anyhow::Result<Zeroizing<String>> {
+    fn understood(&self, changed: Changed<'_>) -> anyhow::Result<Zeroizing<String>> {
         let text = Zeroizing::new(self.toml.to_string());
-        let settings = Settings::parse(&text, &self.path)?;
-        let changed = settings.locations.0.get(changed);
-        if let Some(mistake) = changed.and_then(|table| table.mistake.as_ref()) {
+        let settings = Settings::read(&text, &self.path, &process_env)?;
+        let mistake = match changed {
+            Changed::Location(name) => {
+                let changed = settings.locations.0.get(name);
+                changed.and_then(|table| table.mistake.as_ref())
+            }
+            Changed::Job(name) => {
+                let changed = settings.jobs.0.get(name);
+                changed.and_then(|job| job.mistake.as_ref())
+            }
+        };
+        if let Some(mistake) = mistake {
             bail!("nothing was changed, since this would be wrong: {mistake}");
         }
         Ok(text)
@@ -108,28 +128,46 @@ impl Document {
 /// # Errors
 /// When there is one of that name.
 pub fn add(toml: &mut DocumentMut, name: &str, url: &str) -> anyhow::Result<()> {
+    add_table(toml, LOCATIONS, name)?.insert("url", url.into());
+    Ok(())
+}
+
+/// Adds a job behind the others, which says nothing yet.
+///
+/// # Errors
+/// When there is one of that name.
+pub fn add_job(toml: &mut DocumentMut, name: &str) -> anyhow::Result<()> {
+    add_table(toml, JOBS, name).map(drop)
+}
+
+fn add_table<'a>(
+    toml: &'a mut DocumentMut,
+    all: &str,
+    name: &str,
+) -> anyhow::Result<&'a mut dyn TableLike> {
     let is_first = toml.iter().next().is_none();
-    let locations = toml.entry(LOCATIONS).or_insert_with(|| {
+    let tables = toml.entry(all).or_insert_with(|| {
         let mut table = Table::new();
         table.set_implicit(true);
         Item::Table(table)
     });
-    let Some(locations) = locations.as_table_like_mut() else {
-        bail!("`locations` is no table");
+    let Some(tables) = tables.as_table_like_mut() else {
+        bail!("`{all}` is no table");
     };
-    if locations.contains_key(name) {
+    if tables.contains_key(name) {
+        let one = all.trim_end_matches('s');
         bail!(
-            "there is a location {name} already; change it with `larder location edit`, or choose \
+            "there is a {one} {name} already; change it with `larder {one} edit`, or choose \
              another name"
         );
     }
     let mut table = Table::new();
-    table.insert("url", url.into());
     if !is_first {
         table.decor_mut().set_prefix("\n");
     }
-    locations.insert(name, Item::Table(table));
-    Ok(())
+    tables.insert(name, Item::Table(table));
+    let added = tables.get_mut(name).and_then(Item::as_table_like_mut);
+    added.with_context(|| format!("`{all}` cannot have a table {name}"))
 }
 
 /// Sets a key of a location; a comment beside the old value stays.
@@ -137,7 +175,37 @@ pub fn add(toml: &mut DocumentMut, name: &str, url: &str) -> anyhow::Result<()> 
 /// # Errors
 /// When there is no such location.
 pub fn set(toml: &mut DocumentMut, name: &str, key: &str, value: Value) -> anyhow::Result<()> {
-    let table = location(toml, name)?;
+    set_in(location(toml, name)?, key, value);
+    Ok(())
+}
+
+/// Sets a key of a job, or of a table in it: `every`, `prune.every`.
+///
+/// # Errors
+/// When there is no such job, or something else stands where the table would be.
+pub fn set_job(toml: &mut DocumentMut, name: &str, key: &str, value: Value) -> anyhow::Result<()> {
+    let whole = toml.get(JOBS).and_then(|jobs| jobs.get(name));
+    let is_inline = whole.is_some_and(Item::is_inline_table);
+    let job = one(toml, JOBS, name)?;
+    let Some((inner, key)) = key.split_once('.') else {
+        set_in(job, key, value);
+        return Ok(());
+    };
+    let table = job.entry(inner).or_insert_with(|| match is_inline {
+        true => Item::Value(Value::InlineTable(InlineTable::new())),
+        false => {
+            let mut table = Table::new();
+            table.decor_mut().set_prefix("\n");
+            Item::Table(table)
+        }
+    });
+    let table = table.as_table_like_mut();
+    let table = table.with_context(|| format!("`{inner}` of the job {name} is no table"))?;
+    set_in(table, key, value);
+    Ok(())
+}
+
+fn set_in(table: &mut dyn TableLike, key: &str, value: Value) {
     match table.get_mut(key).and_then(Item::as_value_mut) {
         Some(old) => {
             let decor = old.decor().clone();
@@ -148,7 +216,6 @@ pub fn set(toml: &mut DocumentMut, name: &str, key: &str, value: Value) -> anyho
             table.insert(key, Item::Value(value));
         }
     }
-    Ok(())
 }
 
 /// Takes a key of a location away, with the comment right above it.
@@ -156,7 +223,27 @@ pub fn set(toml: &mut DocumentMut, name: &str, key: &str, value: Value) -> anyho
 /// # Errors
 /// When there is no such location, or no such key in it.
 pub fn unset(toml: &mut DocumentMut, name: &str, key: &str) -> anyhow::Result<()> {
-    let table = location(toml, name)?;
+    unset_in(toml, LOCATIONS, name, key)
+}
+
+/// Takes a key of a job away, or a table in it, or a key of such a one: `cron`, `prune`, `prune.every`.
+///
+/// # Errors
+/// When there is no such job, or no such key in it.
+pub fn unset_job(toml: &mut DocumentMut, name: &str, key: &str) -> anyhow::Result<()> {
+    let Some((inner, key)) = key.split_once('.') else {
+        return unset_in(toml, JOBS, name, key);
+    };
+    let job = one(toml, JOBS, name)?;
+    let table = job.get_mut(inner).and_then(Item::as_table_like_mut);
+    if table.and_then(|table| table.remove(key)).is_none() {
+        bail!("the job {name} says nothing about {inner}.{key}");
+    }
+    Ok(())
+}
+
+fn unset_in(toml: &mut DocumentMut, all: &str, name: &str, key: &str) -> anyhow::Result<()> {
+    let table = one(toml, all, name)?;
     let before = table.key(key).and_then(|key| key.leaf_decor().prefix());
     let stays = before.and_then(|before| kept_comments(before.as_str()?));
     let after = table
@@ -165,7 +252,8 @@ pub fn unset(toml: &mut DocumentMut, name: &str, key: &str) -> anyhow::Result<()
         .skip_while(|name| name != key)
         .nth(1);
     if table.remove(key).is_none() {
-        bail!("the location {name} says nothing about {key}");
+        let one = all.trim_end_matches('s');
+        bail!("the {one} {name} says nothing about {key}");
     }
     let Some(stays) = stays else {
         return Ok(());
@@ -177,7 +265,7 @@ pub fn unset(toml: &mut DocumentMut, name: &str, key: &str) -> anyhow::Result<()
         decor.set_prefix(joined);
         return Ok(());
     }
-    let position = position_of(toml, name);
+    let position = position_of(toml, all, name);
     carry(toml, position, &stays);
     Ok(())
 }
@@ -187,9 +275,22 @@ pub fn unset(toml: &mut DocumentMut, name: &str, key: &str) -> anyhow::Result<()
 /// # Errors
 /// When there is no such location.
 pub fn remove(toml: &mut DocumentMut, name: &str) -> anyhow::Result<()> {
-    location(toml, name)?;
-    let position = position_of(toml, name);
-    let removed = all(toml).and_then(|locations| locations.remove(name));
+    remove_table(toml, LOCATIONS, name)
+}
+
+/// Takes a job away, with the comment right above it.
+///
+/// # Errors
+/// When there is no such job.
+pub fn remove_job(toml: &mut DocumentMut, name: &str) -> anyhow::Result<()> {
+    remove_table(toml, JOBS, name)
+}
+
+fn remove_table(toml: &mut DocumentMut, all: &str, name: &str) -> anyhow::Result<()> {
+    one(toml, all, name)?;
+    let position = position_of(toml, all, name);
+    let tables = toml.get_mut(all).and_then(Item::as_table_like_mut);
+    let removed = tables.and_then(|tables| tables.remove(name));
     let prefix = removed.as_ref().and_then(Item::as_table);
     let prefix = prefix.and_then(|table| table.decor().prefix()?.as_str());
     if let Some(stays) = prefix.and_then(kept_comments) {
@@ -228,9 +329,18 @@ fn all(toml: &mut DocumentMut) -> Option<&mut dyn TableLike> {
 }
 
 fn location<'a>(toml: &'a mut DocumentMut, name: &str) -> anyhow::Result<&'a mut dyn TableLike> {
-    all(toml)
-        .and_then(|locations| locations.get_mut(name)?.as_table_like_mut())
-        .with_context(|| format!("there is no location {name}"))
+    one(toml, LOCATIONS, name)
+}
+
+fn one<'a>(
+    toml: &'a mut DocumentMut,
+    all: &str,
+    name: &str,
+) -> anyhow::Result<&'a mut dyn TableLike> {
+    let tables = toml.get_mut(all).and_then(Item::as_table_like_mut);
+    tables
+        .and_then(|tables| tables.get_mut(name)?.as_table_like_mut())
+        .with_context(|| format!("there is no {} {name}", all.trim_end_matches('s')))
 }
 
 /// Gives what stands above something without the comment right above it, which goes with it.
@@ -239,8 +349,8 @@ fn kept_comments(above: &str) -> Option<String> {
     (!stays.trim().is_empty()).then(|| format!("{stays}\n"))
 }
 
-fn position_of(toml: &DocumentMut, name: &str) -> Option<isize> {
-    toml.get(LOCATIONS)?.get(name)?.as_table()?.position()
+fn position_of(toml: &DocumentMut, all: &str, name: &str) -> Option<isize> {
+    toml.get(all)?.get(name)?.as_table()?.position()
 }
 
 /// Puts comments above the first table behind a place in the text, or at the end.
@@ -288,187 +398,5 @@ fn visit(table: &mut Table, look: &mut dyn FnMut(&mut Table)) {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "tests")]
-    use super::*;
-
-    const TEXT: &str = "\
-# Mine.
-repository = 'b'   # the usual one
-
-# About all of them.
-
-# The first.
-[locations.a]
-url = 's3://bucket'   # where
-
-# About regions.
-
-# Far away.
-region = 'x' # for now
-connections = 3
-
-[backup]
-tag = ['t'] # one
-
-# The second.
-[locations.b]
-url = '/srv/b'
-# The end.
-";
-
-    fn changed(
-        text: &str,
-        change: impl FnOnce(&mut DocumentMut) -> anyhow::Result<()>,
-    ) -> anyhow::Result<String> {
-        let mut toml: DocumentMut = text.parse()?;
-        change(&mut toml)?;
-        let text = toml.to_string();
-        let settings = Settings::parse(&text, Path::new("larder.toml"))?;
-        for table in settings.locations.0.values() {
-            assert_eq!(table.mistake, None);
-        }
-        Ok(text)
-    }
-
-    #[test]
-    fn a_value_is_changed_and_nothing_beside_it() {
-        let text = changed(TEXT, |toml| {
-            set(toml, "a", "region", "y".into())?;
-            set(toml, "a", "allow-http", true.into())
-        });
-        let expected = TEXT
-            .replace("region = 'x'", "region = \"y\"")
-            .replace("connections = 3\n", "connections = 3\nallow-http = true\n");
-        assert_eq!(text.unwrap(), expected);
-        assert!(changed(TEXT, |toml| set(toml, "c", "region", "y".into())).is_err());
-    }
-
-    #[test]
-    fn what_is_taken_away_takes_the_comment_above_it_along_and_no_other() {
-        let text = changed(TEXT, |toml| unset(toml, "a", "region")).unwrap();
-        let expected = TEXT.replace("\n# Far away.\nregion = 'x' # for now\n", "");
-        assert_eq!(text, expected);
-        let text = changed(TEXT, |toml| {
-            unset(toml, "a", "connections")?;
-            unset(toml, "a", "region")
-        });
-        let text = text.unwrap();
-        assert!(text.contains("# About regions.\n\n[backup]"), "{text}");
-        let text = changed(TEXT, |toml| remove(toml, "a")).unwrap();
-        assert!(
-            text.starts_with(
-                "# Mine.\nrepository = 'b'   # the usual one\n\n# About all of them.\n\n[backup]"
-            ),
-            "{text}"
-        );
-        assert!(!text.contains("The first") && !text.contains("locations.a"));
-        let only = "# Locations.\n\n# One.\n[locations.a]\nurl = '/x'\n";
-        let text = changed(only, |toml| remove(toml, "a")).unwrap();
-        assert_eq!(text, "# Locations.\n");
-        assert!(changed(TEXT, |toml| unset(toml, "a", "zone")).is_err());
-        assert!(changed(TEXT, |toml| remove(toml, "c")).is_err());
-    }
-
-    #[test]
-    fn a_location_is_renamed_where_it_stands_and_where_it_is_named() {
-        let text = changed(TEXT, |toml| rename(toml, "b", "c")).unwrap();
-        let expected = TEXT
-            .replace("repository = 'b'", "repository = \"c\"")
-            .replace("[locations.b]", "[locations.c]");
-        assert_eq!(text, expected);
-        let text = changed(TEXT, |toml| rename(toml, "a", "z.1")).unwrap();
-        assert_eq!(text, TEXT.replace("[locations.a]", "[locations.\"z.1\"]"));
-        assert!(changed(TEXT, |toml| rename(toml, "a", "b")).is_err());
-    }
-
-    #[test]
-    fn a_new_location_comes_last() {
-        let text = changed(TEXT, |toml| {
-            add(toml, "c", "ftps://h/x")?;
-            set(toml, "c", "user", "me".into())
-        });
-        let added = "\n[locations.c]\nurl = \"ftps://h/x\"\nuser = \"me\"\n";
-        let expected = TEXT.replace("# The end.\n", "") + added + "# The end.\n";
-        assert_eq!(text.unwrap(), expected);
-        let text = changed("", |toml| add(toml, "a", "/x")).unwrap();
-        assert_eq!(text, "[locations.a]\nurl = \"/x\"\n");
-        assert!(changed(TEXT, |toml| add(toml, "a", "/x")).is_err());
-        // However the others were written.
-        for others in [
-            "locations = { a = { url = '/a' } }\n",
-            "locations.a.url = '/a'\n",
-            "[locations]\na = { url = '/a' }\n",
-        ] {
-            let text = changed(others, |toml| {
-                add(toml, "b", "/b")?;
-                rename(toml, "a", "c")?;
-                set(toml, "c", "url", "/c".into())
-            });
-            let settings = Settings::parse(&text.unwrap(), Path::new("larder.toml")).unwrap();
-            let urls: Vec<_> = settings
-                .locations
-                .0
-                .values()
-                .map(|table| &table.url)
-                .collect();
-            assert_eq!(urls, ["/b", "/c"], "{others}");
-            changed(others, |toml| remove(toml, "a")).unwrap();
-        }
-    }
-
-    #[test]
-    fn a_file_keeps_its_mode_and_its_link_and_a_new_one_is_closed() {
-        let folder = tempfile::tempdir().unwrap();
-        let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o7777;
-        let path = folder.path().join("new/larder.toml");
-        let mut document = Document::open(&path).unwrap();
-        add(&mut document.toml, "a", "/x").unwrap();
-        document.save("a").unwrap();
-        assert_eq!(mode(&path), 0o600);
-
-        let link = folder.path().join("link");
-        std::os::unix::fs::symlink("new/larder.toml", &link).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
-        let mut document = Document::open(&link).unwrap();
-        remove(&mut document.toml, "a").unwrap();
-        document.save("a").unwrap();
-        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
-        assert_eq!(
-            (fs::read_to_string(&path).unwrap().as_str(), mode(&path)),
-            ("", 0o640)
-        );
-        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
-    }
-
-    #[test]
-    fn what_is_not_understood_is_neither_changed_nor_written() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("larder.toml");
-        for broken in ["[locations.a]\nurl = ", "unknown = 1\n", "locations = 1\n"] {
-            fs::write(&path, broken).unwrap();
-            assert!(Document::open(&path).is_err(), "{broken}");
-        }
-        let text = "[locations.a]\nurl = '/x'\n";
-        fs::write(&path, text).unwrap();
-        let mut document = Document::open(&path).unwrap();
-        set(&mut document.toml, "a", "region", "x".into()).unwrap();
-        assert!(document.save("a").is_err());
-        assert_eq!(fs::read_to_string(&path).unwrap(), text);
-    }
-
-    #[test]
-    fn what_is_wrong_in_one_location_is_mended_or_left_alone() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("larder.toml");
-        let text = "[locations.a]\nurl = '/x'\nregion = 'x'\n\n[locations.b]\nurl = 3\n";
-        fs::write(&path, text).unwrap();
-        let mut document = Document::open(&path).unwrap();
-        unset(&mut document.toml, "a", "region").unwrap();
-        document.save("a").unwrap();
-        remove(&mut document.toml, "b").unwrap();
-        document.save("b").unwrap();
-        let text = "[locations.a]\nurl = '/x'\n";
-        assert_eq!(fs::read_to_string(&path).unwrap(), text);
-    }
-}
+#[path = "document_tests.rs"]
+mod tests;

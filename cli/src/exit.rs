@@ -1,6 +1,7 @@
 //! Exit codes: what a script learns from a run.
 
 use larder_engine::error::EngineError;
+use larder_jobs::lock::LockError;
 
 /// What the process answers when it ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub enum Exit {
     Stale = 6,
     /// There is no repository at the location.
     NoRepository = 10,
+    /// The job is being run already.
+    Busy = 11,
     /// The password or key opens no slot.
     WrongSecret = 12,
     /// SIGINT or SIGTERM ended the command.
@@ -39,6 +42,7 @@ Exit codes:
     5  check, scrub, repair: damage that costs no data, or that --apply would mend
     6  status: a newest snapshot is older than --max-age
    10  there is no repository at the location
+   11  job run: the job is being run already
    12  wrong password or key
   130  interrupted";
 
@@ -60,9 +64,15 @@ impl Exit {
             Some(EngineError::WrongSecret { .. }) => Self::WrongSecret,
             Some(EngineError::Interrupted) => Self::Interrupted,
             Some(EngineError::Unread { .. }) => Self::SourceUnreadable,
+            _ if is_of_running_job(error) => Self::Busy,
             _ => Self::Failure,
         }
     }
+}
+
+fn is_of_running_job(error: &anyhow::Error) -> bool {
+    let mut causes = error.chain();
+    causes.any(|cause| matches!(cause.downcast_ref(), Some(LockError::Running { .. })))
 }
 
 impl From<Exit> for std::process::ExitCode {
@@ -106,6 +116,11 @@ mod tests {
         );
         assert_eq!(code(EngineError::Request("no".into())), 1);
         assert_eq!(Exit::of(&anyhow::anyhow!("anything else")), Exit::Failure);
+        let running = LockError::Running {
+            job: "nightly".to_owned(),
+            process: None,
+        };
+        assert_eq!(Exit::of(&running.into()), Exit::Busy);
     }
 
     #[test]
@@ -122,6 +137,7 @@ mod tests {
             Exit::DamageHarmless,
             Exit::Stale,
             Exit::NoRepository,
+            Exit::Busy,
             Exit::WrongSecret,
             Exit::Interrupted,
         ];

@@ -64,6 +64,12 @@ impl Table {
         if scheme == Scheme::Folder && !self.url.contains("://") {
             self.url = placed(Path::new(&self.url));
         }
+        if let Some(file) = place::parse(&self.url)
+            .ok()
+            .and_then(|place| place.bundle())
+        {
+            self.url = format!("bundle:{}", placed(&file));
+        }
         for (name, value) in &mut self.settings {
             if is_path(scheme, name, value) {
                 *value = Zeroizing::new(placed(Path::new(value.as_str())));

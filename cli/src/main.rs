@@ -9,6 +9,7 @@ mod heap;
 mod hooks;
 mod interrupt;
 mod item;
+mod jobs;
 mod keep;
 mod locations;
 mod output;
@@ -75,7 +76,7 @@ fn run(arguments: Arguments) -> anyhow::Result<Exit> {
 }
 
 /// Tells whether a command failed because of a storage that may answer later.
-fn is_for_the_moment(error: &anyhow::Error) -> bool {
+pub(crate) fn is_for_the_moment(error: &anyhow::Error) -> bool {
     let mut causes = error.chain();
     causes.any(|cause| {
         let storage = match cause.downcast_ref() {
@@ -87,7 +88,7 @@ fn is_for_the_moment(error: &anyhow::Error) -> bool {
 }
 
 /// Tells whether a command failed because of what is on the local disk alone.
-fn is_of_cache(error: &anyhow::Error) -> bool {
+pub(crate) fn is_of_cache(error: &anyhow::Error) -> bool {
     let mut causes = error.chain();
     causes.any(|cause| {
         matches!(

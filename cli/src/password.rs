@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, bail};
+use larder_engine::bundle::{BundleKeys, Incoming};
 use larder_engine::error::EngineError;
 use larder_engine::repository::{OpenOptions, Repository, Secret};
 use larder_engine::storage::Storage;
@@ -126,18 +127,47 @@ pub fn choose(
 /// Chooses where the secret of a second repository comes from; none means that a person has to be
 /// asked.
 pub fn choose_second(flags: &SecretFlags, env: Env) -> Option<SecretSource> {
+    choose_other(
+        flags,
+        env,
+        [
+            "LARDER_TO_PASSWORD",
+            "LARDER_TO_PASSWORD_FILE",
+            "LARDER_TO_PASSWORD_COMMAND",
+            "LARDER_TO_KEY_FILE",
+        ],
+    )
+}
+
+/// Chooses where the secret of a bundle comes from; none means that a person has to be asked.
+pub fn choose_of_bundle(flags: &SecretFlags, env: Env) -> Option<SecretSource> {
+    choose_other(
+        flags,
+        env,
+        [
+            "LARDER_BUNDLE_PASSWORD",
+            "LARDER_BUNDLE_PASSWORD_FILE",
+            "LARDER_BUNDLE_PASSWORD_COMMAND",
+            "LARDER_BUNDLE_KEY_FILE",
+        ],
+    )
+}
+
+/// Chooses by flags, then by the variables of a password, of its file and command, and of a key file.
+fn choose_other(flags: &SecretFlags, env: Env, names: [&'static str; 4]) -> Option<SecretSource> {
     if let Some(source) = flags.source() {
         return Some(source);
     }
-    if let Some(password) = env("LARDER_TO_PASSWORD") {
-        let password = Zeroizing::new(password.into_vec());
-        return Some(SecretSource::Password(password, "LARDER_TO_PASSWORD"));
+    let [password, password_file, password_command, key_file] = names;
+    if let Some(found) = env(password) {
+        let found = Zeroizing::new(found.into_vec());
+        return Some(SecretSource::Password(found, password));
     }
     let path = |name| env(name).map(PathBuf::from);
     let environment = SecretFlags {
-        password_file: path("LARDER_TO_PASSWORD_FILE"),
-        password_command: env("LARDER_TO_PASSWORD_COMMAND"),
-        key_file: path("LARDER_TO_KEY_FILE"),
+        password_file: path(password_file),
+        password_command: env(password_command),
+        key_file: path(key_file),
         recovery_key_file: None,
     };
     environment.source()
@@ -182,14 +212,33 @@ pub fn open(
 ) -> anyhow::Result<Arc<Repository>> {
     // Before anybody is asked for a password, or a command is run that asks for one.
     Repository::probe(storage.as_ref())?;
+    open_by(source, &storage.describe(), &|secret| {
+        Repository::open_on(Arc::clone(storage), secret, options)
+    })
+}
+
+/// Proves the secret of a bundle, asking for its password if nothing says where to take it from.
+///
+/// # Errors
+/// What the engine answers, or what keeps the secret from being had.
+pub fn unlock(incoming: &Incoming, source: Option<SecretSource>) -> anyhow::Result<BundleKeys> {
+    open_by(source, incoming.location(), &|secret| {
+        incoming.unlock(secret)
+    })
+}
+
+/// Opens something by a secret.
+type OpenBy<'a, T> = &'a dyn Fn(&Secret) -> Result<T, EngineError>;
+
+/// Opens by the secret that is in a place, or by one that is typed, which may be wrong some times.
+fn open_by<T>(source: Option<SecretSource>, what: &str, open: OpenBy<'_, T>) -> anyhow::Result<T> {
     if let Some(source) = source {
-        let storage = Arc::clone(storage);
-        return Ok(Repository::open_on(storage, &source.read()?, options)?);
+        return Ok(open(&source.read()?)?);
     }
     let mut attempt = 1;
     loop {
-        let typed = ask(&format!("password for {}: ", storage.describe()))?;
-        match open_with_typed(storage, typed, options) {
+        let typed = ask(&format!("password for {what}: "))?;
+        match open_with_typed(&typed, open) {
             Err(EngineError::WrongSecret { .. }) if attempt < ATTEMPTS => {
                 eprintln!("larder: wrong password; try again");
                 attempt += 1;
@@ -221,26 +270,23 @@ pub fn fresh(source: Option<SecretSource>, prompt: &str) -> anyhow::Result<Secre
 }
 
 /// Opens with what was typed: a recovery key if it is one, else a passphrase.
-fn open_with_typed(
-    storage: &Arc<dyn Storage>,
-    typed: Zeroizing<String>,
-    options: &OpenOptions,
-) -> Result<Arc<Repository>, EngineError> {
-    if let Ok(secret) = Secret::from_recovery_key(&typed) {
-        match Repository::open_on(Arc::clone(storage), &secret, options) {
+fn open_with_typed<T>(typed: &str, open: OpenBy<'_, T>) -> Result<T, EngineError> {
+    if let Ok(secret) = Secret::from_recovery_key(typed) {
+        match open(&secret) {
             Err(EngineError::WrongSecret { .. }) => {}
             opened => return opened,
         }
     }
-    let secret = Secret::Passphrase(Zeroizing::new(typed.as_bytes().to_vec()));
-    Repository::open_on(Arc::clone(storage), &secret, options)
+    let typed = Zeroizing::new(typed.as_bytes().to_vec());
+    open(&Secret::Passphrase(typed))
 }
 
 fn ask(prompt: &str) -> anyhow::Result<Zeroizing<String>> {
     if !std::io::stdin().is_terminal() && !std::io::stderr().is_terminal() {
         bail!(
             "no password was given and there is no terminal to ask at; use --password-file \
-             (--new-password-file for the one to be added), \
+             (--new-password-file for the one to be added, --bundle-password-file for that of a \
+             bundle), \
              --password-command, --key-file, LARDER_PASSWORD, or larder.toml"
         );
     }

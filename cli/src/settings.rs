@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use toml::de::{DeTable, DeValue};
 use zeroize::Zeroizing;
 
+use crate::jobs::Jobs;
 use crate::locations::{self, Locations};
 use crate::streams::NamedCommand;
 
@@ -27,7 +28,7 @@ pub fn process_env(name: &str) -> Option<OsString> {
 }
 
 /// What larder.toml may say.
-#[derive(Debug, Default, Deserialize, Serialize)]
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
 #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Settings {
     /// The file that says it; none if there is none and no place for one.
@@ -55,6 +56,8 @@ pub struct Settings {
     pub forget: ForgetSettings,
     /// Names for places.
     pub locations: Locations,
+    /// What is backed up by itself.
+    pub jobs: Jobs,
 }
 
 /// Defaults of `larder backup`.
@@ -239,19 +242,28 @@ impl Settings {
                 return Err(error).context(tried);
             }
         };
-        let mut settings = Self::parse(&text, &path)?;
-        settings.file = Some(path.clone());
+        let settings = Self::read(&text, &path, env)?;
+        settings.warn_of_open_permissions(&path);
+        Ok(settings)
+    }
+
+    /// Reads the text of a settings file, whose paths are relative to its folder.
+    ///
+    /// # Errors
+    /// As [`Settings::parse`].
+    pub fn read(text: &str, path: &Path, env: Env) -> anyhow::Result<Self> {
+        let mut settings = Self::parse(text, path)?;
+        settings.file = Some(path.to_owned());
         let base = path.parent().unwrap_or(Path::new(""));
         settings.place_paths(base, env("HOME").as_deref().map(Path::new));
-        settings.warn_of_open_permissions(&path);
         Ok(settings)
     }
 
     /// Parses the text of a settings file.
     ///
     /// # Errors
-    /// With line and column; an unknown key also with the nearest known one. A mistake in a location is
-    /// kept with that location.
+    /// With line and column; an unknown key also with the nearest known one. A mistake in a location or
+    /// job is kept with it.
     pub fn parse(text: &str, path: &Path) -> anyhow::Result<Self> {
         let place = |at: usize, message: &str| {
             let (line, column) = line_and_column(text, at);
@@ -270,8 +282,10 @@ impl Settings {
         }
         let worded = |at: usize, message: &str| place(at, message).to_string();
         let locations = Locations::read(document.get_ref(), &worded).map_err(anyhow::Error::msg)?;
+        let jobs = Jobs::read(document.get_ref(), &worded).map_err(anyhow::Error::msg)?;
         Ok(Self {
             locations,
+            jobs,
             ..toml::from_str(text).map_err(failed)?
         })
     }
@@ -307,6 +321,7 @@ impl Settings {
             *repository = placed_text(Path::new(repository));
         }
         self.locations.place_paths(&placed_text);
+        self.jobs.place_paths(&self.locations, &placed);
     }
 
     fn warn_of_open_permissions(&self, path: &Path) {
@@ -348,7 +363,7 @@ fn is_absent(error: &std::io::Error) -> bool {
 }
 
 /// Finds the first key, in the order of the text, that the defaults do not have.
-fn unknown_key(
+pub fn unknown_key(
     table: &DeTable,
     known: &serde_json::Value,
     section: &str,
@@ -359,8 +374,14 @@ fn unknown_key(
         let name = key.get_ref().as_ref();
         match (known.get(name), value.get_ref()) {
             // Their names are anybody's choice; they are looked at by themselves.
-            (Some(_), _) if section.is_empty() && name == "locations" => {}
-            (Some(inner), DeValue::Table(table)) => found.extend(unknown_key(table, inner, name)),
+            (Some(_), _) if section.is_empty() && ["jobs", "locations"].contains(&name) => {}
+            (Some(inner), DeValue::Table(table)) => {
+                let section = match section {
+                    "" => name.to_owned(),
+                    section => format!("{section}.{name}"),
+                };
+                found.extend(unknown_key(table, inner, &section));
+            }
             (Some(_), _) => {}
             (None, _) => found.push((key.span().start, complaint(name, known, section))),
         }
@@ -441,6 +462,60 @@ mod tests {
                 let there = here.and_then(|table| table.get(inner));
                 assert!(there.is_some(), "{key}.{inner} is not in the example");
             }
+        }
+    }
+
+    #[test]
+    fn the_annotated_example_names_every_key_of_a_job() {
+        fn look(named: &toml::Table, known: &serde_json::Value, place: &str) {
+            for (key, value) in known.as_object().into_iter().flatten() {
+                // What a backup is told stands with [backup].
+                let is_of_backup = |key: &str| {
+                    serde_json::to_value(BackupSettings::default())
+                        .unwrap()
+                        .get(key)
+                        .is_some()
+                };
+                let is_of_schedule =
+                    ["every", "hours", "cron", "time-zone"].contains(&key.as_str());
+                let is_told_elsewhere = match place {
+                    "jobs" => is_of_backup(key) || key == "forget",
+                    _ => is_of_schedule,
+                };
+                if is_told_elsewhere {
+                    continue;
+                }
+                let found = named.get(key);
+                assert!(found.is_some(), "{place}.{key} is not in the example");
+                if let Some(inner) = found.and_then(toml::Value::as_table) {
+                    look(inner, value, key);
+                }
+            }
+        }
+        let text = include_str!("../../docs/larder.toml").replace("\n#: ", "\n");
+        let named: toml::Table = text.parse().unwrap();
+        let tables = named.get("jobs").and_then(toml::Value::as_table).unwrap();
+        let mut all = toml::Table::new();
+        for (key, value) in tables.values().filter_map(toml::Value::as_table).flatten() {
+            let there = all.entry(key).or_insert_with(|| value.clone());
+            if let (Some(there), Some(table)) = (there.as_table_mut(), value.as_table()) {
+                there.extend(table.clone());
+            }
+        }
+        look(&all, &crate::jobs::known(), "jobs");
+        for job in parse(&text).unwrap().jobs.0.values() {
+            // What stands commented in the example are other ways to say the same.
+            let mistake = job.mistake.as_deref().unwrap_or_default();
+            assert!(
+                mistake.is_empty() || mistake.contains("more than one of password-file"),
+                "{mistake}"
+            );
+        }
+        let text = include_str!("../../docs/larder.toml");
+        let jobs = parse(text).unwrap().jobs.0;
+        assert_eq!(jobs.len(), 2);
+        for job in jobs.values() {
+            assert_eq!(job.mistake, None);
         }
     }
 

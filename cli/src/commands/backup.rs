@@ -237,36 +237,31 @@ enum Switch {
     Off,
 }
 
+/// What was made, or nearly.
+pub struct Made {
+    /// The exit code of the backup itself.
+    pub exit: Exit,
+    /// What it did.
+    pub report: BackupReport,
+    /// What failed behind it: one of its hooks.
+    pub hook_failure: Option<anyhow::Error>,
+}
+
 /// Backs the sources up.
 ///
 /// # Errors
-/// What keeps the snapshot from being made.
+/// What keeps the snapshot from being made, and what a hook behind it did.
 pub fn run(context: &Context, args: &BackupArgs) -> anyhow::Result<Exit> {
-    let mut options = args.options(&context.settings, &process_env, &Zoned::now())?;
-    for source in args.named(&context.settings.backup) {
-        let name = if let Some(server) = database(context, source, &args.postgres_password_command)?
-        {
-            let name = server.name();
-            options.streams.databases.push(server);
-            name
-        } else if let Some(bucket) = context.bucket(source, &args.bucket_option)? {
-            let name = bucket.describe();
-            options.buckets.sources.push(bucket);
-            name
-        } else {
-            continue;
-        };
-        let order = options.streams.order.iter_mut();
-        let mut same = order.filter(|one| *one == source.as_os_str().as_bytes());
-        if let Some(one) = same.next() {
-            *one = name.into_bytes();
-        }
-    }
-    streams::refuse_terminal(&options.streams.sources)?;
-    let reads_input = |stream: &Stream| matches!(stream.origin, Origin::StandardInput(_));
-    if options.streams.sources.iter().any(reads_input) {
-        password::keep_standard_input();
-    }
+    let made = carry_out(context, args)?;
+    made.hook_failure.map_or(Ok(made.exit), Err)
+}
+
+/// Backs the sources up, runs the hooks around that, and says what was done.
+///
+/// # Errors
+/// What keeps the snapshot from being made.
+pub fn carry_out(context: &Context, args: &BackupArgs) -> anyhow::Result<Made> {
+    let options = options_of(context, args)?;
     let location = context.place()?.place.to_string();
     let mut hooks = args.hooks(&context.settings.backup, location, options.host.clone())?;
     let reporter = context.reporter();
@@ -310,7 +305,41 @@ pub fn run(context: &Context, args: &BackupArgs) -> anyhow::Result<Exit> {
     } else if context.talks() {
         output::line(&summary(&report, options.dry_run))?;
     }
-    after.map(|()| exit)
+    Ok(Made {
+        exit,
+        report,
+        hook_failure: after.err(),
+    })
+}
+
+/// Gives what is backed up, and how, with its buckets, databases and streams.
+fn options_of(context: &Context, args: &BackupArgs) -> anyhow::Result<BackupOptions> {
+    let mut options = args.options(&context.settings, &process_env, &Zoned::now())?;
+    for source in args.named(&context.settings.backup) {
+        let name = if let Some(server) = database(context, source, &args.postgres_password_command)?
+        {
+            let name = server.name();
+            options.streams.databases.push(server);
+            name
+        } else if let Some(bucket) = context.bucket(source, &args.bucket_option)? {
+            let name = bucket.describe();
+            options.buckets.sources.push(bucket);
+            name
+        } else {
+            continue;
+        };
+        let order = options.streams.order.iter_mut();
+        let mut same = order.filter(|one| *one == source.as_os_str().as_bytes());
+        if let Some(one) = same.next() {
+            *one = name.into_bytes();
+        }
+    }
+    streams::refuse_terminal(&options.streams.sources)?;
+    let reads_input = |stream: &Stream| matches!(stream.origin, Origin::StandardInput(_));
+    if options.streams.sources.iter().any(reads_input) {
+        password::keep_standard_input();
+    }
+    Ok(options)
 }
 
 /// Reads the URL of a server of PostgreSQL, and gets its password, if it is one.
@@ -548,7 +577,11 @@ fn joined<T: Clone>(first: &[T], then: &[T]) -> Vec<T> {
     first.iter().chain(then).cloned().collect()
 }
 
-fn compression(text: &str) -> anyhow::Result<Compression> {
+/// Reads `off`, `auto` or a level.
+///
+/// # Errors
+/// For anything else.
+pub fn compression(text: &str) -> anyhow::Result<Compression> {
     match text {
         "off" => Ok(Compression::Off),
         "auto" => Ok(Compression::Auto),
@@ -559,7 +592,11 @@ fn compression(text: &str) -> anyhow::Result<Compression> {
     }
 }
 
-fn checkpoint(text: &str) -> anyhow::Result<u64> {
+/// Reads the seconds between two checkpoints.
+///
+/// # Errors
+/// For what is no duration, and for none.
+pub fn checkpoint(text: &str) -> anyhow::Result<u64> {
     match times::seconds(text)? {
         0 => bail!("the time between checkpoints must be at least a second"),
         seconds => Ok(seconds),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, bail};
 use clap::Args;
 use larder_engine::repository::open_storage;
-use larder_engine::rewrite::{CopyOptions, CopyReport, copy_all};
+use larder_engine::rewrite::{CopyOptions, CopyReport, EachCopy, copy_all};
 use larder_engine::snapshots::Which;
 use serde::Serialize;
 
@@ -15,6 +15,7 @@ use crate::context::{Context, parse_whole};
 use crate::exit::Exit;
 use crate::output::{self, Output};
 use crate::password::{self, SecretFlags};
+use crate::progress::Reporter;
 use crate::{person, render};
 
 /// Copy snapshots to another repository
@@ -102,33 +103,47 @@ pub fn run(context: &Context, args: &CopyArgs) -> anyhow::Result<Exit> {
         password::choose_second(&flags, &crate::settings::process_env),
         &context.open_options(),
     )?;
+    let filter = args.filter.filter();
+    reported(context, args.dry_run, &mut |each, reporter| {
+        let chosen = (names.as_slice(), &filter);
+        let cancel = context.cancel();
+        copy_all(&source, &target, chosen, &options, each, reporter, cancel)
+    })
+}
+
+/// Copies, and gives the ids of what could not be copied.
+pub(super) type Copying<'a> =
+    &'a mut dyn FnMut(EachCopy<'_>, &Reporter) -> larder_engine::error::Result<Vec<String>>;
+
+/// Copies snapshots, and tells what became of each.
+///
+/// # Errors
+/// What copying answers, or that some could not be copied.
+pub(super) fn reported(
+    context: &Context,
+    dry_run: bool,
+    copy: Copying<'_>,
+) -> anyhow::Result<Exit> {
     let reporter = context.reporter();
     let mut sums = Sums {
-        dry_run: args.dry_run,
+        dry_run,
         ..Sums::default()
     };
     let mut told = Vec::new();
-    let result = copy_all(
-        &source,
-        &target,
-        (names.as_slice(), &args.filter.filter()),
-        &options,
-        &mut |report| {
-            sums.add(report);
-            told.push(copied(report, args.dry_run));
-            tell(context, report)
-        },
-        &reporter,
-        context.cancel(),
-    );
+    let mut each = |report: &CopyReport| {
+        sums.add(report);
+        told.push(copied(report, dry_run));
+        tell(context, report)
+    };
+    let result = copy(&mut each, &reporter);
     reporter.finish();
-    if context.talks() || args.dry_run && !context.json() {
+    if context.talks() || dry_run && !context.json() {
         told.iter().try_for_each(|line| output::line(line))?;
     }
     sums.left = result?;
     if context.json() {
         output::summary(&sums)?;
-    } else if context.talks() || args.dry_run {
+    } else if context.talks() || dry_run {
         output::line(&sums.text())?;
     }
     if !sums.left.is_empty() {

@@ -9,10 +9,13 @@ pub mod completions;
 pub mod copy;
 pub mod diff;
 pub mod dump;
+pub mod export;
 pub mod find;
 pub mod forget;
 pub mod history;
+pub mod import;
 pub mod init;
+pub mod job;
 pub mod key;
 pub mod location;
 pub mod ls;
@@ -53,6 +56,8 @@ pub fn run(context: &Context, command: &Command) -> anyhow::Result<Exit> {
         Command::Repair(args) => repair::run(context, args),
         Command::Parity(args) => parity::run(context, args),
         Command::Copy(args) => copy::run(context, args),
+        Command::Export(args) => export::run(context, args),
+        Command::Import(args) => import::run(context, args),
         Command::Sync(args) => sync::run(context, args),
         Command::Prune(args) => prune::run(context, args),
         Command::Status(args) => status::run(context, args),
@@ -65,6 +70,7 @@ pub fn run(context: &Context, command: &Command) -> anyhow::Result<Exit> {
         Command::Unpin(args) => amend::unpin(context, args),
         Command::Key(args) => key::run(context, args),
         Command::Location(args) => location::run(context, args),
+        Command::Job(args) => job::run(context, args),
         Command::Cache(args) => cache::run(context, args),
         Command::Cat(args) => cat::run(context, args),
         Command::Completions(args) => completions::run(args),

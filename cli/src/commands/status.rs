@@ -143,7 +143,7 @@ fn remark(unusual: &Unusual) -> String {
 }
 
 /// Shows an age in its two largest units, e.g. `3d 4h`.
-fn age(seconds: u64) -> String {
+pub fn age(seconds: u64) -> String {
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
     match (days, hours) {
         (0, 0) => format!("{minutes}min"),

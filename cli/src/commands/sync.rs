@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
-use larder_engine::mirror::{PromoteReport, SyncOptions, SyncReport, promote, refuse_nested, sync};
+use larder_engine::mirror::{
+    PromoteReport, SyncOptions, SyncReport, no_mirror_of_bundle, promote, refuse_nested, sync,
+};
 use larder_engine::repository::{default_cache_dir, open_storage};
 use larder_engine::storage::error::{ErrorKind, Reason};
 use larder_engine::storage::object::ObjectStorage;
@@ -87,9 +89,13 @@ pub fn run(context: &Context, args: &SyncArgs) -> anyhow::Result<Exit> {
     }
     let to = args.to.as_deref().context("--to names the mirror")?;
     let stop = context.interrupt.flag();
-    let source = open_storage(&context.place()?, Arc::clone(&stop))?;
+    let from = context.place()?;
     let place = context.second_place(to, &args.to_option)?;
     // Before a folder is made for it.
+    if from.place.bundle().is_some() {
+        return Err(no_mirror_of_bundle(&from.place.to_string()).into());
+    }
+    let source = open_storage(&from, Arc::clone(&stop))?;
     refuse_nested(source.as_ref(), &place.place.to_string())?;
     let mode = match args.dry_run {
         true => Mode::Open,

@@ -11,7 +11,7 @@ use crate::program::{World, assert_same, noise, tool};
 const EDITS: &str = "60";
 
 /// Removes an awkward tree, which plain removal cannot, when the test ends.
-struct Removed<'a>(&'a Path);
+pub struct Removed<'a>(pub &'a Path);
 
 impl Drop for Removed<'_> {
     fn drop(&mut self) {
@@ -19,7 +19,8 @@ impl Drop for Removed<'_> {
     }
 }
 
-fn make(tree: &Path, seed: &str) {
+/// Makes a small awkward tree.
+pub fn make(tree: &Path, seed: &str) {
     let arguments: [&OsStr; 4] = [
         tree.as_os_str(),
         "--small".as_ref(),

@@ -80,6 +80,26 @@ fn snapshots_hold_what_their_sources_held() {
     }
 }
 
+#[test]
+fn the_golden_bundle_holds_what_the_sources_of_its_snapshots_held() {
+    let expected = expected("v1");
+    let [_, secret, _] = secrets(&expected);
+    let place = root().join("tests/golden-bundle/v1.bundle");
+    let location = format!("bundle:{}", place.display());
+    let repository = Repository::open(&location, &secret, &options()).unwrap();
+    let listed = snapshots::list(&repository, &Filter::default(), true).unwrap();
+    let wanted = expected["snapshots"].as_array().unwrap().iter();
+    let wanted: Vec<_> = wanted.filter(|one| one["kind"] == "complete").collect();
+    assert_eq!(listed.len(), wanted.len());
+    for (snapshot, wanted) in listed.iter().zip(wanted) {
+        assert_eq!(json!(snapshot.tags), wanted["tags"]);
+        for (source, entries) in wanted["sources"].as_object().unwrap() {
+            let entries = entries.as_array().unwrap();
+            compare(&repository, snapshot, source, entries);
+        }
+    }
+}
+
 fn compare(repository: &Arc<Repository>, snapshot: &SnapshotInfo, source: &str, wanted: &[Value]) {
     let mut items = Vec::new();
     let mut take = |item: Item| {

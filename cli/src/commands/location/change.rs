@@ -169,8 +169,8 @@ fn change(
     let mut document = Document::open(path)?;
     work(&mut document.toml)?;
     match dry_run {
-        true => document.would_save(name)?,
-        false => document.save(name)?,
+        true => document.would_save(document::Changed::Location(name))?,
+        false => document.save(document::Changed::Location(name))?,
     }
     let file = path.display().to_string();
     if context.json() {
