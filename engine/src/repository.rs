@@ -1,208 +1,46 @@
 //! An open repository: its storage, keys, config, local index and workers.
 
+mod init;
+mod local;
+mod options;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use bytes::Bytes;
 use larder_format::bundle::BUNDLE;
-use larder_format::config::{Chunker as ChunkerConfig, Config, RACY_CREATES};
-use larder_format::ids::{ObjectId, ReplicaId, RepositoryId, SlotId};
-use larder_format::keys::{KEYRING_RANDOM_BYTES, Keyring};
-use larder_format::limits::RESERVE_BYTES;
+use larder_format::config::{Config, RACY_CREATES};
+use larder_format::ids::{ObjectId, ReplicaId, SlotId};
+use larder_format::keys::Keyring;
 use larder_format::mirror::MARKER;
-use larder_format::names;
-use larder_format::object;
-use larder_format::parity::PERCENT;
-use larder_format::secret_text;
-use larder_format::slot::{self, KdfParams, SlotKind, SlotParams, Unlocked};
-use zeroize::Zeroizing;
+use larder_format::slot::Unlocked;
 
 use crate::bundle::{self, BundleFile};
 use crate::chunker::{ChunkSizes, Chunker};
-use crate::clock;
 use crate::error::{EngineError, Result};
 use crate::index::Index;
-use crate::index::memory::MemoryIndex;
-use crate::index::rocks::{IndexOptions, OpenOutcome, RocksIndex};
-use crate::keys;
 use crate::memory::{self, Memory};
 use crate::mirror::{read_marker, readable};
 use crate::openers::faults::Opener;
 use crate::openers::{self, Opened};
 use crate::presence::Looks;
 use crate::protocol::{Newest, keeps_all};
-use crate::random;
 use crate::storage::error::{ErrorKind, Reason};
 use crate::storage::location::{Layers, Location};
-use crate::storage::{self, Mode, Storage, create_or_confirm};
+use crate::storage::{self, Mode, Storage};
 use crate::sync::lock;
+use init::check_chunk_sizes;
+use local::{cache_folder, open_index, own_folder};
+
+pub(crate) use init::{check_parity, make_slot};
+pub use local::{default_cache_dir, default_state_dir};
+pub use options::{Cache, ChunkerKind, InitOptions, InitReport, KdfCost, OpenOptions, Secret};
 
 /// Features that this program knows.
 pub(crate) const KNOWN_FEATURES: &[&str] = &[BUNDLE, RACY_CREATES];
-/// Memory of the index: block cache, filters and memtables.
-const INDEX_MEMORY_BYTES: usize = 24 << 20;
 /// Threads for CPU work, however many are asked for.
 const THREADS_MAX: usize = 256;
-/// Sealed nodes that are kept at hand on disk.
-const NODE_CACHE_BYTES: u64 = 1 << 30;
-
-/// What opens a repository.
-pub enum Secret {
-    /// The bytes of a passphrase.
-    Passphrase(Zeroizing<Vec<u8>>),
-    /// A raw key of 32 bytes, from a key file or a recovery key.
-    RawKey(Zeroizing<[u8; 32]>),
-}
-
-impl Secret {
-    /// Reads a raw key file: 64 hex digits and an optional newline.
-    ///
-    /// # Errors
-    /// `Request`, with what is wrong with the file's text.
-    pub fn from_key_file(text: &str) -> Result<Self> {
-        secret_text::parse_raw_key(text.as_bytes())
-            .map(Self::RawKey)
-            .map_err(|error| EngineError::Request(format!("the key file cannot be used: {error}")))
-    }
-
-    /// Reads a recovery key as it was printed; case, spaces and hyphens do not matter.
-    ///
-    /// # Errors
-    /// `Request`, with what is wrong with the text.
-    pub fn from_recovery_key(text: &str) -> Result<Self> {
-        secret_text::parse_recovery_key(text)
-            .map(Self::RawKey)
-            .map_err(|error| {
-                EngineError::Request(format!("the recovery key cannot be used: {error}"))
-            })
-    }
-
-    pub(crate) fn borrowed(&self) -> slot::Secret<'_> {
-        match self {
-            Self::Passphrase(bytes) => slot::Secret::Passphrase(bytes),
-            Self::RawKey(key) => slot::Secret::RawKey(key),
-        }
-    }
-}
-
-/// Cost of deriving a key from a passphrase.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct KdfCost {
-    /// Memory in KiB.
-    pub memory_kib: u32,
-    /// Passes over that memory.
-    pub passes: u32,
-    /// Lanes.
-    pub lanes: u32,
-}
-
-impl Default for KdfCost {
-    fn default() -> Self {
-        Self {
-            memory_kib: slot::DEFAULT_MEMORY_KIB,
-            passes: slot::DEFAULT_PASSES,
-            lanes: 1,
-        }
-    }
-}
-
-/// Where the local index lives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Cache {
-    /// On disk, in the cache folder.
-    #[default]
-    Disk,
-    /// In memory, for simulations and small repositories.
-    Memory,
-}
-
-/// How a repository is opened.
-#[derive(Debug, Clone, Default)]
-pub struct OpenOptions {
-    /// Where local caches live; `$XDG_CACHE_HOME/larder` if none.
-    pub cache_dir: Option<PathBuf>,
-    /// Where this machine remembers the newest things that it saw in repositories; nowhere if none.
-    pub state_dir: Option<PathBuf>,
-    /// Threads for CPU work; as many as there are cores if 0.
-    pub threads: usize,
-    /// Where the local index lives.
-    pub cache: Cache,
-    /// Backs up with one thread that asks the storage, so that what it is asked for comes in one
-    /// order: for simulations.
-    pub in_order: bool,
-}
-
-/// The rule by which a repository's files are cut; chosen when it is made, for ever.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum ChunkerKind {
-    /// `fastcdc-v2020`: the faster one; who knows enough chunk lengths can compute its secret.
-    FastCdc,
-    /// `toeplitz-aes`: its secret stays one, whatever files an attacker plants or knows.
-    #[default]
-    ToeplitzAes,
-}
-
-impl ChunkerKind {
-    const ALL: [Self; 2] = [Self::FastCdc, Self::ToeplitzAes];
-
-    /// Gives the name in the config.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::FastCdc => "fastcdc-v2020",
-            Self::ToeplitzAes => "toeplitz-aes",
-        }
-    }
-}
-
-/// How a repository is made.
-#[derive(Debug, Clone)]
-pub struct InitOptions {
-    /// Label of the first key slot.
-    pub label: String,
-    /// Cost of its passphrase.
-    pub kdf: KdfCost,
-    /// Bytes of the reserve object, which prune frees first on a full storage.
-    pub reserve_bytes: usize,
-    /// How files are cut.
-    pub chunker: ChunkerKind,
-    /// Sizes of chunks.
-    pub chunks: ChunkSizes,
-    /// Whether the storage was found to let two writers create one object although it says
-    /// otherwise: then prune asks before it relies on it.
-    pub racy_creates: bool,
-    /// The share of packs, in percent, that writers give parity for; none if they give none.
-    pub parity: Option<u8>,
-}
-
-impl Default for InitOptions {
-    fn default() -> Self {
-        Self {
-            label: String::new(),
-            kdf: KdfCost::default(),
-            reserve_bytes: 1 << 20,
-            chunker: ChunkerKind::default(),
-            chunks: ChunkSizes {
-                minimum: 256 << 10,
-                mean: 1 << 20,
-                maximum: 4 << 20,
-            },
-            racy_creates: false,
-            parity: None,
-        }
-    }
-}
-
-/// What was made by [`Repository::init`].
-#[derive(Debug, Clone, serde::Serialize)]
-pub struct InitReport {
-    /// The repository's id, in hex.
-    pub repository: String,
-    /// The location, without secrets.
-    pub location: String,
-}
 
 /// An open repository.
 pub struct Repository {
@@ -267,103 +105,6 @@ impl Drop for Writing {
 }
 
 impl Repository {
-    /// Makes a repository at a location that needs no settings: a path or a URL.
-    ///
-    /// # Errors
-    /// `RepositoryExists`, or what the storage answers.
-    pub fn init(location: &str, secret: &Secret, options: &InitOptions) -> Result<InitReport> {
-        let location = Location::new(location, &Layers::default())?;
-        let storage = storage::open(&location, Mode::Create, Arc::default())?;
-        let options = InitOptions {
-            racy_creates: storage::probe::try_creates(storage.as_ref())?.is_lie(),
-            ..options.clone()
-        };
-        Self::init_on(storage.as_ref(), secret, &options)
-    }
-
-    /// Makes a repository on a storage, whose creates the caller has tried out.
-    ///
-    /// # Errors
-    /// As [`Repository::init`].
-    pub fn init_on(
-        storage: &dyn Storage,
-        secret: &Secret,
-        options: &InitOptions,
-    ) -> Result<InitReport> {
-        let location = storage.describe();
-        if openers::highest(storage)?.is_some() {
-            return Err(EngineError::RepositoryExists { location });
-        }
-        if let Some(name) = openers::first_object(storage, FOLDERS)? {
-            // Another init may have come between the two looks.
-            if openers::highest(storage)?.is_some() {
-                return Err(EngineError::RepositoryExists { location });
-            }
-            return Err(EngineError::Request(format!(
-                "{location} is not empty: it holds {name} but no config; choose an empty folder (if this was a repository, delete nothing: `larder repair` says whether config/ can be put back)"
-            )));
-        }
-        check_chunk_sizes(options.chunks)?;
-        check_parity(options.parity)?;
-        if options.reserve_bytes > RESERVE_BYTES {
-            let found = options.reserve_bytes;
-            return Err(EngineError::Request(format!(
-                "a reserve of {found} bytes is more than the {RESERVE_BYTES} that there may be"
-            )));
-        }
-        let repository = RepositoryId(random::bytes()?);
-        let keys: Zeroizing<[u8; KEYRING_RANDOM_BYTES]> = Zeroizing::new(random::bytes()?);
-        let keyring = Keyring::generate(repository, &keys);
-        let (slot_id, slot_object) =
-            make_slot(&keyring, secret, false, &options.label, options.kdf)?;
-        keys::put_slot(storage, &slot_id, &slot_object)?;
-        if options.reserve_bytes > 0 {
-            let reserve =
-                object::reserve(options.reserve_bytes, random::bytes()?, &random::bytes()?);
-            match create_or_confirm(storage, names::RESERVE, &Bytes::from(reserve)) {
-                // One that an init left which was interrupted, or which runs at the same time, is as good.
-                Err(error) if error.kind == ErrorKind::AlreadyExists => {}
-                result => result?,
-            }
-        }
-        let mut config = Config {
-            number: 1,
-            repository,
-            replica: ReplicaId(random::bytes()?),
-            created: clock::now_s(),
-            chunker: ChunkerConfig {
-                name: options.chunker.name().to_owned(),
-                min_bytes: options.chunks.minimum as u64,
-                mean_bytes: options.chunks.mean as u64,
-                max_bytes: options.chunks.maximum as u64,
-            },
-            read_features: Vec::new(),
-            write_features: Vec::new(),
-            collect_features: options
-                .racy_creates
-                .then(|| RACY_CREATES.to_owned())
-                .into_iter()
-                .collect(),
-            slots: vec![slot_id],
-        };
-        config.set_parity(options.parity);
-        // The config is what makes it a repository, so it comes last.
-        let object = Bytes::from(config.seal(&keyring, random::bytes()?)?);
-        match create_or_confirm(storage, &names::config(1), &object) {
-            Ok(()) => {}
-            Err(error) if error.kind == ErrorKind::AlreadyExists => {
-                keys::delete_slot(storage, &slot_id)?;
-                return Err(EngineError::RepositoryExists { location });
-            }
-            Err(error) => return Err(error.into()),
-        }
-        keys::put_config_twin(storage, 1, &object);
-        Ok(InitReport {
-            repository: repository.to_hex(),
-            location,
-        })
-    }
-
     /// Opens the repository at a location that needs no settings: a path or a URL.
     ///
     /// # Errors
@@ -756,140 +497,4 @@ fn resolve(storage: Arc<dyn Storage>) -> Result<(Arc<dyn Storage>, Option<Replic
         )));
     }
     Ok((storage, replica))
-}
-
-/// Makes a slot for a secret: its id and its object.
-pub(crate) fn make_slot(
-    keyring: &Keyring,
-    secret: &Secret,
-    recovery: bool,
-    label: &str,
-    kdf: KdfCost,
-) -> Result<(SlotId, Bytes)> {
-    let id = SlotId(random::bytes()?);
-    let kind = match secret {
-        Secret::Passphrase(_) => SlotKind::Passphrase(KdfParams {
-            memory_kib: kdf.memory_kib,
-            passes: kdf.passes,
-            lanes: kdf.lanes,
-            salt: random::bytes()?,
-        }),
-        Secret::RawKey(_) if recovery => SlotKind::RecoveryKey,
-        Secret::RawKey(_) => SlotKind::RawKey,
-    };
-    let params = SlotParams {
-        kind,
-        label: label.to_owned(),
-        created: clock::now_s(),
-    };
-    let object = slot::seal_slot(
-        keyring,
-        &id,
-        &params,
-        secret.borrowed(),
-        random::bytes()?,
-        &random::bytes()?,
-    )?;
-    Ok((id, Bytes::from(object)))
-}
-
-/// What only a repository has; slots alone, and a reserve, are what an interrupted init leaves.
-const FOLDERS: &[&str] = &[
-    "twins/config",
-    "snapshots",
-    "sessions",
-    "index",
-    "packs",
-    "gc",
-];
-
-pub(crate) fn check_parity(percent: Option<u8>) -> Result<()> {
-    match percent {
-        Some(percent) if !PERCENT.contains(&percent) => Err(EngineError::Request(format!(
-            "parity of {percent} % is not possible: the share is from {} to {}",
-            PERCENT.start(),
-            PERCENT.end()
-        ))),
-        _ => Ok(()),
-    }
-}
-
-fn check_chunk_sizes(sizes: ChunkSizes) -> Result<()> {
-    let even = [sizes.minimum, sizes.mean, sizes.maximum]
-        .iter()
-        .all(|size| size.is_multiple_of(2));
-    let in_range = (64..=1 << 20).contains(&sizes.minimum)
-        && (256..=4 << 20).contains(&sizes.mean)
-        && (1024..=larder_format::limits::CHUNK_BYTES).contains(&sizes.maximum);
-    if even && in_range && sizes.minimum <= sizes.mean && sizes.mean <= sizes.maximum {
-        return Ok(());
-    }
-    Err(EngineError::Request(
-        "chunk sizes must be even and ascend: minimum 64 bytes to 1 MiB, mean 256 bytes to 4 MiB, maximum 1 KiB to 4 MiB".to_owned(),
-    ))
-}
-
-fn cache_folder(options: &OpenOptions, config: &Config) -> PathBuf {
-    let base = options.cache_dir.clone().unwrap_or_else(default_cache_dir);
-    own_folder(&base, config)
-}
-
-fn own_folder(base: &Path, config: &Config) -> PathBuf {
-    base.join(format!("{}-{}", config.repository, config.replica))
-}
-
-/// Gives the folder that holds all local caches unless told otherwise.
-#[must_use]
-pub fn default_cache_dir() -> PathBuf {
-    own_base("XDG_CACHE_HOME", ".cache")
-        .unwrap_or_else(std::env::temp_dir)
-        .join("larder")
-}
-
-/// Gives the folder in which this machine remembers repositories unless told otherwise; none for a
-/// user without a home.
-#[must_use]
-pub fn default_state_dir() -> Option<PathBuf> {
-    own_base("XDG_STATE_HOME", ".local/state").map(|base| base.join("larder"))
-}
-
-fn own_base(variable: &str, below_home: &str) -> Option<PathBuf> {
-    let from = |name: &str| {
-        std::env::var_os(name)
-            .map(PathBuf::from)
-            .filter(|path| path.is_absolute())
-    };
-    from(variable).or_else(|| from("HOME").map(|home| home.join(below_home)))
-}
-
-/// Opens the local index, and gives the folder where it and what spills live.
-///
-/// A cache folder that cannot be used costs time and nothing else: a temporary one takes its place.
-fn open_index(
-    folder: PathBuf,
-    options: &OpenOptions,
-    config: &Config,
-) -> Result<(PathBuf, Box<dyn Index>)> {
-    if options.cache == Cache::Memory {
-        return Ok((folder, Box::new(MemoryIndex::new())));
-    }
-    let settings = IndexOptions {
-        repository: config.repository,
-        replica: config.replica,
-        cache_bytes: INDEX_MEMORY_BYTES,
-        block_cache_cap_bytes: NODE_CACHE_BYTES,
-    };
-    match RocksIndex::open(&folder.join("index"), &settings) {
-        Ok(OpenOutcome::Opened { index, .. }) => Ok((folder, index)),
-        Ok(OpenOutcome::InUse) => {
-            let index = RocksIndex::open_temporary(&folder, &settings)?;
-            Ok((folder, Box::new(index)))
-        }
-        Err(error) => {
-            tracing::warn!("{error}; a temporary cache takes its place, which costs time");
-            let folder = std::env::temp_dir();
-            let index = RocksIndex::open_temporary(&folder, &settings)?;
-            Ok((folder, Box::new(index)))
-        }
-    }
 }
