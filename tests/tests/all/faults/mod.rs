@@ -1,8 +1,10 @@
-//! Each call of the operating system by which a backup reads its source fails once: nothing is taken for whole that
-//! is not, the rest is done, what is missing is named, and the next run mends it. Full and read-only disks for real.
+//! Each call of the operating system by which a backup reads its source, and a restore writes its target, fails once:
+//! nothing is taken for whole that is not, the rest is done, what is missing is named, and the next run mends it.
+//! Full and read-only disks for real.
 
 mod disks;
 mod source;
+mod target;
 
 use std::fs;
 use std::os::unix::fs::{FileExt as _, symlink};
