@@ -6,6 +6,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
+use serde::Serialize;
 use toml_edit::{DocumentMut, InlineTable, Item, Table, TableLike, Value};
 use zeroize::Zeroizing;
 
@@ -17,12 +18,24 @@ const LOCATIONS: &str = "locations";
 const JOBS: &str = "jobs";
 
 /// What of a larder.toml is changed, by its name: that has to be right afterwards.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Changed<'a> {
     /// A location.
     Location(&'a str),
     /// A job.
     Job(&'a str),
+}
+
+impl Changed<'_> {
+    /// Gives the word for it.
+    #[must_use]
+    pub fn kind(self) -> &'static str {
+        match self {
+            Self::Location(_) => "location",
+            Self::Job(_) => "job",
+        }
+    }
 }
 
 /// A larder.toml that is to be changed.

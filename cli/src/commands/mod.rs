@@ -4,6 +4,7 @@ pub mod amend;
 pub mod backup;
 pub mod cache;
 pub mod cat;
+pub mod change;
 pub mod check;
 pub mod completions;
 pub mod copy;

@@ -4,32 +4,26 @@ use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use jiff::Timestamp;
-use serde::Serialize;
 use toml_edit::{DocumentMut, Value};
 
 use super::Wish;
+use crate::commands::change::{ADD, EDIT, REMOVE, change};
 use crate::context::Context;
-use crate::document::{self, Changed, Document};
+use crate::document::{self, Changed};
+use crate::jobs;
 use crate::settings::Settings;
-use crate::{jobs, output};
 
 /// Keys whose values are paths: relative ones are meant here, and the file is elsewhere.
-const PATHS: [&str; 6] = [
+const PATHS: [&str; 8] = [
     "exclude-file",
     "iexclude-file",
     "key-file",
     "location",
+    "mail.ca-certificate",
+    "mail.password-file",
     "password-file",
     "sources",
 ];
-
-/// What was done, or would be, for a program.
-#[derive(Debug, Serialize)]
-struct Done<'a> {
-    job: &'a str,
-    file: String,
-    dry_run: bool,
-}
 
 /// Adds a job.
 ///
@@ -40,7 +34,7 @@ pub fn add(context: &Context, name: &str, wish: &Wish, dry_run: bool) -> anyhow:
         bail!("{why}");
     }
     let keys = keys(&context.settings, wish)?;
-    change(context, name, ["added", "would add"], dry_run, |toml| {
+    change(context, Changed::Job(name), ADD, name, dry_run, |toml| {
         document::add_job(toml, name)?;
         set_all(toml, name, keys)
     })?;
@@ -67,18 +61,12 @@ pub fn edit(
     if keys.is_empty() && unset.is_empty() {
         bail!("nothing is to be changed; give --set, --unset, or another option");
     }
-    change(
-        context,
-        name,
-        ["changed", "would change"],
-        dry_run,
-        |toml| {
-            for key in unset {
-                document::unset_job(toml, name, key)?;
-            }
-            set_all(toml, name, keys)
-        },
-    )
+    change(context, Changed::Job(name), EDIT, name, dry_run, |toml| {
+        for key in unset {
+            document::unset_job(toml, name, key)?;
+        }
+        set_all(toml, name, keys)
+    })
 }
 
 /// Removes a job.
@@ -87,13 +75,9 @@ pub fn edit(
 /// When there is none, or larder.toml cannot be written.
 pub fn remove(context: &Context, name: &str, dry_run: bool) -> anyhow::Result<()> {
     refuse_unknown(context, name)?;
-    change(
-        context,
-        name,
-        ["removed", "would remove"],
-        dry_run,
-        |toml| document::remove_job(toml, name),
-    )?;
+    change(context, Changed::Job(name), REMOVE, name, dry_run, |toml| {
+        document::remove_job(toml, name)
+    })?;
     match super::history() {
         Ok(history) if !dry_run => Ok(history.forget(name)?),
         _ => Ok(()),
@@ -106,37 +90,6 @@ fn refuse_unknown(context: &Context, name: &str) -> anyhow::Result<()> {
         true => Ok(()),
         false => super::job(context, name).map(drop),
     }
-}
-
-fn change(
-    context: &Context,
-    name: &str,
-    [did, would]: [&str; 2],
-    dry_run: bool,
-    work: impl FnOnce(&mut DocumentMut) -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
-    let path = context.settings.file.as_deref().context(
-        "cannot tell where larder.toml is: neither XDG_CONFIG_HOME nor HOME is set; use --config",
-    )?;
-    let mut document = Document::open(path)?;
-    work(&mut document.toml)?;
-    match dry_run {
-        true => document.would_save(Changed::Job(name))?,
-        false => document.save(Changed::Job(name))?,
-    }
-    let file = path.display().to_string();
-    if context.json() {
-        return output::json_line(&Done {
-            job: name,
-            file,
-            dry_run,
-        });
-    }
-    if context.talks() || dry_run {
-        let done = if dry_run { would } else { did };
-        output::line(&format!("{done} the job {name} in {file}"))?;
-    }
-    Ok(())
 }
 
 /// Gives the keys that are to be set, with values as they stand in the file.

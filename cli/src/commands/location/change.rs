@@ -6,28 +6,14 @@ use std::path::Path;
 use anyhow::{Context as _, bail};
 use larder_engine::storage::location::keys::{self, Kind};
 use larder_engine::storage::location::{Layers, Location, Scheme, place};
-use serde::Serialize;
 use toml_edit::{DocumentMut, Value};
 use zeroize::Zeroizing;
 
 use super::secret;
+use crate::commands::change::{ADD, EDIT, REMOVE, RENAME, change};
 use crate::context::Context;
-use crate::document::{self, Document};
-use crate::{locations, output};
-
-/// What was done, or would be, for a program.
-#[derive(Debug, Serialize)]
-struct Changed<'a> {
-    location: &'a str,
-    file: String,
-    dry_run: bool,
-}
-
-/// What is changed, in words: what was done, and what would be done.
-struct Verb {
-    did: &'static str,
-    would: &'static str,
-}
+use crate::document::{self, Changed};
+use crate::locations;
 
 /// Adds a location, and gives it as it is from now on.
 ///
@@ -54,14 +40,17 @@ pub fn add(
         );
     }
     let secrets = secret::gather(context, name, &url, &settings, secrets)?;
-    let verb = Verb {
-        did: "added",
-        would: "would add",
-    };
-    change(context, name, &verb, name, dry_run, |toml| {
-        document::add(toml, name, &url)?;
-        set_all(toml, name, scheme, &settings, &secrets)
-    })?;
+    change(
+        context,
+        Changed::Location(name),
+        ADD,
+        name,
+        dry_run,
+        |toml| {
+            document::add(toml, name, &url)?;
+            set_all(toml, name, scheme, &settings, &secrets)
+        },
+    )?;
     let mut file: BTreeMap<String, Zeroizing<String>> = secrets;
     let settings = settings.into_iter();
     file.extend(settings.map(|(key, value)| (key, Zeroizing::new(value))));
@@ -99,19 +88,22 @@ pub fn edit(
         .scheme;
     let settings = checked(now, set)?;
     let secrets = secret::ask_for(name, scheme, secrets)?;
-    let verb = Verb {
-        did: "changed",
-        would: "would change",
-    };
-    change(context, name, &verb, name, dry_run, |toml| {
-        if let Some(url) = &url {
-            document::set(toml, name, "url", url.as_str().into())?;
-        }
-        for key in unset.iter().filter(|key| *key != "url") {
-            document::unset(toml, name, key)?;
-        }
-        set_all(toml, name, scheme, &settings, &secrets)
-    })
+    change(
+        context,
+        Changed::Location(name),
+        EDIT,
+        name,
+        dry_run,
+        |toml| {
+            if let Some(url) = &url {
+                document::set(toml, name, "url", url.as_str().into())?;
+            }
+            for key in unset.iter().filter(|key| *key != "url") {
+                document::unset(toml, name, key)?;
+            }
+            set_all(toml, name, scheme, &settings, &secrets)
+        },
+    )
 }
 
 /// Forgets a location.
@@ -126,13 +118,14 @@ pub fn remove(context: &Context, name: &str, dry_run: bool) -> anyhow::Result<()
              without it; change that line first"
         );
     }
-    let verb = Verb {
-        did: "removed",
-        would: "would remove",
-    };
-    change(context, name, &verb, name, dry_run, |toml| {
-        document::remove(toml, name)
-    })
+    change(
+        context,
+        Changed::Location(name),
+        REMOVE,
+        name,
+        dry_run,
+        |toml| document::remove(toml, name),
+    )
 }
 
 /// Gives a location another name.
@@ -144,47 +137,15 @@ pub fn rename(context: &Context, old: &str, new: &str, dry_run: bool) -> anyhow:
     if let Some(why) = locations::refuse_name(new) {
         bail!("{why}");
     }
-    let verb = Verb {
-        did: "renamed",
-        would: "would rename",
-    };
     let what = format!("{old} to {new}");
-    change(context, new, &verb, &what, dry_run, |toml| {
-        document::rename(toml, old, new)
-    })
-}
-
-/// Changes larder.toml; `name` is the location's name from then on, and `what` tells which it is.
-fn change(
-    context: &Context,
-    name: &str,
-    verb: &Verb,
-    what: &str,
-    dry_run: bool,
-    work: impl FnOnce(&mut DocumentMut) -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
-    let path = context.settings.file.as_deref().context(
-        "cannot tell where larder.toml is: neither XDG_CONFIG_HOME nor HOME is set; use --config",
-    )?;
-    let mut document = Document::open(path)?;
-    work(&mut document.toml)?;
-    match dry_run {
-        true => document.would_save(document::Changed::Location(name))?,
-        false => document.save(document::Changed::Location(name))?,
-    }
-    let file = path.display().to_string();
-    if context.json() {
-        return output::json_line(&Changed {
-            location: name,
-            file,
-            dry_run,
-        });
-    }
-    let done = if dry_run { verb.would } else { verb.did };
-    if context.talks() || dry_run {
-        output::line(&format!("{done} the location {what} in {file}"))?;
-    }
-    Ok(())
+    change(
+        context,
+        Changed::Location(new),
+        RENAME,
+        &what,
+        dry_run,
+        |toml| document::rename(toml, old, new),
+    )
 }
 
 /// Gives the settings of flags as they stand in the file, once they make sense.

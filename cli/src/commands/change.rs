@@ -1,0 +1,85 @@
+//! How commands change larder.toml, and tell of it.
+
+use anyhow::Context as _;
+use serde::Serialize;
+use toml_edit::DocumentMut;
+
+use crate::context::Context;
+use crate::document::{Changed, Document};
+use crate::output;
+
+/// What is done to something, in words.
+#[derive(Debug, Clone, Copy)]
+pub struct Verb {
+    /// What was done.
+    pub did: &'static str,
+    /// What would be done.
+    pub would: &'static str,
+}
+
+/// It is new.
+pub const ADD: Verb = Verb {
+    did: "added",
+    would: "would add",
+};
+/// It says something else.
+pub const EDIT: Verb = Verb {
+    did: "changed",
+    would: "would change",
+};
+/// It is gone.
+pub const REMOVE: Verb = Verb {
+    did: "removed",
+    would: "would remove",
+};
+/// It has another name.
+pub const RENAME: Verb = Verb {
+    did: "renamed",
+    would: "would rename",
+};
+
+/// What was done, or would be, for a program.
+#[derive(Debug, Serialize)]
+struct Done<'a> {
+    #[serde(flatten)]
+    changed: Changed<'a>,
+    file: String,
+    dry_run: bool,
+}
+
+/// Changes larder.toml by `work`; `what` tells a person which job or location that concerns.
+///
+/// # Errors
+/// When it cannot be read, what is changed would make no sense, or it cannot be written.
+pub fn change(
+    context: &Context,
+    changed: Changed<'_>,
+    verb: Verb,
+    what: &str,
+    dry_run: bool,
+    work: impl FnOnce(&mut DocumentMut) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let path = context.settings.file.as_deref().context(
+        "cannot tell where larder.toml is: neither XDG_CONFIG_HOME nor HOME is set; use --config",
+    )?;
+    let mut document = Document::open(path)?;
+    work(&mut document.toml)?;
+    match dry_run {
+        true => document.would_save(changed)?,
+        false => document.save(changed)?,
+    }
+    let file = path.display().to_string();
+    if context.json() {
+        return output::json_line(&Done {
+            changed,
+            file,
+            dry_run,
+        });
+    }
+    if context.talks() || dry_run {
+        let done = if dry_run { verb.would } else { verb.did };
+        let kind = changed.kind();
+        output::line(&format!("{done} the {kind} {what} in {file}"))?;
+    }
+    Ok(())
+}
