@@ -37,7 +37,7 @@ if [ ${#packages[@]} -gt 0 ]; then
 fi
 
 if [ ! -f "$LARDER_SERVERS_VENV/ready" ]; then
-    echo "Installing moto, WsgiDAV and pyftpdlib from PyPI."
+    echo "Installing moto, WsgiDAV, pyftpdlib and aiosmtpd from PyPI."
     rm -rf "$LARDER_SERVERS_VENV"
     python3 -m venv "$LARDER_SERVERS_VENV"
     "$LARDER_SERVERS_VENV/bin/pip" install --quiet --disable-pip-version-check -r tests/servers/requirements.txt

@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::snapshots::{SnapshotInfo, rfc3339};
 
 /// Earlier snapshots that tell what is usual.
-const USUAL_SNAPSHOTS: usize = 10;
+pub const USUAL_SNAPSHOTS: usize = 10;
 /// Fewer than these tell nothing.
 const USUAL_SNAPSHOTS_MIN: usize = 3;
 /// A figure is unusual if it is so many times the usual one, or that so many times it.
@@ -116,7 +116,9 @@ fn figures(snapshot: &SnapshotInfo) -> Figures {
     }
 }
 
-fn unusual(now: Figures, before: &[Figures]) -> Vec<Unusual> {
+/// Tells what is ten times what it usually was, or a tenth; nothing while there are fewer than three before.
+#[must_use]
+pub fn unusual(now: Figures, before: &[Figures]) -> Vec<Unusual> {
     if before.len() < USUAL_SNAPSHOTS_MIN {
         return Vec::new();
     }

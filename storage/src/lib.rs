@@ -17,6 +17,7 @@ mod http;
 pub mod limit;
 pub mod local;
 pub mod location;
+pub mod mail;
 pub mod network;
 pub mod object;
 mod open;

@@ -114,7 +114,7 @@ pub(crate) fn choose_cryptography() {
 }
 
 /// Takes PEM text as it is, and anything else for the file that holds it.
-fn certificates(given: &str) -> Result<String, String> {
+pub(crate) fn certificates(given: &str) -> Result<String, String> {
     const BYTES_MAX: u64 = 4 << 20;
     const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
     let text = if given.contains(BEGIN) {

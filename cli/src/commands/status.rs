@@ -121,7 +121,8 @@ fn table(found: &[SourceStatus], zone: &TimeZone) -> Table<'static> {
     }
 }
 
-fn remark(unusual: &Unusual) -> String {
+/// Says what a figure is, and what it usually was.
+pub fn remark(unusual: &Unusual) -> String {
     let Unusual {
         figure,
         is,

@@ -1,5 +1,6 @@
 //! The jobs of larder.toml: what is backed up where, when, and how long it is kept.
 
+mod mail;
 mod rules;
 
 use std::collections::BTreeMap;
@@ -13,6 +14,7 @@ use toml::de::{DeString, DeTable, DeValue};
 
 use crate::locations::{self, Locations};
 use crate::settings::{BackupSettings, ForgetSettings, unknown_key};
+pub use mail::MailSettings;
 pub use rules::Plan;
 
 /// The jobs of larder.toml, by name.
@@ -72,10 +74,12 @@ pub struct JobSettings {
     pub ping_success: Option<String>,
     /// A URL that is called when none was made.
     pub ping_failure: Option<String>,
-    /// A URL that is told of failures, recoveries and missed runs.
+    /// A URL that is told of failures, recoveries, missed and unusual runs.
     pub webhook: Option<String>,
     /// A shell command that is told of them.
     pub notify_command: Option<String>,
+    /// Who gets mail about them.
+    pub mail: Option<MailSettings>,
 }
 
 /// When space is freed, and how.
@@ -201,6 +205,9 @@ impl Jobs {
             let files = secrets.chain(lists.into_iter().flatten());
             let sources = backup.sources.iter_mut().filter(|path| is_path(path));
             files.chain(sources).for_each(|path| *path = placed(path));
+            if let Some(mail) = &mut settings.mail {
+                mail.place_paths(placed);
+            }
             let location = Path::new(&settings.location);
             if !settings.location.is_empty() && is_path(location) {
                 settings.location = placed(location).to_string_lossy().into_owned();
@@ -274,6 +281,7 @@ pub fn known() -> serde_json::Value {
         forget: Some(ForgetSettings::default()),
         prune: Some(PruneSettings::default()),
         check: Some(CheckSettings::default()),
+        mail: Some(MailSettings::default()),
         ..JobSettings::default()
     };
     let mut all = serde_json::to_value(own).unwrap_or_default();

@@ -67,6 +67,9 @@ pub fn plan(job: &JobSettings, backup: &BackupSettings) -> Found<Plan> {
     check_secrets(job)?;
     check_backup(backup)?;
     check_urls(job)?;
+    job.mail
+        .as_ref()
+        .map_or(Ok(()), |mail| mail.server().map(drop))?;
     check_flags(job)?;
     let jitter_seconds = match &job.jitter {
         None => 0,

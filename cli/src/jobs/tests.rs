@@ -162,6 +162,43 @@ fn a_mistake_names_its_place() {
             "of the level drill",
         ),
         ("webhook = 'ftp://x'", 4, 11, "https://"),
+        ("[jobs.nightly.mail]\nserver = 'a b'", 5, 10, "is no server"),
+        (
+            "[jobs.nightly.mail]\nserver = 'h'\nfrom = 'me'",
+            6,
+            8,
+            "no address for mail",
+        ),
+        (
+            "[jobs.nightly.mail]\nserver = 'h'\nfrom = 'a@b.c'\nto = []",
+            7,
+            6,
+            "goes to nobody",
+        ),
+        (
+            "[jobs.nightly.mail]\nserver = 'h'\nfrom = 'a@b.c'\nto = ['a@b.c']\nsecurity = 'ssl'",
+            8,
+            12,
+            "tls, starttls or none",
+        ),
+        (
+            "[jobs.nightly.mail]\nserver = 'h'\nfrom = 'a@b.c'\nto = ['a@b.c']\nuser = 'me'",
+            8,
+            8,
+            "needs a password",
+        ),
+        (
+            "[jobs.nightly.mail]\nserver = 'h'\nfrom = 'a@b.c'\nto = ['a@b.c']\nuser = 'me'\npassword-file = 'p'\nsecurity = 'none'",
+            10,
+            12,
+            "could read the password",
+        ),
+        (
+            "[jobs.nightly.mail]\nsever = 'h'",
+            5,
+            1,
+            "in [jobs.nightly.mail]; did you mean 'server'?",
+        ),
         (
             "password-file = 'a'\nkey-file = 'b'",
             5,
@@ -225,7 +262,8 @@ fn a_repository_inside_of_its_own_sources_is_refused() {
 fn paths_are_placed_and_commands_are_not() {
     let mut jobs = jobs(
         "[locations.nas]\nurl = 'sftp://nas/x'\n[jobs.a]\nlocation = 'nas'\nsources = ['here', 's3://bucket']\n\
-         password-file = 'secret'\nexclude-file = ['out']\n[jobs.b]\nlocation = 'repo'\nsources = ['/x']\npassword-command = 'pass x'\n",
+         password-file = 'secret'\nexclude-file = ['out']\n\
+         [jobs.a.mail]\nserver = 'h'\nfrom = 'a@b.c'\nto = ['a@b.c']\nuser = 'me'\npassword-file = 'mail'\nca-certificate = 'ca.pem'\n[jobs.b]\nlocation = 'repo'\nsources = ['/x']\npassword-command = 'pass x'\n",
     );
     let locations = Settings::parse("[locations.nas]\nurl = 'sftp://nas/x'", Path::new("x"))
         .unwrap()
@@ -241,6 +279,14 @@ fn paths_are_placed_and_commands_are_not() {
     assert_eq!(
         a.settings.password_file.as_deref(),
         Some(Path::new("/conf/secret"))
+    );
+    let server = a.settings.mail.unwrap().server().unwrap();
+    assert_eq!(server.ca_certificate.as_deref(), Some("/conf/ca.pem"));
+    assert_eq!(server.port, 465);
+    let (user, password) = server.login.unwrap();
+    assert_eq!(
+        (user.as_str(), password.to_string().as_str()),
+        ("me", "file /conf/mail")
     );
     let b = jobs.0.remove("b").unwrap();
     assert_eq!(b.settings.location, "/conf/repo");

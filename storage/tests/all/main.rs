@@ -17,6 +17,7 @@ mod dropbox;
 mod ftp;
 mod google;
 mod life;
+mod mail;
 mod s3;
 mod servers;
 mod sftp;

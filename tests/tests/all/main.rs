@@ -26,6 +26,7 @@ mod golden;
 mod heal;
 mod hooks;
 mod hostile;
+mod job_notices;
 mod jobs;
 mod kill;
 mod layers;

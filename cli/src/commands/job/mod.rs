@@ -6,6 +6,7 @@ mod run;
 mod show;
 mod steps;
 mod units;
+mod usual;
 
 use std::path::PathBuf;
 

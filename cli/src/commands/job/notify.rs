@@ -1,15 +1,16 @@
-//! Who is told of runs: URLs that are called, a webhook, a command. None of them keeps anything from being run.
+//! Who is told of runs: URLs that are called, a webhook, a command, people by mail. None of them keeps anything from being run.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 use larder_engine::hooks;
+use larder_engine::storage::mail::{self, Mail};
 use larder_engine::storage::notice;
 use larder_jobs::history::{Kind, Outcome};
 use serde::Serialize;
 
 use super::run::Step;
-use crate::jobs::Job;
+use crate::jobs::{Job, MailSettings};
 use crate::person;
 use crate::settings::process_env;
 
@@ -85,6 +86,19 @@ impl Notifier<'_> {
         });
     }
 
+    /// A backup was made, and is far from what was usual.
+    pub fn unusual(&self, step: &Step, words: &str) {
+        let message = format!("this backup is far from those before: {words}");
+        self.tell(Message {
+            outcome: Some(step.outcome),
+            exit_code: Some(step.exit_code),
+            snapshot: step.snapshot.as_deref(),
+            started: Some(step.started),
+            ended: Some(step.ended),
+            ..self.message("unusual", step.kind, &message)
+        });
+    }
+
     /// A run was missed.
     pub fn missed(&self, kind: Kind, due: Timestamp, is_made_up_for: bool) {
         let then = match is_made_up_for {
@@ -134,6 +148,9 @@ impl Notifier<'_> {
         if let Some(command) = &self.job.settings.notify_command {
             self.run(command, &message);
         }
+        if let Some(settings) = &self.job.settings.mail {
+            self.mail(settings, &message);
+        }
     }
 
     fn run(&self, command: &str, message: &Message<'_>) {
@@ -164,6 +181,20 @@ impl Notifier<'_> {
         }
     }
 
+    fn mail(&self, settings: &MailSettings, message: &Message<'_>) {
+        let server = settings.server().map_err(|mistake| mistake.why);
+        let (subject, text) = message.as_mail();
+        let mail = Mail {
+            from: &settings.from,
+            to: &settings.to,
+            subject: &subject,
+            text: &text,
+        };
+        if let Err(why) = server.and_then(|server| mail::send(&server, &mail, ANSWER)) {
+            self.warn(&format!("mail: {why}"));
+        }
+    }
+
     fn ping(&self, key: &str, url: &Option<String>, text: Option<&str>) {
         if let Some(url) = url {
             let body = text.map(|text| ("text/plain; charset=utf-8", text.to_owned()));
@@ -189,9 +220,68 @@ impl Notifier<'_> {
     }
 }
 
+impl Message<'_> {
+    /// Gives subject and text of a mail that says the same.
+    fn as_mail(&self) -> (String, String) {
+        let happened = match self.event {
+            "recovery" => "works again",
+            "missed" => "was missed",
+            "unusual" => "is unusual",
+            _ => "failed",
+        };
+        let subject = format!("larder: {}: {} {happened}", self.job, self.kind.word());
+        let time = |time: Timestamp| time.to_string();
+        let facts = [
+            ("job", Some(self.job.to_owned())),
+            ("host", Some(self.host.to_owned())),
+            (
+                "outcome",
+                self.outcome.map(|outcome| outcome.word().to_owned()),
+            ),
+            ("exit code", self.exit_code.map(|code| code.to_string())),
+            ("started", self.started.map(time)),
+            ("ended", self.ended.map(time)),
+            ("snapshot", self.snapshot.map(str::to_owned)),
+        ];
+        let facts = facts.into_iter();
+        let lines = facts.filter_map(|(name, fact)| Some(format!("{name}: {}\n", fact?)));
+        let text = format!("{}\n\n{}", self.message, lines.collect::<String>());
+        (subject, text)
+    }
+}
+
 fn is_bad(outcome: Option<Outcome>) -> bool {
     matches!(
         outcome,
         Some(Outcome::Failure | Outcome::TimeLimit | Outcome::Died)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[test]
+    fn a_mail_says_what_happened_first_and_only_what_is_known() {
+        let message = Message {
+            event: "failure",
+            job: "nightly",
+            host: "desk",
+            kind: Kind::Backup,
+            outcome: Some(Outcome::Failure),
+            exit_code: Some(10),
+            snapshot: None,
+            started: Some(Timestamp::from_second(0).unwrap()),
+            ended: None,
+            message: "there is no repository",
+        };
+        let (subject, text) = message.as_mail();
+        assert_eq!(subject, "larder: nightly: backup failed");
+        assert_eq!(
+            text,
+            "there is no repository\n\njob: nightly\nhost: desk\noutcome: failure\nexit code: 10\nstarted: 1970-01-01T00:00:00Z\n"
+        );
+    }
 }

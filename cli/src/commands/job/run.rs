@@ -11,7 +11,7 @@ use larder_jobs::schedule::Next;
 use serde::Serialize;
 
 use super::notify::Notifier;
-use super::steps;
+use super::{steps, usual};
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::jobs::{Job, Plan};
@@ -264,7 +264,7 @@ impl<'a> Runner<'a> {
                 }
             }
             let step = self.step(lock, history, turn);
-            let is_made = matches!(step.outcome, Outcome::Success | Outcome::Incomplete);
+            let is_made = is_made(&step);
             steps.push(step);
             let forgets = turn.kind == Kind::Backup && self.plan.keep.is_some();
             if is_made && forgets && !self.is_stopped() {
@@ -292,6 +292,9 @@ impl<'a> Runner<'a> {
             started,
         };
         let before = note(history, |history| history.newest(self.name, kind, None));
+        let earlier = note(history, |history| {
+            history.runs(Some(self.name), usual::RUNS)
+        });
         let id = note(history, |history| history.begin(lock, &beginning));
         let notifier = self.notifier();
         if kind == Kind::Backup {
@@ -299,19 +302,26 @@ impl<'a> Runner<'a> {
         }
         let (result, has_expired) = self.carried_out(kind);
         let step = self.judged(turn, started, &result, has_expired);
-        let done = result.ok();
+        let figures = result.map(|done| done.figures).unwrap_or_default();
         if let Some(id) = id {
             let ending = Ending {
                 ended: step.ended,
                 outcome: step.outcome,
                 exit_code: step.exit_code,
                 snapshot: step.snapshot.clone(),
-                figures: done.map(|done| done.figures).unwrap_or_default(),
+                figures,
                 error: step.error.clone(),
             };
             note(history, |history| history.end(id, &ending));
         }
         notifier.ended(&step, before.flatten().and_then(|run| run.outcome));
+        if kind == Kind::Backup && is_made(&step) {
+            let earlier = earlier.unwrap_or_default();
+            let unusual = usual::unusual(&figures, step.started, step.ended, &earlier);
+            if let Some(words) = unusual {
+                notifier.unusual(&step, &words);
+            }
+        }
         step
     }
 
@@ -383,6 +393,11 @@ impl<'a> Runner<'a> {
     fn is_stopped(&self) -> bool {
         self.context.interrupt.flag().load(Ordering::Relaxed)
     }
+}
+
+/// Tells whether a run did what it was to do.
+fn is_made(step: &Step) -> bool {
+    matches!(step.outcome, Outcome::Success | Outcome::Incomplete)
 }
 
 /// Writes into the history, or reads it; what fails is told and keeps nothing from being done.
