@@ -34,8 +34,8 @@ const CHECKPOINT_SECONDS: u64 = 300;
 /// one goes on. Every option but the ones for a single run can have a default in larder.toml;
 /// patterns given here are added to those there, and --SWITCH=false turns a switch of the file off.
 ///
-/// A bucket is named by its URL (s3://bucket/prefix, gs://bucket/prefix) or by its location in
-/// larder.toml. Its objects are compared by what its listing shows, and those that are the same are
+/// A bucket is named by its URL (s3://bucket/prefix, gs://bucket/prefix, az://container/prefix) or by its
+/// location in larder.toml. Its objects are compared by what its listing shows, and those that are the same are
 /// not asked for. Patterns and --exclude-larger-than apply to its keys, whose parts between slashes are
 /// as folders; what is said of marks and ignore files in folders does not.
 ///

@@ -405,7 +405,13 @@ fn has_classes_of(source: &[u8], target: &str) -> bool {
 
 /// Tells whether a bucket refuses an object for its storage class alone.
 fn is_about_class(error: &StorageError) -> bool {
-    error.kind == ErrorKind::Permanent && error.to_string().contains("InvalidStorageClass")
+    const CODES: [&str; 3] = [
+        "InvalidStorageClass",
+        "InvalidBlobTier",
+        "AccessTierNotSupportedForAccountType",
+    ];
+    let text = error.to_string();
+    error.kind == ErrorKind::Permanent && CODES.iter().any(|code| text.contains(code))
 }
 
 /// Counts the folders in which there is nothing, in the order of the keys.

@@ -60,7 +60,10 @@ impl<'a> ObjectWriter<'a> {
         }
         self.send()?;
         match &self.upload {
-            Some(upload) => self.bucket.complete(self.key, upload, &self.parts)?,
+            Some(upload) => {
+                let (parts, properties) = (&self.parts, self.properties);
+                self.bucket.complete(self.key, upload, parts, properties)?;
+            }
             None => return Ok(()),
         }
         // Nothing is left to be thrown away.

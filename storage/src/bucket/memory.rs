@@ -321,7 +321,7 @@ impl Bucket for MemoryBucket {
         Ok(number.to_string())
     }
 
-    fn complete(&self, key: &[u8], upload: &Upload, _: &[String]) -> Result<()> {
+    fn complete(&self, key: &[u8], upload: &Upload, _: &[String], _: &Properties) -> Result<()> {
         let mut state = self.lock();
         let Some(begun) = state.uploads.remove(&upload.0) else {
             let kind = ErrorKind::NotFound;

@@ -20,7 +20,7 @@ use super::error::{ErrorKind, Operation, Reason, Result, StorageError};
 use super::location::{Location, Scheme};
 use super::network::Network;
 
-/// The longest key of an object in bytes; S3, Google and Azure allow 1,024.
+/// The longest key of an object in bytes; S3 and Google allow 1,024 of them, Azure 1,024 characters.
 pub const KEY_BYTES: usize = 4096;
 /// The most objects of one page of a listing that are taken; Azure's pages have 5,000.
 pub const PAGE_OBJECTS: usize = 10_000;
@@ -67,10 +67,17 @@ pub trait Bucket: Send + Sync + fmt::Debug {
     /// Gives what [`Bucket::complete`] has to be told of it.
     fn part(&self, key: &[u8], upload: &Upload, number: u32, bytes: Bytes) -> Result<String>;
 
-    /// Makes the object of its parts, in the order of their numbers.
-    fn complete(&self, key: &[u8], upload: &Upload, parts: &[String]) -> Result<()>;
+    /// Makes the object of its parts, in the order of their numbers; the properties are those with which
+    /// it was begun.
+    fn complete(
+        &self,
+        key: &[u8],
+        upload: &Upload,
+        parts: &[String],
+        properties: &Properties,
+    ) -> Result<()>;
 
-    /// Throws the parts away.
+    /// Throws the parts away, or leaves them to the store that does so by itself.
     fn abort(&self, key: &[u8], upload: &Upload) -> Result<()>;
 
     /// Gives the uploads that were begun and neither completed nor thrown away, some thousands at most.
@@ -91,7 +98,7 @@ pub trait Bucket: Send + Sync + fmt::Debug {
 pub enum PageFrom<'a> {
     /// With the first key.
     Start,
-    /// With the first key behind this one, which has to be UTF-8.
+    /// With the first key behind this one, which has to be UTF-8; Azure cannot, and begins with the first.
     Behind(&'a [u8]),
     /// Where a page before says.
     Next(&'a str),
@@ -200,8 +207,9 @@ pub fn open(location: &Location, stop: Arc<AtomicBool>) -> Result<Arc<dyn Bucket
     match location.place.scheme {
         Scheme::S3 => cloud::open_s3_bucket(location, network),
         Scheme::Google => cloud::open_google_bucket(location, network),
+        Scheme::Azure => cloud::open_container(location, network),
         other => Err(refuse(format!(
-            "objects of {}:// cannot be backed up or restored into; s3:// and gs:// can",
+            "objects of {}:// cannot be backed up or restored into; those of s3://, gs:// and az:// can",
             other.name()
         ))),
     }
@@ -210,5 +218,5 @@ pub fn open(location: &Location, stop: Arc<AtomicBool>) -> Result<Arc<dyn Bucket
 /// Tells whether what a scheme names can be opened as a bucket.
 #[must_use]
 pub fn is_bucket(scheme: Scheme) -> bool {
-    matches!(scheme, Scheme::S3 | Scheme::Google)
+    matches!(scheme, Scheme::S3 | Scheme::Google | Scheme::Azure)
 }

@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
-use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
+use object_store::azure::{AzureConfigKey, MicrosoftAzure, MicrosoftAzureBuilder};
 
+use super::blobs::Container;
 use super::client::{Client, Md5};
+use super::requests::{self, Signer};
 use super::{endpoint, prefix, refuse, resumes};
+use crate::bucket::Bucket;
 use crate::error::{ErrorKind, Operation, Reason, Result, StorageError};
 use crate::location::Location;
 use crate::network::Network;
@@ -19,6 +22,59 @@ pub(crate) fn open(
     network: &Network,
     _containers_are_never_made: Mode,
 ) -> Result<Arc<dyn Storage>> {
+    let settings = &location.settings;
+    let store = store(location, network)?.store;
+    let storage = ObjectStorage::cloud(Setup {
+        store: Arc::new(store),
+        description: location.place.to_string(),
+        capabilities: Capabilities {
+            create_exclusive: CreateExclusive::Native,
+            // An account with a hierarchical namespace lists folder by folder.
+            sorted_listing: false,
+            atomic_put: true,
+            // What one request can put.
+            object_bytes_max: Some(5000 << 20),
+        },
+        prefix: prefix(location),
+        class: settings.text("access-tier").map(str::to_owned),
+        part_bytes: None,
+        retry: network.retry.clone(),
+        right,
+    });
+    storage.check_bucket()?;
+    Ok(Arc::new(storage))
+}
+
+/// Opens a container of the user's.
+pub(crate) fn open_container(location: &Location, network: Network) -> Result<Arc<dyn Bucket>> {
+    let made = store(location, &network)?;
+    let tier = location.settings.text("access-tier");
+    Ok(Arc::new(Container::new(requests::Setup {
+        client: made.client,
+        base: format!("{}/{}", made.url, location.place.host),
+        prefix: prefix(location),
+        description: location.place.to_string(),
+        signer: Signer::Azure(Arc::clone(made.store.credentials()), made.account),
+        network,
+        stored_with: tier
+            .map(|tier| ("x-ms-access-tier", tier.to_owned()))
+            .into_iter()
+            .collect(),
+        with_checksum: false,
+        right,
+    })))
+}
+
+/// What a container is reached by.
+struct Made {
+    store: MicrosoftAzure,
+    client: Client,
+    account: String,
+    /// The URL of the account, without a slash at its end.
+    url: String,
+}
+
+fn store(location: &Location, network: &Network) -> Result<Made> {
     let settings = &location.settings;
     let wrong = |cause: String| refuse(location, cause);
     let account = settings.text("account").unwrap_or_default();
@@ -43,32 +99,19 @@ pub(crate) fn open(
         .with_container_name(&location.place.host)
         .with_endpoint(url.as_str().trim_end_matches('/').to_owned())
         .with_allow_http(true)
-        .with_http_connector(client)
+        .with_http_connector(client.clone())
         .with_retry(resumes(network));
     let builder = add_credentials(builder, location, allow_http)?;
     // The crate's own words may repeat a part of the key.
     let store = builder.build().map_err(|_| {
         wrong("the credentials make no sense: see access-key and sas-token".to_owned())
     })?;
-    let storage = ObjectStorage::cloud(Setup {
-        store: Arc::new(store),
-        description: location.place.to_string(),
-        capabilities: Capabilities {
-            create_exclusive: CreateExclusive::Native,
-            // An account with a hierarchical namespace lists folder by folder.
-            sorted_listing: false,
-            atomic_put: true,
-            // What one request can put.
-            object_bytes_max: Some(5000 << 20),
-        },
-        prefix: prefix(location),
-        class: settings.text("access-tier").map(str::to_owned),
-        part_bytes: None,
-        retry: network.retry.clone(),
-        right,
-    });
-    storage.check_bucket()?;
-    Ok(Arc::new(storage))
+    Ok(Made {
+        store,
+        client,
+        account: account.to_owned(),
+        url: url.as_str().trim_end_matches('/').to_owned(),
+    })
 }
 
 fn add_credentials(

@@ -28,7 +28,9 @@ impl Facts {
             range: text("content-range").and_then(content_range),
             modified: text("last-modified").and_then(http_time),
             etag: pages::unquoted(text("etag").unwrap_or_default()).to_owned(),
-            tags: text("x-amz-tagging-count")
+            tags: ["x-amz-tagging-count", "x-ms-tag-count"]
+                .into_iter()
+                .find_map(text)
                 .and_then(|value| value.parse().ok())
                 .unwrap_or(0),
             ..Self::default()
@@ -59,7 +61,8 @@ fn content_range(text: &str) -> Option<(u64, u64)> {
     Some((first.parse().ok()?, whole.parse().ok()?))
 }
 
-fn http_time(text: &str) -> Option<Timestamp> {
+/// Reads a time as headers have it.
+pub(super) fn http_time(text: &str) -> Option<Timestamp> {
     Timestamp::try_from(httpdate::parse_http_date(text).ok()?).ok()
 }
 
@@ -101,6 +104,15 @@ mod tests {
         assert_eq!(facts.tags, 2);
         let names: Vec<&[u8]> = facts.properties.keys().map(Vec::as_slice).collect();
         assert_eq!(names, [&b"content-type"[..], b"meta/one"]);
+        let of_azure = headers(&[
+            ("x-ms-meta-two", "2"),
+            ("x-ms-tag-count", "3"),
+            ("x-ms-version", "2023-11-03"),
+            ("x-ms-version-id", "v2"),
+        ]);
+        let facts = Facts::read(&of_azure, "x-ms-");
+        assert_eq!((facts.version.as_str(), facts.tags), ("v2", 3));
+        assert!(facts.properties.keys().eq([b"meta/two"]));
         // A bucket without versions says so by this word.
         let facts = Facts::read(&headers(&[("x-amz-version-id", "null")]), "x-amz-");
         assert!(facts.version.is_empty() && facts.length.is_none() && facts.modified.is_none());

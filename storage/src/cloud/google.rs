@@ -5,7 +5,8 @@ use std::sync::Arc;
 use object_store::gcp::{GoogleCloudStorage, GoogleCloudStorageBuilder};
 
 use super::client::{Client, Md5};
-use super::objects::{self, CloudBucket, Signer};
+use super::objects::CloudBucket;
+use super::requests::{self, Signer};
 use super::{endpoint, prefix, refuse, resumes};
 use crate::bucket::Bucket;
 use crate::error::{Operation, Result};
@@ -48,7 +49,7 @@ pub(crate) fn open(
 pub(crate) fn open_bucket(location: &Location, network: Network) -> Result<Arc<dyn Bucket>> {
     let (store, client, url) = store(location, &network)?;
     let class = location.settings.text("storage-class");
-    Ok(Arc::new(CloudBucket::new(objects::Setup {
+    Ok(Arc::new(CloudBucket::new(requests::Setup {
         client,
         base: format!("{url}/{}", location.place.host),
         prefix: prefix(location),

@@ -1,6 +1,8 @@
 //! S3 and its compatibles, Google Cloud Storage and Azure Blob Storage, over object_store.
 
 mod azure;
+mod blob_pages;
+mod blobs;
 mod client;
 mod credentials;
 mod facts;
@@ -9,10 +11,11 @@ mod listing;
 mod objects;
 mod pages;
 mod refusal;
+mod requests;
 mod s3;
 mod urls;
 
-pub(crate) use azure::open as open_azure;
+pub(crate) use azure::{open as open_azure, open_container};
 pub(crate) use google::{open as open_google, open_bucket as open_google_bucket};
 pub(crate) use refusal::explain;
 pub(crate) use s3::{open as open_s3, open_bucket as open_s3_bucket};

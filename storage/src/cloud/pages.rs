@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 use percent_encoding::percent_decode;
 use quick_xml::Reader;
-use quick_xml::events::Event;
+use quick_xml::events::{BytesStart, Event};
 
 use super::listing;
 use super::refusal::entity;
@@ -33,14 +33,15 @@ struct Raw {
     next: Option<String>,
 }
 
+/// An object as it stands in the answer.
 #[derive(Default)]
-struct RawObject {
-    key: Option<String>,
-    size: Option<u64>,
-    modified: Option<Timestamp>,
-    etag: String,
-    version: String,
-    class: String,
+pub(super) struct RawObject {
+    pub key: Option<String>,
+    pub size: Option<u64>,
+    pub modified: Option<Timestamp>,
+    pub etag: String,
+    pub version: String,
+    pub class: String,
 }
 
 impl Raw {
@@ -120,7 +121,8 @@ impl RawObject {
         Ok(())
     }
 
-    fn finish(self, prefix: &str, is_encoded: bool) -> Result<Listed, String> {
+    /// Checks it, and takes the prefix off its key.
+    pub fn finish(self, prefix: &str, is_encoded: bool) -> Result<Listed, String> {
         let Some(key) = self.key else {
             return Err("an object of the listing has no key".to_owned());
         };
@@ -167,12 +169,11 @@ pub(super) fn tags(text: &str) -> Result<Vec<(String, String)>, String> {
     elements(text, &mut |path, value| {
         let names: Vec<&str> = path.iter().map(String::as_str).collect();
         match (names.as_slice(), value) {
-            (["Tagging"], None) => is_list = true,
-            (["Tagging", "TagSet", "Tag"], None) if tags.len() < TAGS_MAX => {
-                tags.push(Default::default())
-            }
-            (["Tagging", "TagSet", "Tag"], None) => return Err("it has too many tags".to_owned()),
-            (["Tagging", "TagSet", "Tag", field], Some(value)) => {
+            // Azure calls it by another name, and what is in it by the same ones.
+            (["Tagging" | "Tags"], None) => is_list = true,
+            ([_, "TagSet", "Tag"], None) if tags.len() < TAGS_MAX => tags.push(Default::default()),
+            ([_, "TagSet", "Tag"], None) => return Err("it has too many tags".to_owned()),
+            ([_, "TagSet", "Tag", field], Some(value)) => {
                 if let Some(tag) = tags.last_mut() {
                     match *field {
                         "Key" => value.clone_into(&mut tag.0),
@@ -298,10 +299,12 @@ pub(super) fn complete(parts: &[String]) -> String {
 }
 
 /// Takes the path of an element: without a text when it begins, with it when it ends.
-type Visit<'a> = dyn FnMut(&[String], Option<&str>) -> Result<(), String> + 'a;
+pub(super) type Visit<'a> = dyn FnMut(&[String], Option<&str>) -> Result<(), String> + 'a;
 
 /// Calls `visit` with the path of every element: without a text when it begins, with it when it ends.
-fn elements(text: &str, visit: &mut Visit<'_>) -> Result<(), String> {
+///
+/// An element whose text is said to be encoded has `Encoded` before its name.
+pub(super) fn elements(text: &str, visit: &mut Visit<'_>) -> Result<(), String> {
     const DEPTH_MAX: usize = 16;
     let wrong = "the answer is no XML";
     let mut reader = Reader::from_str(text);
@@ -313,12 +316,12 @@ fn elements(text: &str, visit: &mut Visit<'_>) -> Result<(), String> {
                 if path.len() >= DEPTH_MAX {
                     return Err("the answer is nested too deep".to_owned());
                 }
-                path.push(String::from_utf8_lossy(tag.local_name().as_ref()).into_owned());
+                path.push(name_of(&tag));
                 value.clear();
                 visit(&path, None)?;
             }
             Event::Empty(tag) => {
-                path.push(String::from_utf8_lossy(tag.local_name().as_ref()).into_owned());
+                path.push(name_of(&tag));
                 visit(&path, None)?;
                 visit(&path, Some(""))?;
                 path.pop();
@@ -339,6 +342,16 @@ fn elements(text: &str, visit: &mut Visit<'_>) -> Result<(), String> {
             Event::Eof => return Err("the answer is cut short".to_owned()),
             _ => {}
         }
+    }
+}
+
+fn name_of(tag: &BytesStart<'_>) -> String {
+    let name = tag.local_name();
+    let name = String::from_utf8_lossy(name.as_ref());
+    let encoded = tag.try_get_attribute("Encoded").ok().flatten();
+    match encoded.is_some_and(|attribute| *attribute.value == *b"true") {
+        true => format!("Encoded{name}"),
+        false => name.into_owned(),
     }
 }
 
@@ -448,6 +461,8 @@ mod tests {
         let text = "<Tagging><TagSet><Tag><Key>k</Key><Value>a &amp; b</Value></Tag><Tag><Key>l</Key><Value/></Tag></TagSet></Tagging>";
         let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
         assert_eq!(tags(text).unwrap(), [pair("k", "a & b"), pair("l", "")]);
+        let text = "<Tags><TagSet><Tag><Key>k</Key><Value>v</Value></Tag></TagSet></Tags>";
+        assert_eq!(tags(text).unwrap(), [pair("k", "v")]);
         assert!(tags("<html/>").is_err());
         let text = "<InitiateMultipartUploadResult><UploadId>u1</UploadId></InitiateMultipartUploadResult>";
         assert_eq!(upload_id(text).as_deref(), Some("u1"));

@@ -319,6 +319,8 @@ fn of_code(ask: Ask, words: &Words) -> Option<(ErrorKind, Reason)> {
         | "XMinioStorageFull"
         | "XMinioAdminBucketQuotaExceeded" => (Full, Reason::Other),
         "EntityTooLarge" | "RequestBodyTooLarge" => (Oversized, Reason::Settings),
+        // Somebody keeps this one object from being changed.
+        "LeaseIdMissing" => (Permanent, Reason::Other),
         "InvalidStorageClass" | "InvalidBucketName" | "InvalidBlobTier" => {
             (Permanent, Reason::Settings)
         }

@@ -6,7 +6,8 @@ use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, Checksum};
 use reqwest::Url;
 
 use super::client::{Client, Md5};
-use super::objects::{self, CloudBucket, Signer};
+use super::objects::CloudBucket;
+use super::requests::{self, Signer};
 use super::{credentials, endpoint, prefix, refuse, resumes};
 use crate::bucket::Bucket;
 use crate::error::{Operation, Result};
@@ -67,7 +68,7 @@ pub(crate) fn open_bucket(location: &Location, network: Network) -> Result<Arc<d
     if settings.text("kms-key").is_some() && settings.text("encryption").is_none() {
         stored_with.push(("x-amz-server-side-encryption", "aws:kms".to_owned()));
     }
-    Ok(Arc::new(CloudBucket::new(objects::Setup {
+    Ok(Arc::new(CloudBucket::new(requests::Setup {
         client: made.client,
         base: match made.place.has_bucket_in_path {
             true => format!("{host}/{}", location.place.host),

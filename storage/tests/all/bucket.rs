@@ -1,4 +1,4 @@
-//! The user's own buckets, on moto and the fake of Google.
+//! The user's own buckets, on moto and the fakes of Google and Azure.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -72,7 +72,7 @@ fn on_moto_with(server: &Server, url: &str, more: &[(&str, &str)]) -> Arc<dyn Bu
     open(url, &[&settings, more].concat()).unwrap()
 }
 
-fn whole() -> Ask<'static> {
+pub fn whole() -> Ask<'static> {
     Ask {
         range: None,
         if_match: None,
@@ -80,14 +80,14 @@ fn whole() -> Ask<'static> {
     }
 }
 
-fn got(bucket: &dyn Bucket, key: &str, ask: &Ask<'_>) -> Got {
+pub fn got(bucket: &dyn Bucket, key: &str, ask: &Ask<'_>) -> Got {
     match bucket.get(key.as_bytes(), ask).unwrap() {
         Answer::Object(got) => *got,
         other => panic!("{key:?}: {other:?}"),
     }
 }
 
-fn keys(bucket: &dyn Bucket) -> Vec<String> {
+pub fn keys(bucket: &dyn Bucket) -> Vec<String> {
     let (mut keys, mut next) = (Vec::new(), None);
     loop {
         let page = bucket
@@ -102,7 +102,7 @@ fn keys(bucket: &dyn Bucket) -> Vec<String> {
     }
 }
 
-fn properties(pairs: &[(&str, &str)]) -> Properties {
+pub fn properties(pairs: &[(&str, &str)]) -> Properties {
     let pairs = pairs.iter();
     pairs
         .map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec()))
@@ -244,7 +244,9 @@ fn an_upload_in_parts_appears_whole_or_not_at_all() {
             .unwrap(),
     ];
     assert!(keys(bucket.as_ref()).is_empty());
-    bucket.complete(b"../large", &upload, &parts).unwrap();
+    bucket
+        .complete(b"../large", &upload, &parts, &stored_with)
+        .unwrap();
     let tail = Ask {
         range: Some(((5 << 20) - 1, 100)),
         if_match: None,

@@ -1,4 +1,5 @@
-//! A bucket from the outside: backed up, looked into, and restored, on a server of S3 (moto).
+//! A bucket from the outside: backed up, looked into, and restored, on a server of S3 (moto) and a fake
+//! of Azure.
 
 use std::fs;
 use std::io::Write as _;
@@ -12,31 +13,30 @@ use serde_json::Value;
 
 use crate::program::World;
 
-/// A server of S3 with a bucket `test`; it ends with the value.
-struct Moto {
+/// A server that is running; it ends with the value.
+struct Server {
     child: Child,
     port: u16,
 }
 
-impl Moto {
-    fn start() -> Self {
+impl Server {
+    /// Starts what `make` gives for a free port, and waits until it listens.
+    fn start(make: impl Fn(u16) -> Command) -> Self {
         for _ in 0..5 {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let port = listener.local_addr().unwrap().port();
             drop(listener);
-            let mut command = Command::new(python("moto_server"));
-            command.args(["-H", "127.0.0.1", "-p", &port.to_string()]);
+            let mut command = make(port);
             let quiet = command.stdout(Stdio::null()).stderr(Stdio::null());
-            let mut moto = Self {
+            let mut server = Self {
                 child: quiet.spawn().unwrap(),
                 port,
             };
-            if moto.listens() {
-                moto.python("s3.create_bucket(Bucket='test')");
-                return moto;
+            if server.listens() {
+                return server;
             }
         }
-        panic!("moto did not start");
+        panic!("the server did not start");
     }
 
     /// Waits until somebody listens on the port; false if the server ended before that.
@@ -53,13 +53,35 @@ impl Moto {
         }
         false
     }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A server of S3 with a bucket `test`.
+struct Moto(Server);
+
+impl Moto {
+    fn start() -> Self {
+        let moto = Self(Server::start(|port| {
+            let mut command = Command::new(python("moto_server"));
+            command.args(["-H", "127.0.0.1", "-p", &port.to_string()]);
+            command
+        }));
+        moto.python("s3.create_bucket(Bucket='test')");
+        moto
+    }
 
     /// Runs lines of Python that have a client `s3`, the one of Amazon; gives what they print.
     fn python(&self, lines: &str) -> String {
         let program = format!(
             "import boto3, json, sys\ns3 = boto3.client('s3', endpoint_url='http://127.0.0.1:{}', \
              region_name='us-east-1', aws_access_key_id='x', aws_secret_access_key='y')\n{lines}\n",
-            self.port
+            self.0.port
         );
         let output = Command::new(python("python3"))
             .args(["-c", &program])
@@ -88,7 +110,7 @@ print(json.dumps(found))"
     /// A world whose buckets are at this server.
     fn world(&self) -> World {
         let mut world = World::bare();
-        let endpoint = format!("http://127.0.0.1:{}", self.port);
+        let endpoint = format!("http://127.0.0.1:{}", self.0.port);
         for (name, value) in [
             ("AWS_ACCESS_KEY_ID", "x"),
             ("AWS_SECRET_ACCESS_KEY", "y"),
@@ -101,10 +123,54 @@ print(json.dumps(found))"
     }
 }
 
-impl Drop for Moto {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+/// A fake of Azure with a container `test`.
+struct Azure(Server);
+
+impl Azure {
+    fn start() -> Self {
+        Self(Server::start(|port| {
+            let recipe = Path::new(env!("CARGO_MANIFEST_DIR")).join("servers/fakeazure.py");
+            let mut command = Command::new(python("python3"));
+            command.arg(recipe).arg(port.to_string());
+            command
+        }))
+    }
+
+    /// Runs lines of Python that can `ask(method, key, body, **headers)`; gives what they print.
+    fn python(&self, lines: &str) -> String {
+        let program = format!(
+            "import json, urllib.parse, urllib.request
+def ask(method, key, body=None, **headers):
+    url = 'http://127.0.0.1:{}/account/test/' + urllib.parse.quote(key)
+    headers = {{name.replace('_', '-'): value for name, value in headers.items()}}
+    headers.update({{'Authorization': 'SharedKey account:x', 'x-ms-blob-type': 'BlockBlob'}})
+    return urllib.request.urlopen(urllib.request.Request(url, body, headers, method=method))
+{lines}
+",
+            self.0.port
+        );
+        let output = Command::new(python("python3"))
+            .args(["-c", &program])
+            .output();
+        let output = output.unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{lines}: {said}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// A world whose containers are at this server.
+    fn world(&self) -> World {
+        let mut world = World::bare();
+        let endpoint = format!("http://127.0.0.1:{}/account", self.0.port);
+        for (name, value) in [
+            ("AZURE_STORAGE_ACCOUNT", "account"),
+            ("AZURE_STORAGE_KEY", "aHVudGVyMg=="),
+            ("AZURE_STORAGE_ENDPOINT", &endpoint),
+        ] {
+            world.environment.push((name.to_owned(), value.to_owned()));
+        }
+        world.ok(["init"]);
+        world
     }
 }
 
@@ -450,7 +516,10 @@ fn files_are_restored_into_a_bucket() {
 fn what_does_not_fit_a_bucket_is_refused_before_anything_is_done() {
     let world = World::new();
     for (arguments, told) in [
-        (vec!["backup", "sftp://host/x"], "s3:// and gs:// can"),
+        (
+            vec!["backup", "sftp://host/x"],
+            "those of s3://, gs:// and az:// can",
+        ),
         (
             vec!["backup", "s3://abc/x", "--bucket-option", "regoin=x"],
             "region",
@@ -463,4 +532,67 @@ fn what_does_not_fit_a_bucket_is_refused_before_anything_is_done() {
         let run = world.run(arguments).expect(1);
         assert!(run.stderr.contains(told), "{}", run.stderr);
     }
+}
+
+#[test]
+fn a_container_of_azure_is_backed_up_and_restored() {
+    let azure = Azure::start();
+    let world = azure.world();
+    azure.python(
+        "for i in range(10): ask('PUT', f'in/d/{i:02}', b'%d' % i)
+ask('PUT', 'in/a', b'plain', x_ms_meta_one='1', x_ms_tags='k=v', x_ms_blob_content_type='text/x-own')
+ask('PUT', 'in/a/b', b'below', x_ms_access_tier='Cool')
+ask('PUT', 'in/x//y', b'double')
+ask('PUT', 'in/large', b'L' * 9000000)
+ask('PUT', 'in/z', b'frozen', x_ms_access_tier='Archive')",
+    );
+    let backup_of =
+        |world: &World, url: &str| world.run(["--json", "backup", url]).expect(0).summary();
+    let backup = |world: &World| backup_of(world, "az://test/in");
+    let first = backup(&world);
+    assert_eq!(
+        (&first["statistics"]["files"], &first["cold"]),
+        (&15.into(), &1.into()),
+        "{first}"
+    );
+    let again = backup(&world);
+    assert_eq!(
+        (&again["unchanged"], &again["statistics"]["bytes_read"]),
+        (&true.into(), &0.into())
+    );
+    azure.python("ask('PUT', 'in/d/03', b'new'); ask('DELETE', 'in/d/04')");
+    let third = backup(&world);
+    assert_eq!(third["statistics"]["changed"], 1, "{third}");
+    assert_eq!(world.ok(["dump", "latest~1:az://test/in/d/03"]), "3");
+
+    // Into another container: exactly, with what the blobs were stored with.
+    azure.python("ask('PUT', 'out/extra', b'x')");
+    let line = [
+        "restore",
+        "latest:az://test/in",
+        "--target",
+        "az://test/out",
+        "--delete",
+    ];
+    let run = world.run([&["--json"][..], &line].concat()).expect(3);
+    let report = run.summary();
+    assert_eq!(
+        (&report["files"], &report["deleted"]),
+        (&13.into(), &1.into()),
+        "{report}"
+    );
+    let told = azure.python(
+        "a = ask('GET', 'out/a')
+print(json.dumps([a.read().decode(), a.headers['content-type'], a.headers['x-ms-meta-one'],
+    a.headers['x-ms-tag-count'],
+    ask('GET', 'out/x//y').read().decode(), len(ask('GET', 'out/large').read())]))",
+    );
+    let told: Value = serde_json::from_str(&told).unwrap();
+    let expected = serde_json::json!(["plain", "text/x-own", "1", "1", "double", 9_000_000]);
+    assert_eq!(told, expected);
+    let back = backup_of(&world, "az://test/out");
+    let counted = &back["statistics"];
+    assert_eq!(counted["files"], 13, "{back}");
+    assert!(counted["bytes_added"].as_u64().unwrap() < 100_000, "{back}");
+    world.ok(["check", "--read-data"]);
 }
