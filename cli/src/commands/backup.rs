@@ -171,6 +171,11 @@ pub struct BackupArgs {
         help_heading = "Buckets"
     )]
     change_by: Vec<ChangeSign>,
+    /// Ask each object that is the same for its tags: a change of tags alone shows in no listing
+    ///
+    /// This costs a request an object. Google's objects have no tags.
+    #[arg(long, conflicts_with = "changed_keys", help_heading = "Buckets")]
+    check_tags: bool,
     /// Fail if more than this many percent of a bucket's objects are gone since the parent
     #[arg(long, value_name = "PERCENT", default_value = "30",
           value_parser = clap::value_parser!(u8).range(0..=100), help_heading = "Buckets")]
@@ -404,6 +409,7 @@ impl BackupArgs {
             buckets: Buckets {
                 sources: Vec::new(),
                 change_by: self.change_by(),
+                check_tags: self.check_tags,
                 allow_vanished_percent: self.allow_vanished,
                 changed_keys: self.changed_keys.as_ref().map(|file| ChangedKeys {
                     file: match file.as_os_str() == "-" {
@@ -670,6 +676,10 @@ fn summary(report: &BackupReport, dry_run: bool) -> String {
         render::count(counted.changed),
         render::count(counted.unchanged)
     ));
+    if report.tags_asked > 0 {
+        let objects = render::counted(report.tags_asked, "unchanged object", "unchanged objects");
+        text.push_str(&format!("tags            {objects} asked for theirs\n"));
+    }
     if report.cold > 0 {
         let objects = render::counted(report.cold, "object is", "objects are");
         text.push_str(&format!(

@@ -142,6 +142,7 @@ fn the_summary_says_what_was_done() {
         issues: Vec::new(),
         issue_count: 2,
         cold: 0,
+        tags_asked: 0,
         unlisted: Vec::new(),
         seconds: 4.25,
     };

@@ -209,6 +209,9 @@ impl<'a> Feeder<'a> {
                 kept_from,
             } => {
                 let may_pause = kept_from.is_none();
+                if kept_from.is_some() && matches!(item, Item::Object(_)) {
+                    writer.tags_asked += 1;
+                }
                 self.take_pieces(writer, &item, &pieces, &mut content, may_pause)?;
                 if content.is_void {
                     content = Incoming::default();

@@ -81,6 +81,8 @@ pub struct Buckets {
     pub sources: Vec<Arc<dyn Bucket>>,
     /// What tells that an object changed.
     pub change_by: ChangeBy,
+    /// Whether objects that are the same are asked for their tags, whose changes no listing shows.
+    pub check_tags: bool,
     /// How many percent of the parent's objects may be gone before the run fails.
     pub allow_vanished_percent: u8,
     /// Keys that are listed one page after another; a bucket with more is listed in several places at once.
@@ -103,6 +105,7 @@ impl Default for Buckets {
         Self {
             sources: Vec::new(),
             change_by: ChangeBy::default(),
+            check_tags: false,
             allow_vanished_percent: 30,
             range_keys: 6000,
             changed_keys: None,
@@ -241,6 +244,8 @@ pub struct BackupReport {
     pub issue_count: u64,
     /// Objects in classes that have to be thawed first: the snapshot has their metadata alone.
     pub cold: u64,
+    /// Objects that are the same and were asked for their tags.
+    pub tags_asked: u64,
     /// Buckets of which only the keys were looked at that were told to have changed.
     pub unlisted: Vec<String>,
     /// Seconds that it took.
@@ -391,6 +396,7 @@ fn report(writer: Writer<'_>, snapshot: Option<String>, clock: Instant) -> Backu
         statistics,
         issue_count: writer.issue_count,
         cold: writer.cold,
+        tags_asked: writer.tags_asked,
         unlisted: writer.unlisted(),
         issues: writer.issues,
         seconds: clock.elapsed().as_secs_f64(),

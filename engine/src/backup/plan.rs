@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use larder_format::cell::Cell;
 use larder_format::entry::{Attributes, Content, Entry, EntryType, Timestamp};
-use larder_format::ids::SessionId;
+use larder_format::ids::{ChunkType, SessionId};
 use larder_format::tree::build::Root;
 use larder_format::tree::read::Cursor;
 
@@ -85,9 +85,16 @@ pub(super) enum Work {
 pub(super) struct ReadJob {
     pub ticket: u64,
     pub item: Item,
-    /// Content that is known to be the same: the attributes alone are read.
-    pub kept: Option<Content>,
+    /// What is known to be the same: a file's attributes, or an object's tags alone are read.
+    pub kept: Option<Kept>,
     pub pieces: Sender<Piece>,
+}
+
+/// What an entry keeps of an earlier snapshot, though not all of it is taken from there.
+pub(super) struct Kept {
+    pub content: Content,
+    /// What an object was stored with: its attributes record; empty for a file.
+    pub properties: Vec<u8>,
 }
 
 /// A snapshot's tree as it is read alongside the walk.
@@ -223,6 +230,8 @@ pub(super) struct Planner<'a> {
     change_by: ChangeBy,
     /// Files with several names that are being read, by file system and inode.
     links: ScratchMap,
+    /// What reads the properties of objects whose tags are asked for; none if they are not.
+    pub(super) values: Option<ChunkReader>,
     next_ticket: u64,
     progress: &'a dyn Progress,
 }
@@ -249,6 +258,7 @@ impl<'a> Planner<'a> {
             rules,
             change_by,
             links: ScratchMap::new(repository.cache_dir(), LINK_BYTES),
+            values: None,
             next_ticket: 0,
             progress,
         }
@@ -271,8 +281,18 @@ impl<'a> Planner<'a> {
         let keeps_content = found.as_ref().is_some_and(|found| {
             entry.kind == EntryType::File && unchanged(&found.entry, entry, self.rules, found.start)
         });
+        // A change of tags shows in no listing.
+        let asks_tags = reusable && self.asks_tags(&item);
+        let kept = match &found {
+            Some(found) if asks_tags => self.kept(&mut item, &found.entry),
+            Some(found) if keeps_content => Some(Kept {
+                content: found.entry.content.clone(),
+                properties: Vec::new(),
+            }),
+            _ => None,
+        };
         let work = match found {
-            Some(found) if reusable => Work::Reuse {
+            Some(found) if reusable && !asks_tags => Work::Reuse {
                 same: {
                     complete(&mut item, &found.entry);
                     has_same_metadata(&found.entry, item.entry())
@@ -286,21 +306,46 @@ impl<'a> Planner<'a> {
             },
             found => {
                 let (sender, pieces) = unbounded();
-                let kept = found.as_ref().filter(|_| keeps_content);
+                let origin = found.as_ref().filter(|_| kept.is_some());
+                let kept_from = origin.map(|found| found.snapshot);
                 reads.push(ReadJob {
                     ticket,
                     item: item.clone(),
-                    kept: kept.map(|found| found.entry.content.clone()),
+                    kept,
                     pieces: sender,
                 });
                 Work::Read {
                     pieces,
-                    kept_from: kept.map(|found| found.snapshot),
+                    kept_from,
                     previous: found.map(|found| found.entry),
                 }
             }
         };
         Ok(Job::Entry(Box::new(EntryJob { ticket, item, work })))
+    }
+
+    /// Tells whether the tags of an object are asked for that is the same otherwise.
+    fn asks_tags(&self, item: &Item) -> bool {
+        let is_listed = matches!(item, Item::Object(object) if object.known == Known::Listed);
+        self.values.is_some() && is_listed
+    }
+
+    /// Gives what an object keeps but for its tags; none if that cannot be read, so that all of it has to
+    /// be.
+    fn kept(&mut self, item: &mut Item, previous: &Entry) -> Option<Kept> {
+        let properties = match &previous.attributes {
+            Attributes::None => Vec::new(),
+            Attributes::Inline(record) => record.clone(),
+            Attributes::OutOfLine(id) => {
+                let read = self.values.as_mut()?.read(ChunkType::Value, id);
+                read.ok()?.to_vec()
+            }
+        };
+        complete(item, previous);
+        Some(Kept {
+            content: previous.content.clone(),
+            properties,
+        })
     }
 
     /// Finds the entry to compare with; a tree that cannot be read is left out from then on.

@@ -3,6 +3,7 @@
 use std::io;
 
 use bytes::Bytes;
+use larder_format::attributes::decode_properties;
 use larder_format::entry::Entry;
 use larder_format::ids::ChunkType;
 
@@ -11,9 +12,10 @@ use crate::error::EngineError;
 use crate::source::bucket::read::{ObjectReader, Unread};
 use crate::source::bucket::{Object, record};
 use crate::source::stat::WalkIssue;
-use crate::storage::bucket::is_cold;
+use crate::storage::bucket::{Properties, is_cold};
 use crate::storage::error::{ErrorKind, Reason, StorageError};
 
+use super::plan::Kept;
 use super::read::{Piece, ReadContext, ReadEntry, Stopped, hold};
 
 /// How often an object is read that changes meanwhile.
@@ -70,6 +72,49 @@ pub(super) fn read_object(
     }
     let why = format!("it was changed while it was read, {READS_MAX} times");
     emit(failed(object, io::Error::other(why), bytes_read))
+}
+
+/// Asks for the tags of an object that is known to be the same but for them.
+pub(super) fn read_tags(object: &Object, kept: Kept) -> Piece {
+    let mut entry = object.entry.clone();
+    entry.content = kept.content;
+    let mut issues = Vec::new();
+    let attributes = match object.bucket.tags(&object.entry.key) {
+        Ok(Some(tags)) => with_tags(&kept.properties, tags),
+        Ok(None) => return unread(object.entry.clone(), 0, Vec::new(), true),
+        Err(error) if is_of_one_object(&error) => {
+            issues.push(WalkIssue {
+                path: object.path(),
+                operation: "read the tags of",
+                error: io::Error::other(error),
+            });
+            Some(kept.properties)
+        }
+        Err(error) => return Piece::Failed(Box::new(EngineError::Storage(error))),
+    };
+    entry.flags.attributes_incomplete = attributes.is_none();
+    Piece::Done(Box::new(ReadEntry {
+        entry,
+        has_content: true,
+        attributes: attributes.unwrap_or_default(),
+        issues,
+        vanished: false,
+        bytes_read: 0,
+    }))
+}
+
+/// Puts tags in the place of those in an attributes record; none if that cannot be.
+fn with_tags(properties: &[u8], tags: Properties) -> Option<Vec<u8>> {
+    let pairs = match properties.is_empty() {
+        true => Vec::new(),
+        false => decode_properties(properties).ok()?,
+    };
+    let pairs = pairs.into_iter().map(|pair| (pair.name, pair.value));
+    let mut all: Properties = pairs
+        .filter(|(name, _)| !name.starts_with(b"tag/"))
+        .collect();
+    all.extend(tags);
+    record(&all)
 }
 
 /// Tells whether an error says nothing about other objects.

@@ -12,6 +12,7 @@ use larder_format::cell::Source;
 use crate::budget::Budget;
 use crate::cancel::Cancel;
 use crate::chunker::ChunkBuffer;
+use crate::chunks::ChunkReader;
 use crate::error::{EngineError, Result};
 use crate::progress::Progress;
 use crate::repository::Repository;
@@ -29,6 +30,7 @@ use super::feed::Feeder;
 use super::keys::LeftOut;
 use super::plan::{Given, Gone, Job, Planner, ReadJob};
 use super::read::{ReadContext, Stopped, read_attributes, read_entry};
+use super::read_object::read_tags;
 use super::sources::{Place, Prepared};
 use super::splits::splits;
 use super::streamed::run_streamed;
@@ -77,7 +79,13 @@ pub(super) fn run_source(
         Place::Bucket(_, left_out) => Some(Arc::clone(left_out)),
     };
     let previous = (&writer.previous, left_out);
-    let planner = Planner::new(repository, previous, &source.name, rules, progress);
+    let mut planner = Planner::new(repository, previous, &source.name, rules, progress);
+    if let Place::Bucket(bucket, _) = &source.place
+        && options.buckets.check_tags
+        && bucket.has_tags()
+    {
+        planner.values = Some(ChunkReader::new(repository)?);
+    }
     let planner = Bounded {
         planner,
         bound: match &source.place {
@@ -459,8 +467,12 @@ fn read_all(context: &ReadContext<'_>, jobs: &Receiver<Vec<ReadJob>>) {
     let mut buffer = ChunkBuffer::new();
     for job in jobs.iter().flatten() {
         let mut emit = |piece| job.pieces.send(piece).map_err(|_| Stopped);
-        if let (Some(content), Item::File(walked)) = (job.kept, &job.item) {
-            if emit(read_attributes(walked, content)).is_err() {
+        if let Some(kept) = job.kept {
+            let piece = match &job.item {
+                Item::File(walked) => read_attributes(walked, kept.content),
+                Item::Object(object) => read_tags(object, kept),
+            };
+            if emit(piece).is_err() {
                 return;
             }
             continue;

@@ -56,6 +56,8 @@ pub(super) struct Writer<'a> {
     pub(super) issue_count: u64,
     /// Objects that would have to be thawed before they can be read.
     pub(super) cold: u64,
+    /// Objects that were asked for their tags alone.
+    pub(super) tags_asked: u64,
     /// When the last checkpoint was, by [`clock::uptime`].
     pub(super) last_checkpoint: Duration,
     /// What came since then: entries, and bytes of content that were read.
@@ -116,6 +118,7 @@ impl<'a> Writer<'a> {
             issues: Vec::new(),
             issue_count: 0,
             cold: 0,
+            tags_asked: 0,
             last_checkpoint: clock::uptime(),
             entries_since: 0,
             bytes_since: 0,

@@ -34,6 +34,8 @@ pub struct Counts {
     pub pages: u64,
     /// Objects, or parts of them, that were read.
     pub gets: u64,
+    /// Objects whose tags alone were asked for.
+    pub tags: u64,
     /// Objects that were written, and parts.
     pub puts: u64,
     /// Objects that were removed.
@@ -82,6 +84,8 @@ struct State {
     meanwhile: Option<Meanwhile>,
     /// Begins at the first key wherever a listing is to begin, as some servers do.
     knows_no_keys: bool,
+    /// Lets nobody read objects.
+    denies_reads: bool,
 }
 
 /// An upload in parts.
@@ -137,6 +141,11 @@ impl MemoryBucket {
         self.lock().knows_no_keys = true;
     }
 
+    /// Lets nobody read objects from here on, or everybody again.
+    pub fn deny_reads(&self, denies: bool) {
+        self.lock().denies_reads = denies;
+    }
+
     /// Begins an upload at a time of long ago or of now, as somebody did who never went on.
     pub fn abandon(&self, key: &[u8], at: Timestamp) {
         self.lock().begin(key, &Properties::new(), at);
@@ -164,6 +173,15 @@ impl State {
         };
         self.uploads.insert(id.clone(), begun);
         Upload(id)
+    }
+
+    fn check_rights(&self) -> Result<()> {
+        if !self.denies_reads {
+            return Ok(());
+        }
+        let why = "reading is denied";
+        let denied = StorageError::new(Operation::Get, "memory", "", ErrorKind::Denied, why);
+        Err(denied.because(Reason::NotPermitted))
     }
 
     fn store(&mut self, key: &[u8], bytes: Bytes, mut properties: Properties) {
@@ -272,6 +290,7 @@ impl Bucket for MemoryBucket {
             meanwhile(&mut state.objects, key);
             state.meanwhile = Some(meanwhile);
         }
+        state.check_rights()?;
         let Some(held) = state.objects.get(key) else {
             return Ok(Answer::Missing);
         };
@@ -299,6 +318,22 @@ impl Bucket for MemoryBucket {
             version: String::new(),
             properties: held.properties.clone(),
         })))
+    }
+
+    fn tags(&self, key: &[u8]) -> Result<Option<Properties>> {
+        let mut state = self.lock();
+        state.counts.tags += 1;
+        state.check_rights()?;
+        let held = state.objects.get(key);
+        Ok(held.map(|held| {
+            let mut tags = held.properties.clone();
+            tags.retain(|name, _| name.starts_with(b"tag/"));
+            tags
+        }))
+    }
+
+    fn has_tags(&self) -> bool {
+        true
     }
 
     fn put(&self, key: &[u8], bytes: Bytes, properties: &Properties) -> Result<()> {

@@ -56,6 +56,12 @@ pub trait Bucket: Send + Sync + fmt::Debug {
     /// Reads an object, or a part of it.
     fn get(&self, key: &[u8], ask: &Ask<'_>) -> Result<Answer>;
 
+    /// Gives the tags of an object, as properties; none if there is no such object.
+    fn tags(&self, key: &[u8]) -> Result<Option<Properties>>;
+
+    /// Tells whether objects have tags here at all.
+    fn has_tags(&self) -> bool;
+
     /// Writes an object in place of one that may be there.
     fn put(&self, key: &[u8], bytes: Bytes, properties: &Properties) -> Result<()>;
 

@@ -62,6 +62,14 @@ impl Bucket for CloudBucket {
         self.0.get(key, ask)
     }
 
+    fn tags(&self, key: &[u8]) -> Result<Option<Properties>> {
+        self.0.tags(key)
+    }
+
+    fn has_tags(&self) -> bool {
+        self.0.has_tags()
+    }
+
     fn put(&self, key: &[u8], bytes: Bytes, properties: &Properties) -> Result<()> {
         self.0.pay_for_upload(bytes.len());
         let wanted = Wanted {

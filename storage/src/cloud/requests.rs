@@ -413,7 +413,21 @@ impl Requests {
         })))
     }
 
-    /// Reads the tags of an object, as properties.
+    /// Tells whether objects have tags here at all.
+    pub fn has_tags(&self) -> bool {
+        self.names().tags.is_some()
+    }
+
+    /// Gives the tags of an object, as properties; none if there is no such object.
+    pub fn tags(&self, key: &[u8]) -> Result<Option<Properties>> {
+        match self.run(Operation::Get, || self.tags_of(key)) {
+            Err(error) if error.kind == ErrorKind::NotFound && error.reason != Reason::NoBucket => {
+                Ok(None)
+            }
+            outcome => outcome.map(Some),
+        }
+    }
+
     async fn tags_of(&self, key: &[u8]) -> Result<Properties> {
         let query = match self.setup.signer {
             Signer::Azure(..) => ("comp", "tags"),

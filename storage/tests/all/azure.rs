@@ -75,6 +75,10 @@ fn keeps_what_blobs_are_stored_with(bucket: &dyn Bucket) {
         (&b"0123456789"[..], 10)
     );
     assert_eq!(object.properties, stored_with);
+    let tags = properties(&[("tag/k", "v =+"), ("tag/l", "")]);
+    assert_eq!(bucket.tags(b"o").unwrap(), Some(tags));
+    assert_eq!(bucket.tags(b"plain").unwrap(), Some(properties(&[])));
+    assert_eq!(bucket.tags(b"missing").unwrap(), None);
     let page = bucket.page(PageFrom::Start).unwrap();
     let listed = &page.objects[0];
     assert_eq!(

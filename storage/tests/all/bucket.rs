@@ -168,6 +168,10 @@ fn metadata_ranges_and_conditions_hold() {
         (&b"0123456789"[..], 10)
     );
     assert_eq!(object.properties, stored_with);
+    let tags = properties(&[("tag/k", "v =+")]);
+    assert!(bucket.has_tags());
+    assert_eq!(bucket.tags(b"o").unwrap(), Some(tags));
+    assert_eq!(bucket.tags(b"missing").unwrap(), None);
     let page = bucket.page(PageFrom::Start).unwrap();
     let listed = &page.objects[0];
     assert_eq!(

@@ -782,3 +782,74 @@ fn buckets_and_folders_stand_in_one_snapshot_and_not_within_each_other() {
         .extend(world.options().buckets.sources);
     assert!(world.fails(&twice).contains("within each other"));
 }
+
+#[test]
+fn tags_of_objects_that_are_the_same_are_asked_for_where_that_is_wished() {
+    let world = World::new();
+    let put = |key: &[u8], more: &[(&str, &str)]| {
+        let pairs = more
+            .iter()
+            .map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec()));
+        let bytes = Bytes::copy_from_slice(key);
+        world.bucket.put(key, bytes, &pairs.collect()).unwrap();
+    };
+    let long = "x".repeat(2000);
+    put(b"bare", &[]);
+    put(b"gone", &[("tag/k", "v")]);
+    put(b"long", &[("meta/long", long.as_str()), ("tag/k", "v")]);
+    put(b"same", &[("content-type", "text/plain"), ("tag/k", "v")]);
+    put(b"tagged", &[("tag/k", "v"), ("tag/l", "w")]);
+    world.back_up();
+    let set = |key: &'static [u8], tags: &[(&str, &str)]| {
+        world.bucket.change(|objects| {
+            let properties = &mut objects.get_mut(key).unwrap().properties;
+            properties.retain(|name, _| !name.starts_with(b"tag/"));
+            let tags = tags
+                .iter()
+                .map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec()));
+            properties.extend(tags);
+        });
+    };
+    set(b"bare", &[("tag/new", "1")]);
+    set(b"long", &[("tag/k", "other")]);
+    set(b"tagged", &[]);
+    // No listing tells.
+    let (report, counts) = world.back_up();
+    assert!(report.unchanged && report.tags_asked == 0 && counts.tags == 0);
+    let mut options = world.options();
+    options.buckets.check_tags = true;
+    let _ = world.bucket.take_counts();
+    let report = back_up(&world.repository, &options);
+    let counts = world.bucket.take_counts();
+    assert_eq!((report.tags_asked, counts.tags, counts.gets), (5, 5, 0));
+    assert_eq!(
+        (report.statistics.changed, report.statistics.unchanged),
+        (3, 2)
+    );
+    assert_holds(
+        &world,
+        world.cells().last().unwrap(),
+        &world.bucket.objects(),
+    );
+    assert!(back_up(&world.repository, &options).unchanged);
+    // What changed otherwise is read, and is not asked for its tags besides.
+    put(b"same", &[("tag/k", "x")]);
+    let _ = world.bucket.take_counts();
+    let report = back_up(&world.repository, &options);
+    let counts = world.bucket.take_counts();
+    assert_eq!((report.tags_asked, counts.tags, counts.gets), (4, 4, 1));
+    // Who may not ask keeps the tags that were known, and is told.
+    world.bucket.deny_reads(true);
+    set(b"long", &[]);
+    let report = back_up(&world.repository, &options);
+    assert_eq!((report.issue_count, report.statistics.changed), (5, 0));
+    assert_eq!(report.issues[0].operation, "read the tags of");
+    assert_eq!(report.statistics.unreadable, 0);
+    world.bucket.deny_reads(false);
+    assert_eq!(back_up(&world.repository, &options).statistics.changed, 1);
+    assert_holds(
+        &world,
+        world.cells().last().unwrap(),
+        &world.bucket.objects(),
+    );
+}
