@@ -324,14 +324,11 @@ impl Bounded<'_> {
         if u128::from(count) * 100 <= u128::from(entries) * u128::from(percent_max) {
             return Ok(());
         }
-        let there = sample.iter().filter(|key| is_there(bucket.as_ref(), key));
-        let advice = match there.count() {
-            0 => "none of those that were asked for is there; if that is right, allow more with --allow-vanished".to_owned(),
-            there => format!(
-                "but {there} of {} that were asked for are there: the bucket's listing cannot be relied on now",
-                sample.len()
-            ),
-        };
+        let mut seen = Sample::default();
+        for key in &sample {
+            seen.look(bucket.as_ref(), key);
+        }
+        let advice = seen.advice();
         Err(EngineError::Request(format!(
             "{count} of the {entries} objects that the parent snapshot has of {} are gone, more than {percent_max} %; {advice}",
             self.name
@@ -339,17 +336,58 @@ impl Bounded<'_> {
     }
 }
 
-/// Tells whether an object is there, as far as the bucket says.
-fn is_there(bucket: &dyn Bucket, key: &[u8]) -> bool {
-    let ask = Ask {
-        range: Some((0, 1)),
-        if_match: None,
-        bytes_max: 1,
-    };
-    matches!(
-        bucket.get(key, &ask),
-        Ok(Answer::Object(_) | Answer::Changed | Answer::Cold)
-    )
+/// What a bucket says of some objects that its listing lacks.
+#[derive(Default)]
+struct Sample {
+    there: u64,
+    gone: u64,
+    /// How many could not be asked for, and why the first one could not.
+    unknown: u64,
+    why: String,
+}
+
+impl Sample {
+    fn look(&mut self, bucket: &dyn Bucket, key: &[u8]) {
+        let ask = Ask {
+            range: Some((0, 1)),
+            if_match: None,
+            bytes_max: 1,
+        };
+        match bucket.get(key, &ask) {
+            Ok(Answer::Object(_) | Answer::Changed | Answer::Cold) => self.there += 1,
+            Ok(Answer::Missing) => self.gone += 1,
+            Err(error) => {
+                if self.unknown == 0 {
+                    self.why = error.to_string();
+                }
+                self.unknown += 1;
+            }
+        }
+    }
+
+    /// Says what to make of it.
+    fn advice(&self) -> String {
+        let Self {
+            there,
+            gone,
+            unknown,
+            why,
+        } = self;
+        let all = there + gone + unknown;
+        let allow = "if that is right, allow more with --allow-vanished";
+        match (there, gone, unknown) {
+            (1.., _, _) => format!(
+                "but {there} of {all} that were asked for are there: the bucket's listing cannot be relied on now"
+            ),
+            (0, _, 0) => format!("none of those that were asked for is there; {allow}"),
+            (0, 0, _) => format!(
+                "whether they really are is not known, since none of {all} could be asked for ({why}); see to it that they can be read, or {allow}"
+            ),
+            (0, _, _) => format!(
+                "{gone} of {all} that were asked for are not there, and {unknown} could not be asked for ({why}); {allow}"
+            ),
+        }
+    }
 }
 
 fn budget_bytes(workers: usize) -> usize {
@@ -488,5 +526,30 @@ fn file_error(issue: &WalkIssue) -> EngineError {
         operation: issue.operation,
         path: issue.path.clone(),
         source: std::io::Error::new(issue.error.kind(), issue.error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_made_of_a_sample_is_what_is_known_of_it() {
+        let advice = |there, gone, unknown| {
+            let why = "it is denied".to_owned();
+            let sample = Sample {
+                there,
+                gone,
+                unknown,
+                why,
+            };
+            sample.advice()
+        };
+        assert!(advice(1, 9, 6).starts_with("but 1 of 16 that were asked for are there"));
+        assert!(advice(0, 16, 0).starts_with("none of those that were asked for is there"));
+        let told = advice(0, 0, 16);
+        assert!(told.contains("not known, since none of 16 could be asked for (it is denied)"));
+        let told = advice(0, 12, 4);
+        assert!(told.starts_with("12 of 16 that were asked for are not there, and 4 could not"));
     }
 }

@@ -524,6 +524,18 @@ fn too_many_gone_objects_are_not_believed() {
         "{told}"
     );
     assert!(told.contains("none of those that were asked for is there"));
+    // Where nothing may be asked for, nothing is known; and what little is, is said.
+    world.bucket.deny_reads(true);
+    let told = world.fails(&options);
+    for text in [
+        "is not known",
+        "none of",
+        "reading is denied",
+        "--allow-vanished",
+    ] {
+        assert!(told.contains(text), "{told}");
+    }
+    world.bucket.deny_reads(false);
     // A listing that ends early says that more is gone than is.
     world.bucket.go_wrong(Some((2, Wrong::IsLast)));
     let told = world.fails(&options);
