@@ -196,6 +196,12 @@ pub struct BackupArgs {
     #[arg(long, value_name = "COUNT", default_value = "30", requires = "changed_keys",
           value_parser = clap::value_parser!(u64).range(1..), help_heading = "Buckets")]
     list_every: u64,
+    /// Sort the listings of buckets, for stores that list without order: S3 directory buckets, and Azure's
+    /// accounts with a hierarchical namespace
+    ///
+    /// The listing is read whole first; what does not fit into memory goes to the folder of local caches.
+    #[arg(long, help_heading = "Buckets")]
+    sort_listing: bool,
     /// Set a setting of the buckets that are backed up; may be given several times
     ///
     /// What -o sets is of the repository's location alone.
@@ -410,6 +416,7 @@ impl BackupArgs {
                 sources: Vec::new(),
                 change_by: self.change_by(),
                 check_tags: self.check_tags,
+                sort_listing: self.sort_listing,
                 allow_vanished_percent: self.allow_vanished,
                 changed_keys: self.changed_keys.as_ref().map(|file| ChangedKeys {
                     file: match file.as_os_str() == "-" {

@@ -58,6 +58,9 @@ pub struct RestoreArgs {
     /// Set a setting of the bucket that is restored into; may be given several times
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_setting)]
     bucket_option: Vec<(String, String)>,
+    /// Sort the listing of the bucket that is restored into, where the store lists without order
+    #[arg(long)]
+    sort_listing: bool,
     /// Take the password of the PostgreSQL server that is restored into from what this shell command prints
     #[arg(long, value_name = "COMMAND")]
     postgres_password_command: Option<String>,
@@ -226,6 +229,7 @@ impl RestoreArgs {
                         bucket: Arc::clone(bucket),
                         overwrite: options.overwrite,
                         delete: options.delete,
+                        sort_listing: self.sort_listing,
                         dry_run: options.dry_run,
                     };
                     restore_into_bucket(repository, snapshot, path, &options, reporter, cancel)?

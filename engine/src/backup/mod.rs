@@ -85,6 +85,8 @@ pub struct Buckets {
     pub check_tags: bool,
     /// How many percent of the parent's objects may be gone before the run fails.
     pub allow_vanished_percent: u8,
+    /// Whether listings come in any order, and are sorted before anything is compared with them.
+    pub sort_listing: bool,
     /// Keys that are listed one page after another; a bucket with more is listed in several places at once.
     pub range_keys: u64,
     /// Which keys of the one bucket may have changed; its listing tells if none.
@@ -107,6 +109,7 @@ impl Default for Buckets {
             change_by: ChangeBy::default(),
             check_tags: false,
             allow_vanished_percent: 30,
+            sort_listing: false,
             range_keys: 6000,
             changed_keys: None,
         }

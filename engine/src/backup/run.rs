@@ -19,6 +19,7 @@ use crate::repository::Repository;
 use crate::source::bucket::Object;
 use crate::source::bucket::listing::Listing;
 use crate::source::bucket::ranges::{Ranges, begins_behind};
+use crate::source::bucket::sorted::{MEMORY_BYTES, SortedListing};
 use crate::source::change::ChangeRules;
 use crate::source::item::Item;
 use crate::source::select::Selection;
@@ -205,6 +206,11 @@ fn pages(
     let pages: ObjectPages = match (told, of_parent) {
         (Some(told), Some(parent)) if passage.unlisted > 0 => {
             Box::new(Told::begin(writer.repository, bucket, parent, told)?)
+        }
+        _ if writer.options.buckets.sort_listing => {
+            let folder = writer.repository.cache_dir();
+            let sorted = SortedListing::new(bucket, folder, MEMORY_BYTES, writer.cancel);
+            Box::new(sorted)
         }
         (_, Some(parent)) => listing(writer, bucket, parent)?,
         _ => Box::new(Listing::new(bucket)),

@@ -29,6 +29,7 @@ use crate::session::Reading;
 use crate::snapshots::{SnapshotInfo, narrowed};
 use crate::source::bucket::Object;
 use crate::source::bucket::listing::Listing;
+use crate::source::bucket::sorted::{MEMORY_BYTES, SortedListing};
 use crate::storage::bucket::{Bucket, CLASS, Properties, Upload, is_cold};
 use crate::storage::error::{ErrorKind, Reason, StorageError};
 use crate::sync::lock;
@@ -56,6 +57,8 @@ pub struct BucketRestoreOptions {
     pub overwrite: Overwrite,
     /// Removes what the snapshot does not have.
     pub delete: bool,
+    /// Whether the bucket's listing comes in any order, and is sorted before it is compared with.
+    pub sort_listing: bool,
     /// Writes nothing.
     pub dry_run: bool,
 }
@@ -204,7 +207,7 @@ impl Run<'_> {
     /// Goes through the snapshot and, where that matters, through what is there, in one order.
     fn plan(&self, roots: &[Root], reader: &mut ChunkReader, to: Sender<Vec<Job>>) -> Result<()> {
         let needs_listing = self.options.delete || self.options.overwrite != Overwrite::Always;
-        let mut there = There::new(needs_listing.then(|| Listing::new(&self.options.bucket)))?;
+        let mut there = There::new(needs_listing.then(|| self.listing()))?;
         let (mut batch, mut bytes) = (Vec::new(), 0_u64);
         let mut folders = EmptyFolders::default();
         for root in roots {
@@ -246,6 +249,16 @@ impl Run<'_> {
             self.remove(&extra)?;
         }
         Ok(())
+    }
+
+    fn listing(&self) -> Pages {
+        let bucket = &self.options.bucket;
+        if !self.options.sort_listing {
+            return Box::new(Listing::new(bucket));
+        }
+        let folder = self.repository.cache_dir();
+        let sorted = SortedListing::new(bucket, folder, MEMORY_BYTES, self.cancel);
+        Box::new(sorted)
     }
 
     /// Removes what is there before a key and not wanted, and gives what is there under it; nothing for
@@ -457,15 +470,18 @@ fn is_of_one_object(error: &StorageError) -> bool {
     }
 }
 
+/// The pages of a listing.
+type Pages = Box<dyn Iterator<Item = Result<Vec<Object>>>>;
+
 /// What is in the target, in key order.
 struct There {
-    listing: Option<Listing>,
+    listing: Option<Pages>,
     page: std::vec::IntoIter<Object>,
     next: Option<Object>,
 }
 
 impl There {
-    fn new(listing: Option<Listing>) -> Result<Self> {
+    fn new(listing: Option<Pages>) -> Result<Self> {
         let mut there = Self {
             listing,
             page: Vec::new().into_iter(),

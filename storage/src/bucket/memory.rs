@@ -86,6 +86,8 @@ struct State {
     knows_no_keys: bool,
     /// Lets nobody read objects.
     denies_reads: bool,
+    /// Lists in an order of its own: that of the keys read backwards.
+    is_unordered: bool,
 }
 
 /// An upload in parts.
@@ -139,6 +141,11 @@ impl MemoryBucket {
     /// Makes listings begin at the first key wherever they are to begin.
     pub fn know_no_keys(&self) {
         self.lock().knows_no_keys = true;
+    }
+
+    /// Makes listings come in another order than that of the keys.
+    pub fn list_without_order(&self) {
+        self.lock().is_unordered = true;
     }
 
     /// Lets nobody read objects from here on, or everybody again.
@@ -200,25 +207,53 @@ impl State {
     }
 
     fn page(&self, after: Option<&[u8]>, most: usize) -> Page {
-        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let mut behind = self.objects.range::<[u8], _>((start, Bound::Unbounded));
-        let objects: Vec<Listed> = behind
-            .by_ref()
-            .take(most)
-            .map(|(key, held)| Listed {
-                key: key.clone(),
-                size: held.bytes.len() as u64,
-                modified: Some(held.modified),
-                etag: held.etag.clone(),
-                version: String::new(),
-                class: held.class.clone(),
-            })
+        let turn = |key: &[u8]| -> Vec<u8> {
+            match self.is_unordered {
+                true => key.iter().rev().copied().collect(),
+                false => key.to_vec(),
+            }
+        };
+        let after = after.map(turn);
+        let start = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let turned: BTreeMap<Vec<u8>, &[u8]> = match self.is_unordered {
+            true => self
+                .objects
+                .keys()
+                .map(|key| (turn(key), key.as_slice()))
+                .collect(),
+            false => BTreeMap::new(),
+        };
+        let range = (start, Bound::Unbounded);
+        let mut behind: Box<dyn Iterator<Item = &[u8]>> = match self.is_unordered {
+            true => Box::new(turned.range::<[u8], _>(range).map(|(_, key)| *key)),
+            false => Box::new(
+                self.objects
+                    .range::<[u8], _>(range)
+                    .map(|(key, _)| key.as_slice()),
+            ),
+        };
+        let keys: Vec<&[u8]> = behind.by_ref().take(most).collect();
+        let objects: Vec<Listed> = keys
+            .into_iter()
+            .filter_map(|key| self.listed(key))
             .collect();
         let last = objects.last().map(|last| hex(&last.key));
         Page {
             next: last.filter(|_| behind.next().is_some()),
             objects,
         }
+    }
+
+    fn listed(&self, key: &[u8]) -> Option<Listed> {
+        let held = self.objects.get(key)?;
+        Some(Listed {
+            key: key.to_vec(),
+            size: held.bytes.len() as u64,
+            modified: Some(held.modified),
+            etag: held.etag.clone(),
+            version: String::new(),
+            class: held.class.clone(),
+        })
     }
 }
 

@@ -348,6 +348,7 @@ fn restore_into(
         bucket,
         overwrite: Overwrite::Always,
         delete: false,
+        sort_listing: false,
         dry_run: false,
     };
     change(&mut options);
@@ -864,4 +865,49 @@ fn tags_of_objects_that_are_the_same_are_asked_for_where_that_is_wished() {
         world.cells().last().unwrap(),
         &world.bucket.objects(),
     );
+}
+
+#[test]
+fn a_bucket_without_order_is_sorted_where_that_is_asked_for() {
+    let world = World::new();
+    for number in 0..50 {
+        world.put(
+            format!("k{:03}/{}", number * 7 % 50, number % 3).as_bytes(),
+            b"x",
+        );
+    }
+    world.bucket.list_without_order();
+    assert!(world.fails(&world.options()).contains("--sort-listing"));
+    let mut options = world.options();
+    options.buckets.sort_listing = true;
+    back_up(&world.repository, &options);
+    assert_holds(&world, &world.cells()[0], &world.bucket.objects());
+    let _ = world.bucket.take_counts();
+    assert!(back_up(&world.repository, &options).unchanged);
+    let counts = world.bucket.take_counts();
+    assert_eq!((counts.pages, counts.gets), (8, 0));
+    // Nothing is taken for deleted because of a listing that broke off.
+    world.bucket.go_wrong(Some((4, Wrong::Fails)));
+    world.fails(&options);
+    world.bucket.go_wrong(None);
+    world.put(b"a-new", b"new");
+    world.bucket.delete(b"k000/0").unwrap();
+    back_up(&world.repository, &options);
+    let cells = world.cells();
+    assert_holds(&world, cells.last().unwrap(), &world.bucket.objects());
+    // Into a bucket of the same kind, of which all that is too much goes.
+    let target = Arc::new(MemoryBucket::new(PAGE));
+    target.list_without_order();
+    let extra = ["a", "k010/7", "z-extra"];
+    for key in extra {
+        target
+            .put(key.as_bytes(), Bytes::new(), &Properties::new())
+            .unwrap();
+    }
+    let report = restore_into(&world, cells.last().unwrap(), &target, |options| {
+        options.delete = true;
+        options.sort_listing = true;
+    });
+    assert_eq!((report.files, report.deleted), (50, 3));
+    assert!(target.objects().keys().eq(world.bucket.objects().keys()));
 }

@@ -19,6 +19,8 @@ pub struct Listing {
     next: Option<String>,
     /// The last key so far, or the one behind which the range begins.
     last: Option<Vec<u8>>,
+    /// Whether its order says nothing.
+    has_no_order: bool,
     is_over: bool,
 }
 
@@ -38,6 +40,16 @@ impl Listing {
         Self::of_range(bucket, KeyRange::default())
     }
 
+    /// Begins before the first page of a listing that may come in any order; who takes it has to see
+    /// whether an object comes twice.
+    #[must_use]
+    pub fn in_any_order(bucket: &Arc<dyn Bucket>) -> Self {
+        Self {
+            has_no_order: true,
+            ..Self::new(bucket)
+        }
+    }
+
     /// Begins before the first page of a range; nothing is asked yet.
     #[must_use]
     pub fn of_range(bucket: &Arc<dyn Bucket>, range: KeyRange) -> Self {
@@ -46,6 +58,7 @@ impl Listing {
             next: None,
             last: range.behind.clone(),
             range,
+            has_no_order: false,
             is_over: false,
         }
     }
@@ -82,9 +95,10 @@ impl Listing {
             Some(last) if *last == listed.key => {
                 return Err(self.wrong("it has an object twice"));
             }
-            Some(last) if *last > listed.key => {
-                return Err(self
-                    .wrong("it is not in the byte order of the keys, or a page of it came again"));
+            Some(last) if *last > listed.key && !self.has_no_order => {
+                let why = "it is not in the byte order of the keys, or a page of it came again";
+                let advice = "; if the store lists without order, give --sort-listing";
+                return Err(unreliable(&self.bucket, why, Some(last), advice));
             }
             _ => {}
         }
@@ -98,15 +112,25 @@ impl Listing {
     }
 
     fn wrong(&self, why: &str) -> EngineError {
-        let bucket = self.bucket.describe();
-        let near = match &self.last {
-            Some(last) => format!(" (behind the key {:?})", String::from_utf8_lossy(last)),
-            None => String::new(),
-        };
-        EngineError::Request(format!(
-            "the listing of {bucket} cannot be relied on: {why}{near}; nothing was taken for deleted"
-        ))
+        unreliable(&self.bucket, why, self.last.as_deref(), "")
     }
+}
+
+/// Makes the error of a listing that cannot be relied on, near a key; the advice begins with `; `.
+pub(super) fn unreliable(
+    bucket: &Arc<dyn Bucket>,
+    why: &str,
+    last: Option<&[u8]>,
+    advice: &str,
+) -> EngineError {
+    let bucket = bucket.describe();
+    let near = match last {
+        Some(last) => format!(" (behind the key {:?})", String::from_utf8_lossy(last)),
+        None => String::new(),
+    };
+    EngineError::Request(format!(
+        "the listing of {bucket} cannot be relied on: {why}{near}; nothing was taken for deleted{advice}"
+    ))
 }
 
 impl Iterator for Listing {

@@ -5,6 +5,7 @@ pub mod feed;
 pub mod listing;
 pub mod ranges;
 pub mod read;
+pub mod sorted;
 
 use std::path::PathBuf;
 use std::sync::Arc;
