@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
+use larder_engine::backup::SourceHooks;
 use larder_engine::hooks::{HookReport, run};
 
 use crate::exit::Exit;
@@ -28,6 +29,19 @@ pub struct HookArgs {
     /// Run this shell command if no snapshot was made
     #[arg(long, value_name = "COMMAND")]
     after_failure: Vec<String>,
+    /// Run this shell command before each source; if it does not end with exit code 0, that source is not backed
+    /// up
+    #[arg(long, value_name = "COMMAND")]
+    before_source: Vec<String>,
+    /// Run this shell command after each source, however that came out
+    #[arg(long, value_name = "COMMAND")]
+    after_source: Vec<String>,
+    /// Run this shell command after each source that was read
+    #[arg(long, value_name = "COMMAND")]
+    after_source_success: Vec<String>,
+    /// Run this shell command after each source that was not
+    #[arg(long, value_name = "COMMAND")]
+    after_source_failure: Vec<String>,
     /// End a hook that takes longer than this, e.g. 90s or 10m [default: 1h]
     #[arg(long, value_name = "DURATION", value_parser = times::seconds)]
     hook_timeout: Option<u64>,
@@ -43,6 +57,8 @@ pub struct Hooks {
     after: Vec<String>,
     after_success: Vec<String>,
     after_failure: Vec<String>,
+    /// Those around each source, for the backup to run.
+    pub of_sources: SourceHooks,
     limit: Duration,
     /// The repository's location, without secrets.
     repository: String,
@@ -85,7 +101,19 @@ impl HookArgs {
             true => Vec::new(),
             false => [file, flags].concat(),
         };
+        let variables = vec![
+            ("LARDER_REPOSITORY", repository.clone()),
+            ("LARDER_HOST", host.clone()),
+        ];
         Ok(Hooks {
+            of_sources: SourceHooks {
+                before: joined(&file.before_source, &self.before_source),
+                after: joined(&file.after_source, &self.after_source),
+                after_success: joined(&file.after_source_success, &self.after_source_success),
+                after_failure: joined(&file.after_source_failure, &self.after_source_failure),
+                limit: Duration::from_secs(limit),
+                variables,
+            },
             before: joined(&file.before, &self.before),
             after: joined(&file.after, &self.after),
             after_success: joined(&file.after_success, &self.after_success),

@@ -116,6 +116,14 @@ pub struct BackupSettings {
     pub after_success: Vec<String>,
     /// Commands that are run if none was made.
     pub after_failure: Vec<String>,
+    /// Commands that are run before each source.
+    pub before_source: Vec<String>,
+    /// Commands that are run after each source.
+    pub after_source: Vec<String>,
+    /// Commands that are run after each source that was read.
+    pub after_source_success: Vec<String>,
+    /// Commands that are run after each source that was not.
+    pub after_source_failure: Vec<String>,
     /// How long one of them may take.
     pub hook_timeout: Option<String>,
     /// A shell command that prints the password of PostgreSQL servers.

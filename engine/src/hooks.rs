@@ -11,8 +11,12 @@ use crate::process::{Running, ended, shell};
 /// What a hook did.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct HookReport {
-    /// When it was run: `before`, `after`, `after-success` or `after-failure`.
+    /// When it was run: `before`, `after`, `after-success` or `after-failure`; around a source with
+    /// `-source` behind the first word.
     pub hook: &'static str,
+    /// The source that it was run for; none if it was for the whole run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
     /// The line that the shell ran.
     pub command: String,
     /// Whether it ended with exit code 0 within its time.
@@ -31,11 +35,16 @@ impl HookReport {
     pub fn failure(&self) -> String {
         let Self {
             hook,
+            source,
             command,
             ended,
             output,
             ..
         } = self;
+        let hook = match source {
+            Some(source) => format!("{hook} of {source}"),
+            None => (*hook).to_owned(),
+        };
         match output.is_empty() {
             true => format!("the hook {hook}, '{command}', failed ({ended}); it printed nothing"),
             false => {
@@ -70,6 +79,7 @@ pub fn run(
     let (output, status) = running.run_to_end(&is_in_time)?;
     Ok(HookReport {
         hook,
+        source: None,
         command: line.to_owned(),
         succeeded: status.is_some_and(|status| status.success()),
         ended: match status {

@@ -122,6 +122,7 @@ fn options(sources: Vec<PathBuf>) -> BackupOptions {
         solid: true,
         verify_blocks: true,
         checkpoints: CheckpointRhythm::every_seconds(3600),
+        hooks: Default::default(),
     }
 }
 

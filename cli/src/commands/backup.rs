@@ -51,7 +51,8 @@ const CHECKPOINT_SECONDS: u64 = 300;
 ///
 /// Hooks are shell commands; their environment tells LARDER_HOOK, LARDER_REPOSITORY and LARDER_HOST, and
 /// those that come after LARDER_OUTCOME (success, incomplete, failure, interrupted), LARDER_EXIT_CODE,
-/// LARDER_SNAPSHOT and LARDER_ERROR.
+/// LARDER_SNAPSHOT and LARDER_ERROR. Those around a source have LARDER_SOURCE, and neither exit code nor
+/// snapshot.
 ///
 /// Example: larder backup /home /etc --exclude '*.iso' --exclude-caches --tag nightly
 #[derive(Debug, Default, Args)]
@@ -272,9 +273,10 @@ pub fn run(context: &Context, args: &BackupArgs) -> anyhow::Result<Exit> {
 /// # Errors
 /// What keeps the snapshot from being made.
 pub fn carry_out(context: &Context, args: &BackupArgs) -> anyhow::Result<Made> {
-    let options = options_of(context, args)?;
+    let mut options = options_of(context, args)?;
     let location = context.place()?.place.to_string();
     let mut hooks = args.hooks(&context.settings.backup, location, options.host.clone())?;
+    options.hooks = hooks.of_sources.clone();
     let reporter = context.reporter();
     let cancel = context.cancel();
     let result = hooks.before().and_then(|()| {
@@ -298,6 +300,9 @@ pub fn carry_out(context: &Context, args: &BackupArgs) -> anyhow::Result<Made> {
             error: told.as_deref(),
         },
     };
+    if let Ok((_, report)) = &result {
+        hooks.reports.extend_from_slice(&report.hooks);
+    }
     let after = hooks.after(&outcome);
     let (exit, report) = match (result, &after) {
         (Ok(done), _) => done,
@@ -316,10 +321,13 @@ pub fn carry_out(context: &Context, args: &BackupArgs) -> anyhow::Result<Made> {
     } else if context.talks() {
         output::line(&summary(&report, options.dry_run))?;
     }
+    let mut of_sources = report.hooks.iter();
+    let failed = of_sources.find(|hook| !hook.succeeded && hook.hook != "before-source");
+    let failed = failed.map(|hook| anyhow::anyhow!(hook.failure()));
     Ok(Made {
         exit,
         report,
-        hook_failure: after.err(),
+        hook_failure: after.err().or(failed),
     })
 }
 
@@ -452,6 +460,7 @@ impl BackupArgs {
                 entries: self.checkpoint_entries.map_or(u64::MAX, NonZeroU64::get),
                 ..CheckpointRhythm::every_seconds(checkpoint_seconds)
             },
+            hooks: Default::default(),
         })
     }
 

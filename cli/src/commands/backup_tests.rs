@@ -144,6 +144,7 @@ fn the_summary_says_what_was_done() {
         cold: 0,
         tags_asked: 0,
         unlisted: Vec::new(),
+        hooks: Vec::new(),
         seconds: 4.25,
     };
     let expected = "\

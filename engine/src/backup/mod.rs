@@ -10,6 +10,7 @@
 //! A reader cuts and hashes by itself; for the stretches of a long file it asks the workers (`wide`).
 
 mod feed;
+mod hooks;
 mod keys;
 mod plan;
 mod read;
@@ -34,6 +35,7 @@ use larder_format::session::Base;
 
 use crate::cancel::Cancel;
 use crate::error::{EngineError, Result};
+use crate::hooks::HookReport;
 use crate::progress::Progress;
 use crate::repository::Repository;
 use crate::session;
@@ -42,9 +44,11 @@ use crate::snapshots::{self, Statistics};
 use crate::storage::bucket::Bucket;
 use crate::storage::error::Reason;
 use crate::view::{self, View};
-use sources::{Place, Sources};
+use hooks::SourceOutcome;
+use sources::{Place, Prepared, Sources};
 use writer::Writer;
 
+pub use self::hooks::SourceHooks;
 pub use crate::source::bucket::change::ChangeBy;
 pub use crate::source::postgres::Server;
 pub use crate::source::stream::{Origin, Stream};
@@ -182,6 +186,8 @@ pub struct BackupOptions {
     pub verify_blocks: bool,
     /// When what there is so far is kept.
     pub checkpoints: CheckpointRhythm,
+    /// What is run around each source.
+    pub hooks: SourceHooks,
 }
 
 /// When a backup makes a checkpoint: as soon as one of these has come since the last.
@@ -251,6 +257,9 @@ pub struct BackupReport {
     pub tags_asked: u64,
     /// Buckets of which only the keys were looked at that were told to have changed.
     pub unlisted: Vec<String>,
+    /// What the hooks did that were run around sources; the command line tells of all hooks together.
+    #[serde(skip)]
+    pub hooks: Vec<HookReport>,
     /// Seconds that it took.
     pub seconds: f64,
 }
@@ -299,7 +308,7 @@ pub fn backup(
 
 /// Reads the sources and commits the snapshot; gives its id, if there is one.
 fn run(writer: &mut Writer<'_>, sources: &Sources) -> Result<Option<String>> {
-    let (options, progress, cancel) = (writer.options, writer.progress, writer.cancel);
+    let (options, progress) = (writer.options, writer.progress);
     for unusable in &writer.opened.view.unusable {
         let (object, why) = (&unusable.object, &unusable.why);
         progress.warning(&format!(
@@ -317,34 +326,15 @@ fn run(writer: &mut Writer<'_>, sources: &Sources) -> Result<Option<String>> {
         writer.report_missing(name, "there is no such file or folder");
     }
     let mut missing = None;
+    let is_one_of_many = sources.there.len() > 1;
     for source in &sources.there {
-        let started = (sources.there.len() > 1).then(session::now_ns);
-        let begun = match run::begin(writer, source) {
-            Err(EngineError::Storage(error)) if error.reason == Reason::NoBucket => {
-                writer.report_missing(&source.name, "there is no such bucket");
-                missing.get_or_insert(error);
-                continue;
-            }
-            begun => begun?,
-        };
-        let tree = run::run_source(writer, source, begun, options, progress, cancel)?;
-        writer.times.extend(started.map(|started| SourceTimes {
-            source: source.name.clone(),
-            started,
-            ended: session::now_ns(),
-        }));
-        if tree.entries == 0 && matches!(source.place, Place::Bucket(..)) {
-            let name = String::from_utf8_lossy(&source.name);
-            progress.warning(&format!(
-                "there is no object below {name}/; of a bucket all that begins with the prefix and a '/' is backed up"
-            ));
+        if let Some(error) = run_hooked(writer, source, is_one_of_many)? {
+            missing.get_or_insert(error);
         }
-        writer.trees.push(tree);
-        writer.packer.end_blocks();
     }
     // One that is not there keeps no other from being backed up; but nothing at all is no snapshot.
     if let Some(error) = missing.filter(|_| writer.trees.is_empty()) {
-        return Err(EngineError::Storage(error));
+        return Err(error);
     }
     // The order in which they were read shows in their times alone.
     writer.trees.sort_by(|one, two| one.path.cmp(&two.path));
@@ -357,6 +347,73 @@ fn run(writer: &mut Writer<'_>, sources: &Sources) -> Result<Option<String>> {
     let trees = writer.trees.clone();
     writer.commit(CellKind::Complete, &trees)?;
     Ok(Some(writer.opened.id.snapshot_name()))
+}
+
+/// Reads one source into a tree, with its hooks before and after; gives why it is missing, if it is.
+fn run_hooked(
+    writer: &mut Writer<'_>,
+    source: &Prepared,
+    is_one_of_many: bool,
+) -> Result<Option<EngineError>> {
+    if let Err(why) = hooks::before(writer, source) {
+        writer.report_missing(&source.name, &why);
+        let outcome = SourceOutcome::Failure(why.clone());
+        if let Err(why) = hooks::after(writer, source, &outcome) {
+            writer.progress.warning(&why);
+        }
+        return Ok(Some(EngineError::Request(why)));
+    }
+    let before = problems(writer);
+    let result = run_one(writer, source, is_one_of_many);
+    let outcome = match &result {
+        Ok(None) if problems(writer) == before => SourceOutcome::Success,
+        Ok(None) => SourceOutcome::Incomplete,
+        Ok(Some(error)) | Err(error) => SourceOutcome::of(error),
+    };
+    // Of a run that goes on, what its hooks did is in its report.
+    if let Err(why) = hooks::after(writer, source, &outcome)
+        && result.is_err()
+    {
+        writer.progress.warning(&why);
+    }
+    result
+}
+
+/// Counts what the report says against the sources so far.
+fn problems(writer: &Writer<'_>) -> u64 {
+    writer.issue_count + writer.statistics.unreadable
+}
+
+/// Reads one source into a tree; gives why it is missing, if it is.
+fn run_one(
+    writer: &mut Writer<'_>,
+    source: &Prepared,
+    is_one_of_many: bool,
+) -> Result<Option<EngineError>> {
+    let (options, progress, cancel) = (writer.options, writer.progress, writer.cancel);
+    let started = is_one_of_many.then(session::now_ns);
+    let begun = match run::begin(writer, source) {
+        Err(EngineError::Storage(error)) if error.reason == Reason::NoBucket => {
+            writer.report_missing(&source.name, "there is no such bucket");
+            return Ok(Some(EngineError::Storage(error)));
+        }
+        begun => begun?,
+    };
+    let tree = run::run_source(writer, source, begun, options, progress, cancel)?;
+    writer.times.extend(started.map(|started| SourceTimes {
+        source: source.name.clone(),
+        started,
+        ended: session::now_ns(),
+    }));
+    if tree.entries == 0 && matches!(source.place, Place::Bucket(..)) {
+        let name = String::from_utf8_lossy(&source.name);
+        progress.warning(&format!(
+            "there is no object below {name}/; of a bucket all that begins with the prefix and a '/' is backed up"
+        ));
+    }
+    writer.trees.push(tree);
+    writer.packer.end_blocks();
+    Ok(None)
 }
 
 /// Says that packs are not as the index says.
@@ -402,6 +459,7 @@ fn report(writer: Writer<'_>, snapshot: Option<String>, clock: Instant) -> Backu
         tags_asked: writer.tags_asked,
         unlisted: writer.unlisted(),
         issues: writer.issues,
+        hooks: writer.hook_reports,
         seconds: clock.elapsed().as_secs_f64(),
     }
 }

@@ -14,6 +14,7 @@ use crate::cancel::Cancel;
 use crate::carry::{Carried, carry};
 use crate::clock;
 use crate::error::{EngineError, Result};
+use crate::hooks::HookReport;
 use crate::packer::{Packer, PackerOptions};
 use crate::progress::{Progress, Silent};
 use crate::protocol::{Rule, keeps};
@@ -58,6 +59,8 @@ pub(super) struct Writer<'a> {
     pub(super) cold: u64,
     /// Objects that were asked for their tags alone.
     pub(super) tags_asked: u64,
+    /// What the hooks did that were run around sources.
+    pub(super) hook_reports: Vec<HookReport>,
     /// When the last checkpoint was, by [`clock::uptime`].
     pub(super) last_checkpoint: Duration,
     /// What came since then: entries, and bytes of content that were read.
@@ -119,6 +122,7 @@ impl<'a> Writer<'a> {
             issue_count: 0,
             cold: 0,
             tags_asked: 0,
+            hook_reports: Vec::new(),
             last_checkpoint: clock::uptime(),
             entries_since: 0,
             bytes_since: 0,

@@ -210,6 +210,7 @@ fn backup_options(source: &Path) -> BackupOptions {
         solid: true,
         verify_blocks: true,
         checkpoints: CheckpointRhythm::every_seconds(1000),
+        hooks: Default::default(),
     }
 }
 

@@ -102,6 +102,7 @@ impl World {
             solid: true,
             verify_blocks: true,
             checkpoints: CheckpointRhythm::every_seconds(1 << 30),
+            hooks: Default::default(),
         };
         let report = backup(&repository, &options, &Silent, &Cancel::default()).unwrap();
         let view = crate::view::read_cells(&repository, None).unwrap();

@@ -95,6 +95,7 @@ pub(crate) fn options(sources: &[&Path]) -> BackupOptions {
         solid: true,
         verify_blocks: true,
         checkpoints: CheckpointRhythm::every_seconds(600),
+        hooks: Default::default(),
     }
 }
 

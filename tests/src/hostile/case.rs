@@ -390,6 +390,7 @@ fn backup_options(source: PathBuf) -> BackupOptions {
         solid: true,
         verify_blocks: true,
         checkpoints: CheckpointRhythm::every_seconds(300),
+        hooks: Default::default(),
     }
 }
 

@@ -130,6 +130,7 @@ impl Desk {
             solid: true,
             verify_blocks: true,
             checkpoints: CheckpointRhythm::every_seconds(300),
+            hooks: Default::default(),
         }
     }
 

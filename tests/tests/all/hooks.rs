@@ -148,3 +148,99 @@ fn a_repository_that_does_not_open_is_told_and_secrets_are_not() {
     assert!(before.contains("LARDER_HOOK=before"), "{before}");
     assert!(!before.contains(wrong), "{before}");
 }
+
+const TELL_OF_SOURCE: &str =
+    "echo $LARDER_HOOK ${LARDER_SOURCE##*/} $LARDER_OUTCOME >> $HOME/told; echo to be kept";
+
+#[test]
+fn hooks_around_each_source_come_in_their_turn() {
+    let world = World::new();
+    for name in ["one", "two"] {
+        fs::create_dir(world.source().join(name)).unwrap();
+        world.write(&format!("{name}/file"), name);
+    }
+    let [one, two] = ["one", "two"].map(|name| world.source().join(name).display().to_string());
+    let around = |before: &str| {
+        let mut arguments = vec![
+            "--json".to_owned(),
+            "backup".to_owned(),
+            one.clone(),
+            two.clone(),
+        ];
+        for (flag, line) in [
+            ("--before-source", before),
+            ("--before-source", TELL_OF_SOURCE),
+            ("--after-source", TELL_OF_SOURCE),
+            ("--after-source-success", TELL_OF_SOURCE),
+            ("--after-source-failure", TELL_OF_SOURCE),
+            ("--after", TELL_OF_SOURCE),
+        ] {
+            arguments.extend([flag.to_owned(), line.to_owned()]);
+        }
+        arguments
+    };
+    let summary = world.run(around("true")).expect(0).summary();
+    let expected = [
+        "before-source one",
+        "after-source-success one success",
+        "after-source one success",
+        "before-source two",
+        "after-source-success two success",
+        "after-source two success",
+        "after success",
+    ];
+    assert_eq!(told(&world), expected);
+    let hooks = summary["hooks"].as_array().unwrap();
+    assert_eq!(hooks.len(), 9);
+    assert_eq!(hooks[1]["output"], "to be kept");
+    assert_eq!(hooks[1]["source"], one.as_str());
+    assert!(hooks[8]["source"].is_null());
+
+    // One that fails keeps its source from being read, and no other.
+    let run = world
+        .run(around("test ${LARDER_SOURCE##*/} != one"))
+        .expect(3);
+    let summary = run.summary();
+    let why = summary["issues"][0]["error"].as_str().unwrap();
+    assert!(why.contains("the hook before-source of"), "{why}");
+    assert_eq!(summary["statistics"]["files"], 1);
+    let lines = told(&world);
+    assert_eq!(lines[0], "after-source-failure one failure");
+    assert_eq!(lines[1], "after-source one failure");
+    assert_eq!(lines[2], "before-source two");
+    assert_eq!(world.json(["snapshots"]).as_array().unwrap().len(), 2);
+
+    // Where none is read, there is no snapshot; and a dry run and --no-hooks run none.
+    world.run(around("false")).expect(1);
+    assert_eq!(told(&world).len(), 5);
+    for more in ["--dry-run", "--no-hooks"] {
+        let mut arguments = around("false");
+        arguments.push(more.to_owned());
+        world.run(arguments).expect(0);
+        assert!(told(&world).is_empty(), "{more}");
+    }
+
+    // One behind a source that fails is told, but the snapshot is there.
+    let arguments = [
+        "--json",
+        "backup",
+        &one,
+        "--after-source",
+        "echo left over; exit 7",
+    ];
+    let run = world.run(arguments).expect(1);
+    assert!(run.stderr.contains("left over"), "{}", run.stderr);
+    assert!(run.summary()["snapshot"].is_string());
+    // A source that is not read to its end has failed.
+    let arguments = [
+        "backup",
+        "--command",
+        "exit 9",
+        "--name",
+        "x",
+        "--after-source-failure",
+        TELL_OF_SOURCE,
+    ];
+    world.run(arguments).expect(1);
+    assert_eq!(told(&world), ["after-source-failure x failure"]);
+}

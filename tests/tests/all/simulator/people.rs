@@ -197,6 +197,7 @@ impl Person {
             checkpoints: CheckpointRhythm::every_seconds(
                 *self.chance.pick(&[3, 6, 100_000, 100_000]),
             ),
+            hooks: Default::default(),
         }
     }
 
