@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use larder_format::cell::Cell;
 use larder_format::ids::ObjectId;
 use larder_format::names::{self, Name};
@@ -14,7 +15,7 @@ use crate::index::Place;
 use crate::mark::{Owned, SHARED, mark, owner};
 use crate::progress::Progress;
 use crate::repository::Repository;
-use crate::snapshots::{self, Filter, SnapshotInfo};
+use crate::snapshots::{self, Filter, SnapshotInfo, narrowed};
 use crate::view;
 
 /// What a repository holds.
@@ -78,13 +79,15 @@ pub struct SnapshotStats {
 
 /// Counts what the repository holds; with `walks`, also what each snapshot needs.
 ///
-/// The filter narrows snapshots, entries and restored bytes; all else is of the whole repository.
+/// The filter narrows snapshots, entries and restored bytes, and so does a time: to each source as it was in
+/// the newest snapshot that is not later. All else is of the whole repository as it is now.
 ///
 /// # Errors
-/// What the storage answers; with `walks`, `Damaged` if a snapshot cannot be walked.
+/// `NotFound` if there is no snapshot that early; what the storage answers; with `walks`, `Damaged` if a snapshot cannot be walked.
 pub fn stats(
     repository: &Arc<Repository>,
     filter: &Filter,
+    at: Option<Timestamp>,
     walks: bool,
     progress: &dyn Progress,
     cancel: &Cancel,
@@ -94,10 +97,14 @@ pub fn stats(
         ..Stats::default()
     };
     let view = view::read(repository, true, None)?;
-    let listed = snapshots::list(repository, filter, false)?;
+    let listed = match at {
+        Some(time) => snapshots::at(repository, time, filter, None)?,
+        None => snapshots::list(repository, filter, false)?,
+    };
     for snapshot in &listed {
         stats.snapshots += 1;
-        let sources = view.cells.get(&snapshot.session).map(|cell| &cell.sources);
+        let cell = view.cells.get(&snapshot.session);
+        let sources = cell.map(|cell| narrowed(cell, snapshot).sources);
         for source in sources.into_iter().flatten() {
             stats.entries = stats.entries.saturating_add(source.entries);
             stats.restore_bytes = stats.restore_bytes.saturating_add(source.bytes);
@@ -186,7 +193,7 @@ fn history(
         sums.filter(|(cell, _)| shown.contains(&cell.id))
             .map(|(cell, (unique, added))| {
                 let sources = cell.sources.iter().map(|source| source.bytes);
-                let time = jiff::Timestamp::from_nanosecond(cell.started.into());
+                let time = Timestamp::from_nanosecond(cell.started.into());
                 SnapshotStats {
                     id: cell.id.snapshot_name(),
                     time: time.map_or_else(|_| String::new(), |time| time.to_string()),
@@ -275,7 +282,8 @@ mod tests {
         back_up();
         let repository = fixture::open(&storage);
         let (silent, cancel) = (Silent, Cancel::default());
-        let stats = stats(&repository, &Filter::default(), true, &silent, &cancel).unwrap();
+        let all = Filter::default();
+        let stats = stats(&repository, &all, None, true, &silent, &cancel).unwrap();
         let history = stats.history.unwrap();
         let about =
             |found: u64, expected: u64| found >= expected && found < expected + expected / 7 + 1500;

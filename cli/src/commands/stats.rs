@@ -2,13 +2,15 @@
 
 use std::fmt::Write as _;
 
+use anyhow::Context as _;
 use clap::Args;
+use jiff::Zoned;
 use larder_engine::stats::{History, Stats, stats};
 
 use crate::args::FilterArgs;
 use crate::context::Context;
 use crate::exit::Exit;
-use crate::{output, render};
+use crate::{output, render, times};
 
 /// Count what the repository holds
 ///
@@ -20,7 +22,10 @@ use crate::{output, render};
 /// with what forgetting it alone would free. What is stored is estimated: each chunk counts for its
 /// share of its pack.
 ///
+/// With --at they are what there was at a time: each source as in the newest snapshot that is not later.
+///
 /// Examples: larder stats --host desk
+///           larder stats --at 'last tuesday'
 ///           larder stats --history
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
@@ -28,6 +33,9 @@ pub struct StatsArgs {
     /// Say for each snapshot what it brought and what it alone needs
     #[arg(long)]
     history: bool,
+    /// Count what there was at this time, e.g. 2026-11-01 or 'last tuesday'
+    #[arg(long, value_name = "TIME", conflicts_with = "history")]
+    at: Option<String>,
     #[command(flatten)]
     filter: FilterArgs,
 }
@@ -37,12 +45,16 @@ pub struct StatsArgs {
 /// # Errors
 /// What the engine answers.
 pub fn run(context: &Context, args: &StatsArgs) -> anyhow::Result<Exit> {
+    let at = args.at.as_deref();
+    let at = at.map(|text| times::point(text, &Zoned::now()));
+    let at = at.transpose().context("--at")?;
     let repository = context.open()?;
     let reporter = context.reporter();
     let filter = args.filter.filter();
     let result = stats(
         &repository,
         &filter,
+        at,
         args.history,
         &reporter,
         context.cancel(),
@@ -52,7 +64,8 @@ pub fn run(context: &Context, args: &StatsArgs) -> anyhow::Result<Exit> {
     if context.json() {
         output::json(&stats)?;
     } else {
-        output::line(&text(&stats, args.filter.is_narrowed()))?;
+        let is_narrowed = args.at.is_some() || args.filter.is_narrowed();
+        output::line(&text(&stats, is_narrowed))?;
     }
     Ok(Exit::Success)
 }

@@ -68,6 +68,19 @@ fn sums_and_ratios_are_those_of_the_files_and_the_folder() {
     );
     assert_eq!(number(&stats, "pack_bytes"), packs.values().sum::<u64>());
     assert_eq!(number(&stats, "stored_bytes"), all.values().sum::<u64>());
+    // What there was at a time is what one snapshot has.
+    let early = world.json(["stats", "--at", "2026-01-11 12:00"]);
+    let of_one = (number(&early, "snapshots"), number(&early, "entries"));
+    assert_eq!(of_one, (1, 5));
+    assert_eq!(number(&early, "restore_bytes") * 4, restored);
+    assert_eq!(number(&early, "pack_bytes"), number(&stats, "pack_bytes"));
+    assert!(
+        !world
+            .ok(["stats", "--at", "2026-01-11"])
+            .contains("deduplication")
+    );
+    let none = world.run(["stats", "--at", "2026-01-01"]);
+    assert!(none.code != 0, "{none:?}");
     // A person sees the ratios; the log compresses well, and the noise does not shrink.
     let shown = world.ok(["stats"]);
     let ratio = |name: &str| -> f64 {
