@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use jiff::Zoned;
+use jiff::{Timestamp, Zoned};
 use larder_engine::cancel::Cancel;
 use larder_engine::repository::{OpenOptions, Repository, default_state_dir, open_storage};
 use larder_engine::snapshots::{self, Filter, SnapshotInfo, Spec, Which};
@@ -150,8 +150,8 @@ impl Context {
         self.place_with(named, options)
     }
 
-    /// Opens the bucket that a URL, or the name of a location in larder.toml, means; none if it is
-    /// something else. Flags of the repository's location do not apply to it.
+    /// Opens the bucket that a URL, or the name of a location in larder.toml, means, as it is or as it was at
+    /// a time; none if it is something else. Flags of the repository's location do not apply to it.
     ///
     /// # Errors
     /// When a setting makes no sense.
@@ -159,6 +159,7 @@ impl Context {
         &self,
         named: &Path,
         flags: &[(String, String)],
+        at: Option<Timestamp>,
     ) -> anyhow::Result<Option<Arc<dyn Bucket>>> {
         let Some(named) = named.to_str().filter(|_| self.settings.is_bucket(named)) else {
             return Ok(None);
@@ -173,7 +174,11 @@ impl Context {
                 location.place
             );
         }
-        Ok(Some(bucket::open(&location, self.interrupt.flag())?))
+        let stop = self.interrupt.flag();
+        Ok(Some(match at {
+            Some(time) => bucket::open_at(&location, time, stop)?,
+            None => bucket::open(&location, stop)?,
+        }))
     }
 
     fn place_with(&self, named: &str, flags: &[(String, String)]) -> anyhow::Result<Location> {

@@ -8,7 +8,7 @@ use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
-use jiff::Zoned;
+use jiff::{Timestamp, Zoned};
 use larder_engine::amend::clean_tags;
 use larder_engine::backup::{
     BackupOptions, BackupReport, Buckets, ChangeBy, ChangedKeys, CheckpointRhythm, Compression,
@@ -197,6 +197,11 @@ pub struct BackupArgs {
     #[arg(long, value_name = "COUNT", default_value = "30", requires = "changed_keys",
           value_parser = clap::value_parser!(u64).range(1..), help_heading = "Buckets")]
     list_every: u64,
+    /// Back up buckets of S3 that keep versions as they were at this time, which the snapshot has, too
+    ///
+    /// Of an object of a bucket without versions only what did not change since is there.
+    #[arg(long, value_name = "TIME", conflicts_with_all = ["changed_keys", "check_tags"], help_heading = "Buckets")]
+    at: Option<String>,
     /// Sort the listings of buckets, for stores that list without order: S3 directory buckets, and Azure's
     /// accounts with a hierarchical namespace
     ///
@@ -333,14 +338,16 @@ pub fn carry_out(context: &Context, args: &BackupArgs) -> anyhow::Result<Made> {
 
 /// Gives what is backed up, and how, with its buckets, databases and streams.
 fn options_of(context: &Context, args: &BackupArgs) -> anyhow::Result<BackupOptions> {
-    let mut options = args.options(&context.settings, &process_env, &Zoned::now())?;
+    let now = Zoned::now();
+    let mut options = args.options(&context.settings, &process_env, &now)?;
+    let at = args.at(&now)?;
     for source in args.named(&context.settings.backup) {
         let name = if let Some(server) = database(context, source, &args.postgres_password_command)?
         {
             let name = server.name();
             options.streams.databases.push(server);
             name
-        } else if let Some(bucket) = context.bucket(source, &args.bucket_option)? {
+        } else if let Some(bucket) = context.bucket(source, &args.bucket_option, at)? {
             let name = bucket.describe();
             options.buckets.sources.push(bucket);
             name
@@ -352,6 +359,15 @@ fn options_of(context: &Context, args: &BackupArgs) -> anyhow::Result<BackupOpti
         if let Some(one) = same.next() {
             *one = name.into_bytes();
         }
+    }
+    let others = [
+        options.sources.len(),
+        options.selection.only.len(),
+        options.streams.sources.len(),
+        options.streams.databases.len(),
+    ];
+    if at.is_some() && others.iter().any(|count| *count > 0) {
+        bail!("--at is for buckets alone; nothing else can be read as it was at a time");
     }
     streams::refuse_terminal(&options.streams.sources)?;
     let reads_input = |stream: &Stream| matches!(stream.origin, Origin::StandardInput(_));
@@ -404,6 +420,7 @@ impl BackupArgs {
         let streams = self.streams(settings)?;
         let in_file = |key: &str| format!("larder.toml, [backup] {key}");
         let time = self.time.as_deref().map(|text| times::point(text, now));
+        let time = time.transpose().context("--time")?;
         let compressed = match (&self.compression, &file.compression) {
             (Some(flag), _) => *flag,
             (None, Some(text)) => compression(text).with_context(|| in_file("compression"))?,
@@ -444,7 +461,7 @@ impl BackupArgs {
             } else {
                 &self.tag
             })?,
-            time: time.transpose().context("--time")?,
+            time: time.or(self.at(now)?),
             parent: self.parent.clone(),
             force: self.force,
             ignore_ctime: switch(self.ignore_ctime, file.ignore_ctime),
@@ -475,6 +492,12 @@ impl BackupArgs {
             true => HookArgs::default().hooks(&BackupSettings::default(), repository, host),
             false => self.hooks.hooks(file, repository, host),
         }
+    }
+
+    /// Gives the time as of which buckets are read.
+    fn at(&self, now: &Zoned) -> anyhow::Result<Option<Timestamp>> {
+        let at = self.at.as_deref().map(|text| times::point(text, now));
+        at.transpose().context("--at")
     }
 
     fn change_by(&self) -> ChangeBy {

@@ -136,7 +136,7 @@ pub fn run(context: &Context, args: &RestoreArgs) -> anyhow::Result<Exit> {
     if let Some(server) = database(context, &args.target, &args.postgres_password_command)? {
         return args.restore_database(context, &server);
     }
-    let bucket = context.bucket(&args.target, &args.bucket_option)?;
+    let bucket = context.bucket(&args.target, &args.bucket_option, None)?;
     let is_bucket = bucket.is_some();
     let mut options = args.options();
     if is_bucket {

@@ -357,6 +357,7 @@ impl Sample {
         let ask = Ask {
             range: Some((0, 1)),
             if_match: None,
+            version: None,
             bytes_max: 1,
         };
         match bucket.get(key, &ask) {

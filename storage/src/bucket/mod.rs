@@ -143,6 +143,9 @@ pub struct Ask<'a> {
     pub range: Option<(u64, u64)>,
     /// Answers [`Answer::Changed`] if the object has another ETag.
     pub if_match: Option<&'a str>,
+    /// The version to read, empty for the one from before the bucket kept versions; it counts where the
+    /// bucket was opened as it was at a time, and there has to be one.
+    pub version: Option<&'a str>,
     /// More bytes than these answer [`Answer::Changed`], before they are read.
     pub bytes_max: u64,
 }
@@ -211,11 +214,35 @@ pub fn open(location: &Location, stop: Arc<AtomicBool>) -> Result<Arc<dyn Bucket
     };
     let network = Network::new(&location.settings, stop).map_err(refuse)?;
     match location.place.scheme {
-        Scheme::S3 => cloud::open_s3_bucket(location, network),
+        Scheme::S3 => cloud::open_s3_bucket(location, network, None),
         Scheme::Google => cloud::open_google_bucket(location, network),
         Scheme::Azure => cloud::open_container(location, network),
         other => Err(refuse(format!(
             "objects of {}:// cannot be backed up or restored into; those of s3://, gs:// and az:// can",
+            other.name()
+        ))),
+    }
+}
+
+/// Opens the bucket at a location as it was at a time, to be read alone.
+///
+/// # Errors
+/// As [`open`]; also for a store that does not say when objects were deleted.
+pub fn open_at(
+    location: &Location,
+    time: Timestamp,
+    stop: Arc<AtomicBool>,
+) -> Result<Arc<dyn Bucket>> {
+    let refuse = |cause: String| {
+        let place = location.place.to_string();
+        StorageError::new(Operation::Open, place, "", ErrorKind::Permanent, cause)
+            .because(Reason::Settings)
+    };
+    let network = Network::new(&location.settings, stop).map_err(refuse)?;
+    match location.place.scheme {
+        Scheme::S3 => cloud::open_s3_bucket(location, network, Some(time)),
+        other => Err(refuse(format!(
+            "what was there at a time is known of buckets of s3:// that keep versions, and not of {}://",
             other.name()
         ))),
     }

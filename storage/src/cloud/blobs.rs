@@ -73,7 +73,7 @@ impl Bucket for Container {
     }
 
     fn get(&self, key: &[u8], ask: &Ask<'_>) -> Result<Answer> {
-        self.0.get(key, ask)
+        self.0.get(key, ask, None)
     }
 
     fn tags(&self, key: &[u8]) -> Result<Option<Properties>> {

@@ -49,7 +49,7 @@ pub(crate) fn open(
 pub(crate) fn open_bucket(location: &Location, network: Network) -> Result<Arc<dyn Bucket>> {
     let (store, client, url) = store(location, &network)?;
     let class = location.settings.text("storage-class");
-    Ok(Arc::new(CloudBucket::new(requests::Setup {
+    let setup = requests::Setup {
         client,
         base: format!("{url}/{}", location.place.host),
         prefix: prefix(location),
@@ -62,7 +62,8 @@ pub(crate) fn open_bucket(location: &Location, network: Network) -> Result<Arc<d
             .collect(),
         with_checksum: false,
         right,
-    })))
+    };
+    Ok(Arc::new(CloudBucket::new(setup, None)))
 }
 
 /// Gives what a bucket is reached by, and the service's URL without a slash at its end.

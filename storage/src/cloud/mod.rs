@@ -14,6 +14,7 @@ mod refusal;
 mod requests;
 mod s3;
 mod urls;
+mod versions;
 
 pub(crate) use azure::{open as open_azure, open_container};
 pub(crate) use google::{open as open_google, open_bucket as open_google_bucket};

@@ -4,10 +4,12 @@ use std::fmt;
 
 use bytes::Bytes;
 use http::Method;
+use jiff::Timestamp;
 
 use super::pages;
 use super::refusal::Ask as Asked;
 use super::requests::{Requests, Setup, Wanted};
+use super::versions::{self, Marker};
 use crate::bucket::{Answer, Ask, Bucket, OpenUpload, Page, PageFrom, Properties, Upload};
 use crate::error::{Operation, Result};
 
@@ -15,23 +17,69 @@ use crate::error::{Operation, Result};
 const UPLOAD_PAGES_MAX: usize = 10;
 
 /// A bucket of the user's.
-pub(super) struct CloudBucket(Requests);
+pub(super) struct CloudBucket {
+    requests: Requests,
+    /// When what is read was there; now if none.
+    as_of: Option<Timestamp>,
+}
 
 impl fmt::Debug for CloudBucket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "CloudBucket({})", self.0.setup.description)
+        write!(f, "CloudBucket({})", self.requests.setup.description)
     }
 }
 
 impl CloudBucket {
-    pub(super) fn new(setup: Setup) -> Self {
-        Self(Requests::new(setup))
+    pub(super) fn new(setup: Setup, as_of: Option<Timestamp>) -> Self {
+        Self {
+            requests: Requests::new(setup),
+            as_of,
+        }
+    }
+
+    /// Gives a page of the listing of what there was at a time, out of that of all versions.
+    fn page_at(&self, time: Timestamp, from: PageFrom<'_>) -> Result<Page> {
+        let requests = &self.requests;
+        let prefix = requests.setup.prefix.as_str();
+        let mut query = vec![("encoding-type", "url"), ("versions", "")];
+        if !prefix.is_empty() {
+            query.push(("prefix", prefix));
+        }
+        let (behind, marker);
+        match from {
+            PageFrom::Start => marker = None,
+            PageFrom::Next(token) => marker = Marker::decode(token),
+            PageFrom::Behind(key) => {
+                behind = [prefix, &*String::from_utf8_lossy(key)].concat();
+                query.push(("key-marker", behind.as_str()));
+                marker = None;
+            }
+        }
+        if let Some(marker) = &marker {
+            query.push(("key-marker", marker.key.as_str()));
+            if !marker.version.is_empty() {
+                query.push(("version-id-marker", marker.version.as_str()));
+            }
+        }
+        query.sort_unstable();
+        let wanted = Wanted {
+            query,
+            ..Wanted::default()
+        };
+        requests.run(Operation::List, || async {
+            let listed = requests.text(Operation::List, Asked::Listing, &wanted);
+            let page = versions::page_at(&listed.await?, prefix, time, marker.as_ref());
+            page.map_err(|why| requests.strange(Operation::List, b"", why))
+        })
     }
 }
 
 impl Bucket for CloudBucket {
     fn page(&self, from: PageFrom<'_>) -> Result<Page> {
-        let Self(requests) = self;
+        if let Some(time) = self.as_of {
+            return self.page_at(time, from);
+        }
+        let requests = &self.requests;
         let prefix = requests.setup.prefix.as_str();
         let mut query = vec![("encoding-type", "url"), ("list-type", "2")];
         if !prefix.is_empty() {
@@ -59,31 +107,34 @@ impl Bucket for CloudBucket {
     }
 
     fn get(&self, key: &[u8], ask: &Ask<'_>) -> Result<Answer> {
-        self.0.get(key, ask)
+        // What a bucket had before it kept versions has one of this name.
+        let version = ask.version.filter(|version| !version.is_empty());
+        let version = version.unwrap_or("null");
+        self.requests.get(key, ask, self.as_of.map(|_| version))
     }
 
     fn tags(&self, key: &[u8]) -> Result<Option<Properties>> {
-        self.0.tags(key)
+        self.requests.tags(key)
     }
 
     fn has_tags(&self) -> bool {
-        self.0.has_tags()
+        self.requests.has_tags()
     }
 
     fn put(&self, key: &[u8], bytes: Bytes, properties: &Properties) -> Result<()> {
-        self.0.pay_for_upload(bytes.len());
+        self.requests.pay_for_upload(bytes.len());
         let wanted = Wanted {
             method: Method::PUT,
             key: Some(key),
-            headers: self.0.headers_of(properties),
+            headers: self.requests.headers_of(properties),
             body: bytes,
             ..Wanted::default()
         };
-        self.0.put(key, &wanted)
+        self.requests.put(key, &wanted)
     }
 
     fn begin(&self, key: &[u8], properties: &Properties) -> Result<Upload> {
-        let Self(requests) = self;
+        let requests = &self.requests;
         let wanted = Wanted {
             method: Method::POST,
             key: Some(key),
@@ -100,7 +151,7 @@ impl Bucket for CloudBucket {
     }
 
     fn part(&self, key: &[u8], upload: &Upload, number: u32, bytes: Bytes) -> Result<String> {
-        let Self(requests) = self;
+        let requests = &self.requests;
         requests.pay_for_upload(bytes.len());
         let number = number.to_string();
         let wanted = Wanted {
@@ -136,8 +187,8 @@ impl Bucket for CloudBucket {
             body: pages::complete(parts).into(),
             ..Wanted::default()
         };
-        self.0.run(Operation::Put, || async {
-            let completed = self.0.text(Operation::Put, Asked::Part, &wanted);
+        self.requests.run(Operation::Put, || async {
+            let completed = self.requests.text(Operation::Put, Asked::Part, &wanted);
             completed.await.map(drop)
         })
     }
@@ -149,14 +200,16 @@ impl Bucket for CloudBucket {
             query: vec![("uploadId", upload.0.as_str())],
             ..Wanted::default()
         };
-        self.0.run(Operation::Delete, || async {
-            let sent = self.0.sent(Operation::Delete, Asked::Delete, &wanted);
+        self.requests.run(Operation::Delete, || async {
+            let sent = self
+                .requests
+                .sent(Operation::Delete, Asked::Delete, &wanted);
             sent.await.map(drop)
         })
     }
 
     fn uploads(&self) -> Result<Vec<OpenUpload>> {
-        let Self(requests) = self;
+        let requests = &self.requests;
         let prefix = requests.setup.prefix.as_str();
         let mut found = Vec::new();
         let mut next: Option<(String, String)> = None;
@@ -189,14 +242,14 @@ impl Bucket for CloudBucket {
     }
 
     fn delete(&self, key: &[u8]) -> Result<()> {
-        self.0.delete(key)
+        self.requests.delete(key)
     }
 
     fn calls_at_once(&self) -> usize {
-        self.0.setup.network.connections
+        self.requests.setup.network.connections
     }
 
     fn describe(&self) -> String {
-        self.0.setup.description.clone()
+        self.requests.setup.description.clone()
     }
 }

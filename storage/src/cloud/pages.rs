@@ -102,7 +102,8 @@ impl Raw {
 }
 
 impl RawObject {
-    fn take(&mut self, field: &str, value: &str) -> Result<(), String> {
+    /// Takes the text of one of its fields.
+    pub fn take(&mut self, field: &str, value: &str) -> Result<(), String> {
         match field {
             "Key" => self.key = Some(value.to_owned()),
             "Size" => {

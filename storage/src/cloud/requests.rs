@@ -319,17 +319,17 @@ impl Requests {
         headers
     }
 
-    /// Reads an object, or a part of it.
-    pub fn get(&self, key: &[u8], ask: &Ask<'_>) -> Result<Answer> {
+    /// Reads an object, or a version of it, or a part.
+    pub fn get(&self, key: &[u8], ask: &Ask<'_>, version: Option<&str>) -> Result<Answer> {
         self.gate.download.wait();
-        let outcome = self.run(Operation::Get, || self.got(key, ask));
+        let outcome = self.run(Operation::Get, || self.got(key, ask, version));
         if let Ok(Answer::Object(got)) = &outcome {
             self.gate.download.owe(got.bytes.len());
         }
         outcome
     }
 
-    async fn got(&self, key: &[u8], ask: &Ask<'_>) -> Result<Answer> {
+    async fn got(&self, key: &[u8], ask: &Ask<'_>, version: Option<&str>) -> Result<Answer> {
         let mut headers = Vec::new();
         if let Some((offset, length)) = ask.range {
             let last = offset.saturating_add(length.max(1)) - 1;
@@ -347,6 +347,7 @@ impl Requests {
         }
         let wanted = Wanted {
             key: Some(key),
+            query: version.map(|id| ("versionId", id)).into_iter().collect(),
             headers,
             ..Wanted::default()
         };
@@ -401,7 +402,7 @@ impl Requests {
         }
         let mut properties = facts.properties;
         if facts.tags > 0 && ask.range.is_none_or(|(offset, _)| offset == 0) {
-            properties.extend(self.tags_of(key).await?);
+            properties.extend(self.tags_of(key, version).await?);
         }
         Ok(Answer::Object(Box::new(Got {
             bytes: bytes.into(),
@@ -420,7 +421,7 @@ impl Requests {
 
     /// Gives the tags of an object, as properties; none if there is no such object.
     pub fn tags(&self, key: &[u8]) -> Result<Option<Properties>> {
-        match self.run(Operation::Get, || self.tags_of(key)) {
+        match self.run(Operation::Get, || self.tags_of(key, None)) {
             Err(error) if error.kind == ErrorKind::NotFound && error.reason != Reason::NoBucket => {
                 Ok(None)
             }
@@ -428,14 +429,18 @@ impl Requests {
         }
     }
 
-    async fn tags_of(&self, key: &[u8]) -> Result<Properties> {
+    async fn tags_of(&self, key: &[u8], version: Option<&str>) -> Result<Properties> {
         let query = match self.setup.signer {
             Signer::Azure(..) => ("comp", "tags"),
             Signer::Aws(..) | Signer::Google(_) => ("tagging", ""),
         };
         let wanted = Wanted {
             key: Some(key),
-            query: vec![query],
+            query: version
+                .map(|id| ("versionId", id))
+                .into_iter()
+                .chain([query])
+                .collect(),
             ..Wanted::default()
         };
         let text = self.text(Operation::Get, Asked::Part, &wanted).await?;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, Checksum};
 use reqwest::Url;
 
@@ -51,8 +52,12 @@ pub(crate) fn open(
     Ok(Arc::new(storage))
 }
 
-/// Opens a bucket of the user's.
-pub(crate) fn open_bucket(location: &Location, network: Network) -> Result<Arc<dyn Bucket>> {
+/// Opens a bucket of the user's, as it is or as it was at a time.
+pub(crate) fn open_bucket(
+    location: &Location,
+    network: Network,
+    as_of: Option<Timestamp>,
+) -> Result<Arc<dyn Bucket>> {
     let settings = &location.settings;
     let made = store(location, &network)?;
     let host = made.place.url.as_str().trim_end_matches('/');
@@ -68,7 +73,7 @@ pub(crate) fn open_bucket(location: &Location, network: Network) -> Result<Arc<d
     if settings.text("kms-key").is_some() && settings.text("encryption").is_none() {
         stored_with.push(("x-amz-server-side-encryption", "aws:kms".to_owned()));
     }
-    Ok(Arc::new(CloudBucket::new(requests::Setup {
+    let setup = requests::Setup {
         client: made.client,
         base: match made.place.has_bucket_in_path {
             true => format!("{host}/{}", location.place.host),
@@ -85,7 +90,8 @@ pub(crate) fn open_bucket(location: &Location, network: Network) -> Result<Arc<d
         stored_with,
         with_checksum: settings.flag("checksum").unwrap_or(made.place.is_aws),
         right,
-    })))
+    };
+    Ok(Arc::new(CloudBucket::new(setup, as_of)))
 }
 
 /// What a bucket is reached by.

@@ -98,6 +98,7 @@ fn ranges_and_conditions_hold(bucket: &dyn Bucket, etag: &str) {
     let part = Ask {
         range: Some((3, 4)),
         if_match: Some(etag),
+        version: None,
         bytes_max: 4,
     };
     let found = got(bucket, "o", &part);
@@ -153,6 +154,7 @@ fn writes_in_blocks(bucket: &dyn Bucket) {
     let tail = Ask {
         range: Some(((5 << 20) - 1, 100)),
         if_match: None,
+        version: None,
         bytes_max: 100,
     };
     assert_eq!(got(bucket, "a//large", &tail).bytes.as_ref(), b"\x01end");

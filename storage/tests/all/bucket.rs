@@ -76,6 +76,7 @@ pub fn whole() -> Ask<'static> {
     Ask {
         range: None,
         if_match: None,
+        version: None,
         bytes_max: 1 << 20,
     }
 }
@@ -186,6 +187,7 @@ fn metadata_ranges_and_conditions_hold() {
     let part = Ask {
         range: Some((3, 4)),
         if_match: Some(&object.etag),
+        version: None,
         bytes_max: 4,
     };
     let found = got(bucket.as_ref(), "o", &part);
@@ -254,6 +256,7 @@ fn an_upload_in_parts_appears_whole_or_not_at_all() {
     let tail = Ask {
         range: Some(((5 << 20) - 1, 100)),
         if_match: None,
+        version: None,
         bytes_max: 100,
     };
     let object = got(bucket.as_ref(), "../large", &tail);

@@ -423,6 +423,67 @@ s3.put_object(Bucket='test', Key='in/skip/d', Body=b'not wanted')",
 }
 
 #[test]
+fn a_bucket_that_keeps_versions_is_backed_up_as_it_was_at_a_time() {
+    let moto = Moto::start();
+    let world = moto.world();
+    let told = moto.python(
+        "import time
+s3.put_bucket_versioning(Bucket='test', VersioningConfiguration={'Status': 'Enabled'})
+for i in range(6): s3.put_object(Bucket='test', Key=f'in/same{i}', Body=b'same')
+s3.put_object(Bucket='test', Key='in/a b', Body=b'1', Tagging='k=old')
+s3.put_object(Bucket='test', Key='in/gone', Body=b'bb')
+versions = s3.list_object_versions(Bucket='test')['Versions']
+print(max(one['LastModified'] for one in versions).isoformat())
+time.sleep(1.2)   # times have seconds
+s3.put_object(Bucket='test', Key='in/a b', Body=b'22', Tagging='k=new')
+s3.delete_object(Bucket='test', Key='in/gone')
+s3.put_object(Bucket='test', Key='in/new', Body=b'333')",
+    );
+    let time = told.trim();
+    let now = world
+        .run(["--json", "backup", "s3://test/in"])
+        .expect(0)
+        .summary();
+    assert_eq!(now["statistics"]["files"], 8, "{now}");
+    // What is the same is known by its version, and only the rest is read.
+    let then = world.run(["--json", "backup", "s3://test/in", "--at", time]);
+    let then = then.expect(0).summary();
+    let counted = &then["statistics"];
+    assert_eq!(
+        (&counted["files"], &counted["bytes_read"]),
+        (&8.into(), &3.into()),
+        "{then}"
+    );
+    let at = |key: &str| world.ok(["dump", &format!("@[{time}]:s3://test/in/{key}")]);
+    assert_eq!((at("a b"), at("gone")), ("1".to_owned(), "bb".to_owned()));
+    assert_eq!(world.ok(["dump", "latest:s3://test/in/a b"]), "22");
+    let spec = format!("@[{time}]:s3://test/in");
+    world.ok(["restore", &spec, "--target", "s3://test/out"]);
+    let there = moto.objects("out/");
+    assert_eq!(there.as_object().unwrap().len(), 8);
+    assert_eq!(there["a b"][3][0]["Value"], "old");
+    // Before there was anything there was nothing.
+    let told = world.run([
+        "backup",
+        "s3://test/in",
+        "--at",
+        "2020-01-01",
+        "--allow-vanished",
+        "100",
+    ]);
+    told.expect(0).says("there is no object below");
+    world.write("f", "one");
+    for source in ["az://test/in", world.source().to_str().unwrap()] {
+        let run = world.run(["backup", source, "--at", "now"]).expect(1);
+        assert!(
+            run.stderr.contains("--at") || run.stderr.contains("s3://"),
+            "{}",
+            run.stderr
+        );
+    }
+}
+
+#[test]
 fn a_repository_stands_beside_keys_of_all_kinds() {
     let moto = Moto::start();
     let world = moto.world();

@@ -57,6 +57,14 @@ impl Object {
         }
     }
 
+    /// Gives the version that a listing shows of it, for a bucket as it was at a time.
+    #[must_use]
+    pub fn version(&self) -> Option<&str> {
+        let is_listed = self.known == Known::Listed;
+        let version = std::str::from_utf8(&self.entry.version).ok();
+        version.filter(|_| is_listed)
+    }
+
     /// Gives the path as the user knows it: the bucket's, and the key.
     #[must_use]
     pub fn path(&self) -> PathBuf {

@@ -46,14 +46,17 @@ impl<'a> ObjectReader<'a> {
     /// # Errors
     /// Why there are none.
     pub fn open(object: &'a Object) -> Result<Self, Unread> {
+        let version = object.version();
         let whole = |_| Ask {
             range: None,
             if_match: None,
+            version,
             bytes_max: RANGE_BYTES,
         };
         let part = |_| Ask {
             range: Some((0, RANGE_BYTES)),
             if_match: None,
+            version,
             bytes_max: RANGE_BYTES,
         };
         // A small object may have grown, and a large one may be empty by now: then the other way.
@@ -130,6 +133,7 @@ impl<'a> ObjectReader<'a> {
         let ask = Ask {
             range: Some((self.position, left.min(RANGE_BYTES))),
             if_match: etag,
+            version: self.object.version(),
             bytes_max: RANGE_BYTES,
         };
         match self.object.bucket.get(&self.object.entry.key, &ask) {
