@@ -122,6 +122,7 @@ fn a_job_is_added_run_listed_and_remembered() {
     let list = world.json(["job", "list"]);
     assert_eq!(list[0]["last"]["outcome"], "success");
     assert!(list[0]["last_success_age_seconds"].as_i64().unwrap() >= 0);
+    assert_eq!(list[0]["settings"]["hours"], json!([1, 13]));
     let shown = world.json(["job", "show", "nightly"]);
     assert_eq!(shown["upcoming"]["backup"].as_array().unwrap().len(), 5);
     assert_eq!(shown["settings"]["hours"], json!([1, 13]));
@@ -270,7 +271,11 @@ fn what_is_due_is_run_once_and_what_was_missed_is_made_up_for_once() {
     let due = due[0]["due"].as_array().unwrap().clone();
     assert_eq!(due.len(), 2, "{due:?}");
     assert!(history(&world).is_empty());
-    world.ok(["job", "due"]);
+    world
+        .run(["job", "due", "nobody"])
+        .expect(1)
+        .says("there is no job 'nobody'");
+    world.ok(["job", "due", "nightly"]);
     world.ok(["job", "due"]);
     let kinds: Vec<_> = outcomes(&world);
     let is_run = |kind: &str| {

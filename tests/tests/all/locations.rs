@@ -402,6 +402,14 @@ fn what_fails_is_told_and_ends_with_1() {
     assert!(!warned.stderr.contains("hunter2"));
     let added = ["location", "add", "x", nowhere, "--validate"];
     assert!(world.ok(added).contains("a repository would work"));
+    // A change is tried with what stays as it was, and only then written.
+    let before = world.ok(["location", "show", "x"]);
+    let edit = ["location", "edit", "x", "--validate", "--dry-run", "--url"];
+    let wrong = "webdav://127.0.0.1:1/x";
+    world.run([&edit[..], &[wrong]].concat()).expect(1);
+    assert_eq!(world.ok(["location", "show", "x"]), before);
+    let tried = world.ok([&edit[..], &[nowhere]].concat());
+    assert!(tried.contains("a repository would work"), "{tried}");
 }
 
 #[test]

@@ -93,6 +93,9 @@ enum What {
     },
     /// Run all that is due, in turn, and end: what a timer calls every few minutes
     Due {
+        /// Only what is due of these jobs
+        #[arg(value_name = "NAME")]
+        names: Vec<String>,
         /// Say what is due, and run nothing
         #[arg(short = 'n', long)]
         dry_run: bool,
@@ -177,7 +180,7 @@ pub fn run(context: &Context, args: &JobArgs) -> anyhow::Result<Exit> {
         } => change::edit(context, name, wish, unset, *dry_run)?,
         What::Remove { name, dry_run } => change::remove(context, name, *dry_run)?,
         What::Run { name, no_hooks } => return run::run(context, name, *no_hooks),
-        What::Due { dry_run } => return run::due(context, *dry_run),
+        What::Due { names, dry_run } => return run::due(context, names, *dry_run),
         What::History { name, limit } => show::history(context, name.as_deref(), *limit)?,
         What::Install { place, print } => units::install(context, place, *print)?,
         What::Uninstall { place, dry_run } => units::uninstall(context, place, *dry_run)?,

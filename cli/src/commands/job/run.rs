@@ -112,8 +112,11 @@ pub fn run(context: &Context, name: &str, no_hooks: bool) -> anyhow::Result<Exit
 /// Runs all that is due, what is due longest first.
 ///
 /// # Errors
-/// When the history, which says what is due, can be neither read nor begun anew.
-pub fn due(context: &Context, dry_run: bool) -> anyhow::Result<Exit> {
+/// When the history, which says what is due, can be neither read nor begun anew, or one that is named is no job.
+pub fn due(context: &Context, names: &[String], dry_run: bool) -> anyhow::Result<Exit> {
+    for name in names {
+        super::job(context, name)?;
+    }
     let now = Timestamp::now();
     let folder = super::folder()?;
     let history = match dry_run {
@@ -124,7 +127,8 @@ pub fn due(context: &Context, dry_run: bool) -> anyhow::Result<Exit> {
     let mut exit = Exit::Success;
     let mut runners = Vec::new();
     let mut all = Vec::new();
-    for name in context.settings.jobs.0.keys() {
+    let is_named = |name: &&String| names.is_empty() || names.contains(name);
+    for name in context.settings.jobs.0.keys().filter(is_named) {
         let runner =
             super::job(context, name).and_then(|job| Runner::new(context, name, job, false));
         match runner {

@@ -48,6 +48,14 @@ struct Shown<'a> {
     settings: BTreeMap<String, Value>,
 }
 
+/// A job in a list for a program.
+#[derive(Serialize)]
+struct Listed<'a> {
+    #[serde(flatten)]
+    row: &'a Row<'a>,
+    settings: BTreeMap<String, Value>,
+}
+
 /// Lists the jobs.
 ///
 /// # Errors
@@ -61,7 +69,12 @@ pub fn list(context: &Context) -> anyhow::Result<()> {
         .map(|(name, job)| row(history.as_ref(), name, job, now));
     let rows: Vec<Row<'_>> = rows.collect();
     if context.json() {
-        return output::json(&rows);
+        let listed = rows.iter().zip(jobs.values());
+        let listed = listed.map(|(row, job)| Listed {
+            row,
+            settings: settings(job),
+        });
+        return output::json(&listed.collect::<Vec<_>>());
     }
     let zone = TimeZone::system();
     let table = Table {

@@ -54,16 +54,10 @@ pub fn add(
     let mut file: BTreeMap<String, Zeroizing<String>> = secrets;
     let settings = settings.into_iter();
     file.extend(settings.map(|(key, value)| (key, Zeroizing::new(value))));
-    let env = crate::context::text_env();
-    let layers = Layers {
-        flags: &[],
-        env: Some(&env),
-        file: Some(&file),
-    };
-    Ok(Location::new(&url, &layers)?)
+    place_of(&url, &file)
 }
 
-/// Changes a location.
+/// Changes a location, and gives it as it is from now on.
 ///
 /// # Errors
 /// When there is none, it would make no sense, or larder.toml cannot be written.
@@ -75,7 +69,7 @@ pub fn edit(
     unset: &[String],
     secrets: &[String],
     dry_run: bool,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Location> {
     let table = super::table(context, name)?;
     if url.is_none() && unset.is_empty() && set.is_empty() && secrets.is_empty() {
         bail!("nothing is to be changed; give --set, --unset, --secret or --url");
@@ -103,7 +97,24 @@ pub fn edit(
             }
             set_all(toml, name, scheme, &settings, &secrets)
         },
-    )
+    )?;
+    let mut file = table.settings.clone();
+    file.retain(|key, _| !unset.contains(key));
+    let settings = settings.into_iter();
+    file.extend(settings.map(|(key, value)| (key, Zeroizing::new(value))));
+    file.extend(secrets);
+    place_of(now, &file)
+}
+
+/// Gives a location with what the file says of it.
+fn place_of(url: &str, file: &BTreeMap<String, Zeroizing<String>>) -> anyhow::Result<Location> {
+    let env = crate::context::text_env();
+    let layers = Layers {
+        flags: &[],
+        env: Some(&env),
+        file: Some(file),
+    };
+    Ok(Location::new(url, &layers)?)
 }
 
 /// Forgets a location.

@@ -85,6 +85,12 @@ enum What {
         /// Ask for this secret, or read it from standard input, one a line; may be repeated
         #[arg(long, value_name = "KEY")]
         secret: Vec<String>,
+        /// Try it out once it is written, or with --dry-run without that
+        #[arg(long)]
+        validate: bool,
+        /// With --validate, make its folder where it is missing
+        #[arg(long, requires = "validate")]
+        create: bool,
         /// Say what would be changed, and leave larder.toml as it is
         #[arg(short = 'n', long)]
         dry_run: bool,
@@ -163,8 +169,16 @@ pub fn run(context: &Context, args: &LocationArgs) -> anyhow::Result<Exit> {
             set,
             unset,
             secret,
+            validate,
+            create,
             dry_run,
-        } => change::edit(context, name, url.as_deref(), set, unset, secret, *dry_run)?,
+        } => {
+            let url = url.as_deref();
+            let place = change::edit(context, name, url, set, unset, secret, *dry_run)?;
+            if *validate {
+                return validate::run(context, &place, *create);
+            }
+        }
         What::Remove { name, dry_run } => change::remove(context, name, *dry_run)?,
         What::Rename { old, new, dry_run } => change::rename(context, old, new, *dry_run)?,
         What::Validate { location, create } => {
