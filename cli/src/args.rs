@@ -158,6 +158,7 @@ pub enum Command {
     Key(commands::key::KeyArgs),
     Location(commands::location::LocationArgs),
     Job(Box<commands::job::JobArgs>),
+    Serve(Box<commands::serve::ServeArgs>),
     Cache(commands::cache::CacheArgs),
     Cat(commands::cat::CatArgs),
     Completions(commands::completions::CompletionsArgs),
@@ -304,6 +305,8 @@ mod tests {
             "larder rewrite --exclude",
             "larder job add",
             "larder job history --limit 0",
+            "larder serve --tls-cert a",
+            "larder serve --listen here",
         ] {
             assert!(
                 Arguments::try_parse_from(line.split(' ')).is_err(),

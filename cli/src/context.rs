@@ -46,7 +46,13 @@ impl Context {
             Command::Completions(_) | Command::Man(_) | Command::Version => Settings::default(),
             _ => {
                 // The first location or job makes the file.
-                let must_exist = !matches!(command, Command::Location(_) | Command::Job(_));
+                let makes = |command: &Command| {
+                    matches!(
+                        command,
+                        Command::Location(_) | Command::Job(_) | Command::Serve(_)
+                    )
+                };
+                let must_exist = !makes(command);
                 Settings::load(globals.config.as_deref(), must_exist, &process_env)?
             }
         };

@@ -27,6 +27,7 @@ pub mod repair;
 pub mod restore;
 pub mod rewrite;
 pub mod scrub;
+pub mod serve;
 pub mod snapshots;
 pub mod stats;
 pub mod status;
@@ -72,6 +73,7 @@ pub fn run(context: &Context, command: &Command) -> anyhow::Result<Exit> {
         Command::Key(args) => key::run(context, args),
         Command::Location(args) => location::run(context, args),
         Command::Job(args) => job::run(context, args),
+        Command::Serve(args) => serve::run(context, args),
         Command::Cache(args) => cache::run(context, args),
         Command::Cat(args) => cat::run(context, args),
         Command::Completions(args) => completions::run(args),

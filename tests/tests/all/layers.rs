@@ -15,6 +15,7 @@ const SHIPPED: &[&str] = &[
     "storage/src",
     "engine/src",
     "jobs/src",
+    "server/src",
     "cli/src",
 ];
 
@@ -62,7 +63,11 @@ fn packages_depend_downwards_only() {
         ["larder-chunker", "larder-format", "larder-storage"]
     );
     assert!(ours("larder-jobs").is_empty());
-    assert_eq!(ours("larder"), ["larder-engine", "larder-jobs"]);
+    assert!(ours("larder-server").is_empty());
+    assert_eq!(
+        ours("larder"),
+        ["larder-engine", "larder-jobs", "larder-server"]
+    );
 }
 
 #[test]
@@ -202,12 +207,13 @@ fn the_command_line_reaches_the_format_through_the_engine() {
 }
 
 #[test]
-fn only_the_storages_know_the_runtime() {
+fn only_the_storages_and_the_service_know_the_runtime() {
     assert_only_in(
         &sources(SHIPPED),
-        &["tokio", "object_store", "futures_util"],
-        &["storage/src"],
+        &["tokio", "futures_util"],
+        &["storage/src", "server/src"],
     );
+    assert_only_in(&sources(SHIPPED), &["object_store"], &["storage/src"]);
 }
 
 #[test]
@@ -261,6 +267,7 @@ fn unsafe_code_stays_in_its_modules() {
         "chunker",
         "engine",
         "jobs",
+        "server",
         "cli",
         "tests",
         "benches",

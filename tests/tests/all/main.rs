@@ -40,6 +40,7 @@ mod repair;
 mod rewrite;
 mod scrub;
 mod secrets;
+mod serve;
 mod simulator;
 mod source_text;
 mod stats;

@@ -1,0 +1,150 @@
+//! Who sends a request, and whether they may.
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use axum::http::header::{AUTHORIZATION, COOKIE};
+use axum::http::{HeaderMap, Method, StatusCode};
+use jiff::Timestamp;
+use zeroize::Zeroizing;
+
+use crate::logins;
+use crate::problem::Problem;
+use crate::service::Service;
+use crate::tokens::{Scope, Token};
+
+/// Who sends a request.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// What they proved to have.
+    pub token: Token,
+    /// What a browser has to send along with each change; none for a program.
+    pub csrf: Option<Zeroizing<String>>,
+}
+
+/// Finds out who sends a request, and whether what they have opens what it is for.
+///
+/// # Errors
+/// 401 without a token or with a wrong one, 403 if it does not suffice, 429 after too many wrong ones.
+pub fn admit(
+    service: &Service,
+    headers: &HeaderMap,
+    method: &Method,
+    address: IpAddr,
+    needed: Scope,
+) -> Result<Caller, Problem> {
+    let caller = caller(service, headers, method, address)?;
+    let scope = caller.token.scope;
+    match (scope.allows(needed), needed, scope) {
+        (true, ..) => Ok(caller),
+        // These are told no more than who has no token at all.
+        (false, Scope::Portable, _) => Err(Problem::new(
+            StatusCode::UNAUTHORIZED,
+            "this call has a token of its own, of the scope portable; other tokens do not open it",
+        )),
+        (false, _, Scope::Portable) => Err(Problem::forbidden(
+            "a token of the scope portable opens the two calls of portable backups and nothing else",
+        )),
+        (false, ..) => Err(Problem::forbidden(format!(
+            "this needs a token of the scope {}; this one has {}",
+            needed.word(),
+            scope.word()
+        ))),
+    }
+}
+
+/// Finds the token that a text is, unless too many wrong ones came from that address.
+///
+/// # Errors
+/// 401 for a wrong one, 429 after too many.
+pub fn prove(service: &Service, text: &str, address: IpAddr) -> Result<Token, Problem> {
+    let now = Instant::now();
+    if let Some(seconds) = service.guard.wait_seconds(address, now) {
+        return Err(Problem {
+            retry_after_seconds: Some(seconds),
+            ..Problem::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                format!("too many wrong tokens came from this address; wait {seconds} seconds"),
+            )
+        });
+    }
+    let found = service.tokens.find(text, Timestamp::now());
+    found.ok_or_else(|| {
+        service.guard.wrong(address, now);
+        unknown("the token is wrong, revoked or expired")
+    })
+}
+
+/// Gives the cookie of a browser that is logged in.
+pub fn cookie(headers: &HeaderMap) -> Option<&str> {
+    let cookies = headers.get_all(COOKIE).iter();
+    let mut cookies = cookies
+        .filter_map(|line| line.to_str().ok())
+        .flat_map(|line| line.split(';'));
+    cookies.find_map(|cookie| {
+        let (name, value) = cookie.trim().split_once('=')?;
+        (name == logins::COOKIE).then_some(value)
+    })
+}
+
+fn caller(
+    service: &Service,
+    headers: &HeaderMap,
+    method: &Method,
+    address: IpAddr,
+) -> Result<Caller, Problem> {
+    if let Some(given) = headers.get(AUTHORIZATION) {
+        let text = given.to_str().ok().and_then(|text| {
+            let (scheme, token) = text.split_once(' ')?;
+            scheme
+                .eq_ignore_ascii_case("bearer")
+                .then_some(token.trim())
+        });
+        let text = text.ok_or_else(|| unknown("send `Authorization: Bearer TOKEN`"))?;
+        return Ok(Caller {
+            token: prove(service, text, address)?,
+            csrf: None,
+        });
+    }
+    let cookie = cookie(headers).ok_or_else(|| {
+        unknown("this needs a token: send `Authorization: Bearer TOKEN`, or log in")
+    })?;
+    let found = service.logins.find(cookie, Instant::now());
+    let (id, csrf) = found.ok_or_else(|| unknown("you are logged out; log in again"))?;
+    let token = service.tokens.by_id(&id, Timestamp::now());
+    let token = token.ok_or_else(|| unknown("the token that you logged in with is revoked"))?;
+    if !matches!(*method, Method::GET | Method::HEAD) {
+        let given = headers.get("x-csrf-token");
+        let given = given.and_then(|given| given.to_str().ok()).unwrap_or("");
+        if !logins::is_same(given, &csrf) {
+            return Err(Problem::forbidden(
+                "a browser has to send X-CSRF-Token with what GET /session answers; load the page again",
+            ));
+        }
+    }
+    Ok(Caller {
+        token,
+        csrf: Some(csrf),
+    })
+}
+
+fn unknown(detail: &str) -> Problem {
+    Problem::new(StatusCode::UNAUTHORIZED, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn the_cookie_is_found_among_others() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(cookie(&headers), None);
+        let line = "a=b; larder_session=xyz; larder_session2=no";
+        headers.insert(COOKIE, line.parse().unwrap());
+        assert_eq!(cookie(&headers), Some("xyz"));
+        headers.insert(COOKIE, "xlarder_session=no".parse().unwrap());
+        assert_eq!(cookie(&headers), None);
+    }
+}

@@ -1,0 +1,88 @@
+//! Logging in and out with a browser.
+
+use std::time::Instant;
+
+use axum::http::header::SET_COOKIE;
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::IntoResponse as _;
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::access;
+use crate::logins::COOKIE;
+use crate::problem::Problem;
+use crate::routes::{Answer, Call, Route, ok};
+use crate::tokens::{Scope, Token};
+
+/// The routes.
+pub const ROUTES: &[Route] = &[
+    Route::post(
+        "/login",
+        Scope::ReadOnly,
+        "Log a browser in with a token",
+        |call| Box::pin(login(call)),
+    )
+    .fields(&["token"])
+    .open(),
+    Route::get(
+        "/session",
+        Scope::ReadOnly,
+        "Tell who is logged in",
+        |call| Box::pin(session(call)),
+    ),
+    Route::post("/logout", Scope::ReadOnly, "Log a browser out", |call| {
+        Box::pin(logout(call))
+    })
+    .status(204)
+    .open(),
+];
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wish {
+    token: String,
+}
+
+async fn login(call: Call) -> Answer {
+    let wish: Wish = call.json()?;
+    let token = access::prove(&call.service, wish.token.trim(), call.peer.ip())?;
+    if token.scope == Scope::Portable {
+        return Err(Problem::forbidden(
+            "a token of the scope portable opens the two calls of portable backups, and not the page",
+        ));
+    }
+    let fresh = call.service.logins.begin(&token.id, Instant::now())?;
+    let mut answer = ok(&shown(&token, &fresh.csrf))?;
+    let cookie = set_cookie(&call, &fresh.cookie, "");
+    answer.headers_mut().insert(SET_COOKIE, cookie?);
+    Ok(answer)
+}
+
+async fn session(call: Call) -> Answer {
+    let caller = call.caller()?;
+    let csrf = caller.csrf.as_ref().map_or("", |csrf| csrf.as_str());
+    ok(&shown(&caller.token, csrf))
+}
+
+async fn logout(call: Call) -> Answer {
+    if let Some(cookie) = access::cookie(&call.headers) {
+        call.service.logins.end(cookie);
+    }
+    let mut answer = StatusCode::NO_CONTENT.into_response();
+    let cookie = set_cookie(&call, "", "; Max-Age=0");
+    answer.headers_mut().insert(SET_COOKIE, cookie?);
+    Ok(answer)
+}
+
+fn shown(token: &Token, csrf: &str) -> serde_json::Value {
+    json!({"name": token.name, "scope": token.scope, "csrf": csrf})
+}
+
+fn set_cookie(call: &Call, value: &str, more: &str) -> Result<HeaderValue, Problem> {
+    let secure = match call.service.options.tls {
+        Some(_) => "; Secure",
+        None => "",
+    };
+    let text = format!("{COOKIE}={value}; Path=/; HttpOnly; SameSite=Strict{secure}{more}");
+    HeaderValue::from_str(&text).map_err(|_| Problem::internal("the cookie is no header"))
+}

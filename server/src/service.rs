@@ -1,0 +1,276 @@
+//! What all of the service shares.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use jiff::Timestamp;
+use serde_json::Value;
+use zeroize::Zeroizing;
+
+use crate::audit::Audit;
+use crate::child::{Line, Program};
+use crate::data::{self, Data};
+use crate::guard::Guard;
+use crate::logins::Logins;
+use crate::metrics::Counters;
+use crate::policy::Policy;
+use crate::problem::Problem;
+use crate::runs::Runs;
+use crate::tokens::{Scope, Tokens};
+use crate::{Options, ServeError};
+
+/// What all of the service shares.
+pub struct Service {
+    /// How it is run.
+    pub options: Options,
+    /// The program that does the work.
+    pub program: Program,
+    /// What requests may name.
+    pub policy: Policy,
+    /// Its own files.
+    pub data: Data,
+    /// Who may do what.
+    pub tokens: Tokens,
+    /// Who is logged in.
+    pub logins: Logins,
+    /// Who tried wrong tokens.
+    pub guard: Guard,
+    /// Who did what.
+    pub audit: Audit,
+    /// What is run, and was.
+    pub runs: Arc<Runs>,
+    /// Requests, counted.
+    pub counters: Counters,
+    /// When it was started.
+    pub started: Timestamp,
+    /// Set once it is to end.
+    pub stop: Arc<AtomicBool>,
+}
+
+/// A repository that a command works on: its location, and how it is opened.
+#[derive(Clone, Default)]
+pub struct Repository {
+    /// The options of the command, with what they name.
+    options: Vec<(&'static str, String)>,
+}
+
+impl Service {
+    /// Reads what a service before this one left.
+    ///
+    /// # Errors
+    /// When the folder cannot be used, or another service has it.
+    pub fn open(options: Options, stop: Arc<AtomicBool>) -> Result<Self, ServeError> {
+        let data = Data::open(&options.data)?;
+        let program = Program {
+            path: options.program.clone(),
+            globals: [options.globals.clone(), vec!["--json".into()]].concat(),
+        };
+        let failed = |tried: &'static str, name: &str| {
+            let path = data.path(name);
+            move |source| ServeError::Data {
+                tried,
+                path,
+                source,
+            }
+        };
+        let tokens = Tokens::open(data.path("tokens.json"));
+        let tokens = tokens.map_err(failed("read the tokens in", "tokens.json"))?;
+        let audit = Audit::open(data.path("audit.jsonl"));
+        let audit = audit.map_err(failed("write the audit log", "audit.jsonl"))?;
+        let runs = Runs::open(data.path("runs"), program.clone());
+        let runs = runs.map_err(failed("read the runs in", "runs"))?;
+        Ok(Self {
+            policy: Policy::new(&options),
+            logins: Logins::default(),
+            guard: Guard::default(),
+            counters: Counters::default(),
+            started: Timestamp::now(),
+            options,
+            program,
+            data,
+            tokens,
+            audit,
+            runs,
+            stop,
+        })
+    }
+
+    /// Tells whether it is to end.
+    pub fn is_stopping(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Makes the first tokens, where there is none: one that opens everything, and one for portable backups.
+    ///
+    /// # Errors
+    /// When they cannot be kept.
+    pub fn first_tokens(&self) -> Result<Option<[Zeroizing<String>; 2]>, Problem> {
+        if !self.tokens.is_empty() {
+            return Ok(None);
+        }
+        let now = Timestamp::now();
+        let (_, admin) = self.tokens.add("first", Scope::Admin, None, now)?;
+        let (_, portable) = self.tokens.add("portable", Scope::Portable, None, now)?;
+        Ok(Some([admin, portable]))
+    }
+
+    /// Asks for a location of larder.toml.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub async fn location(&self, name: &str) -> Result<Value, Problem> {
+        let mut line = Line::new(["location", "show"]);
+        line.operands([name]);
+        let shown: Result<Value, _> = self.program.document(&line, &[]).await;
+        shown.map_err(|failure| failure.problem())
+    }
+
+    /// Asks for a job of larder.toml.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub async fn job(&self, name: &str) -> Result<Value, Problem> {
+        let mut line = Line::new(["job", "show"]);
+        line.operands([name]);
+        let shown: Result<Value, _> = self.program.document(&line, &[]).await;
+        shown.map_err(|failure| failure.problem())
+    }
+
+    /// Finds out how the repository at a location is opened: with the password that is kept here, or as a job of that
+    /// location says, or as it is usual.
+    ///
+    /// # Errors
+    /// When there is no such location.
+    pub async fn repository(&self, location: &str) -> Result<Repository, Problem> {
+        self.location(location).await?;
+        let mut options = vec![("repo", location.to_owned())];
+        match self.password_file(location) {
+            Some(file) => options.push(("password-file", file)),
+            None => options.extend(self.secret_of_jobs(location).await),
+        }
+        Ok(Repository { options })
+    }
+
+    /// Gives how the repository of a job is opened.
+    ///
+    /// # Errors
+    /// When there is no such job, or it names no location that can be told.
+    pub fn repository_of_job(&self, job: &Value) -> Result<Repository, Problem> {
+        let settings = job.get("settings").unwrap_or(&Value::Null);
+        let location = settings.get("location").and_then(Value::as_str);
+        let location = location.ok_or_else(|| Problem::internal("the job names no location"))?;
+        let mut options = vec![("repo", location.to_owned())];
+        match (secret_of(settings), self.password_file(location)) {
+            (Some(secret), _) => options.push(secret),
+            (None, Some(file)) => options.push(("password-file", file)),
+            (None, None) => {}
+        }
+        Ok(Repository { options })
+    }
+
+    /// Gives the file with the password of a location, if it is kept here.
+    pub fn password_file(&self, location: &str) -> Option<String> {
+        let file = self.password_path(location);
+        file.is_file().then(|| file.to_string_lossy().into_owned())
+    }
+
+    /// Tells whether a path is that of a password that is kept here.
+    pub fn is_own_password(&self, path: &str) -> bool {
+        let folder = self.data.path("passwords");
+        std::path::Path::new(path).parent() == Some(folder.as_path())
+    }
+
+    /// Keeps the password of a location, or forgets it.
+    ///
+    /// # Errors
+    /// When the file cannot be written or removed.
+    pub fn keep_password(&self, location: &str, password: Option<&str>) -> Result<(), Problem> {
+        let file = self.password_path(location);
+        let done = match password {
+            Some(password) => data::write(&file, password.as_bytes()),
+            None => data::remove(&file),
+        };
+        done.map_err(|error| {
+            Problem::internal(format!("cannot keep the password of {location}: {error}"))
+        })
+    }
+
+    /// Carries the password over where a location gets another name.
+    pub fn rename_password(&self, old: &str, new: &str) {
+        let renamed = std::fs::rename(self.password_path(old), self.password_path(new));
+        if let Err(error) = renamed
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!("cannot carry the password of {old} over to {new}: {error}");
+        }
+    }
+
+    fn password_path(&self, location: &str) -> std::path::PathBuf {
+        // Names have no slash, and may well be "." or "..".
+        self.data
+            .path("passwords")
+            .join(format!("{location}.password"))
+    }
+
+    async fn secret_of_jobs(&self, location: &str) -> Option<(&'static str, String)> {
+        let jobs: Result<Vec<Value>, _> = self
+            .program
+            .document(&Line::new(["job", "list"]), &[])
+            .await;
+        let mut jobs = jobs.ok()?.into_iter();
+        let job = jobs.find(|job| job.get("location").is_some_and(|named| named == location))?;
+        secret_of(job.get("settings")?)
+    }
+}
+
+impl Repository {
+    /// Begins a command on it.
+    pub fn line<A: AsRef<str>>(&self, arguments: impl IntoIterator<Item = A>) -> Line {
+        let mut line = Line::default();
+        for (name, value) in &self.options {
+            line.option(name, value);
+        }
+        let arguments = arguments.into_iter();
+        line.arguments
+            .extend(arguments.map(|argument| argument.as_ref().into()));
+        line
+    }
+
+    /// Gives it with another password in the environment, whatever is kept.
+    pub fn with_password(location: &str, password: &str, arguments: &[&str]) -> Line {
+        let repository = Self {
+            options: vec![("repo", location.to_owned())],
+        };
+        let mut line = repository.line(arguments);
+        let password = Zeroizing::new(password.to_owned());
+        line.variables.push(("LARDER_PASSWORD", password));
+        line
+    }
+}
+
+/// Gives the option that says what a job says of its password.
+fn secret_of(settings: &Value) -> Option<(&'static str, String)> {
+    ["password-file", "password-command", "key-file"]
+        .into_iter()
+        .find_map(|key| Some((key, settings.get(key)?.as_str()?.to_owned())))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_command_names_its_repository_in_arguments_that_are_nothing_else() {
+        let repository = Repository {
+            options: vec![("repo", "--x".to_owned())],
+        };
+        let mut line = repository.line(["ls"]);
+        line.operands(["latest"]);
+        assert_eq!(line.arguments, ["--repo=--x", "ls", "--", "latest"]);
+        let settings = json!({"key-file": "/k", "location": "nas"});
+        assert_eq!(secret_of(&settings), Some(("key-file", "/k".to_owned())));
+        assert_eq!(secret_of(&json!({})), None);
+    }
+}
