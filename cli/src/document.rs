@@ -94,6 +94,15 @@ impl Document {
         self.understood(changed).map(drop)
     }
 
+    /// Gives what it would say, as it is to be.
+    ///
+    /// # Errors
+    /// When it would not be understood.
+    pub fn settings(&self) -> anyhow::Result<Settings> {
+        let text = Zeroizing::new(self.toml.to_string());
+        Settings::read(&text, &self.path, &process_env)
+    }
+
     /// Gives the text as it is to be, once it is understood.
     fn understood(&self, changed: Changed<'_>) -> anyhow::Result<Zeroizing<String>> {
         let text = Zeroizing::new(self.toml.to_string());

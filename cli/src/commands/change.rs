@@ -1,9 +1,13 @@
 //! How commands change larder.toml, and tell of it.
 
+use std::collections::BTreeMap;
+
 use anyhow::Context as _;
+use jiff::Timestamp;
 use serde::Serialize;
 use toml_edit::DocumentMut;
 
+use super::job;
 use crate::context::Context;
 use crate::document::{Changed, Document};
 use crate::output;
@@ -45,6 +49,9 @@ struct Done<'a> {
     changed: Changed<'a>,
     file: String,
     dry_run: bool,
+    /// When a job would be run next, of each kind; for a dry run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upcoming: Option<BTreeMap<&'static str, Vec<Timestamp>>>,
 }
 
 /// Changes larder.toml by `work`; `what` tells a person which job or location that concerns.
@@ -70,10 +77,15 @@ pub fn change(
     }
     let file = path.display().to_string();
     if context.json() {
+        let upcoming = match changed {
+            Changed::Job(name) if dry_run => job::upcoming(&document, name)?,
+            _ => None,
+        };
         return output::json_line(&Done {
             changed,
             file,
             dry_run,
+            upcoming,
         });
     }
     if context.talks() || dry_run {

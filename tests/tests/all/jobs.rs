@@ -123,6 +123,17 @@ fn a_job_is_added_run_listed_and_remembered() {
     assert_eq!(list[0]["last"]["outcome"], "success");
     assert!(list[0]["last_success_age_seconds"].as_i64().unwrap() >= 0);
     assert_eq!(list[0]["settings"]["hours"], json!([1, 13]));
+    // A schedule can be looked at before it is written.
+    let wish = ["job", "edit", "nightly", "--hours", "2", "--dry-run"];
+    let planned = world.json(wish);
+    let planned = planned["upcoming"]["backup"].as_array().unwrap();
+    assert_eq!(planned.len(), 5);
+    assert!(
+        planned
+            .iter()
+            .all(|time| time.as_str().unwrap().contains("T02:00:00")),
+        "{planned:?}"
+    );
     let shown = world.json(["job", "show", "nightly"]);
     assert_eq!(shown["upcoming"]["backup"].as_array().unwrap().len(), 5);
     assert_eq!(shown["settings"]["hours"], json!([1, 13]));

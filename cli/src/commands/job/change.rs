@@ -1,15 +1,16 @@
 //! What changes larder.toml: add, edit, remove.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use jiff::Timestamp;
 use toml_edit::{DocumentMut, Value};
 
-use super::Wish;
+use super::{Wish, show};
 use crate::commands::change::{ADD, EDIT, REMOVE, change};
 use crate::context::Context;
-use crate::document::{self, Changed};
+use crate::document::{self, Changed, Document};
 use crate::jobs;
 use crate::settings::Settings;
 
@@ -90,6 +91,20 @@ fn refuse_unknown(context: &Context, name: &str) -> anyhow::Result<()> {
         true => Ok(()),
         false => super::job(context, name).map(drop),
     }
+}
+
+/// Gives when a job would be run next, of each kind, if there would be one.
+///
+/// # Errors
+/// When the document makes no sense.
+pub fn upcoming(
+    document: &Document,
+    name: &str,
+) -> anyhow::Result<Option<BTreeMap<&'static str, Vec<Timestamp>>>> {
+    let settings = document.settings()?;
+    let history = super::history().ok();
+    let job = settings.jobs.0.get(name);
+    Ok(job.map(|job| show::upcoming(history.as_ref(), name, job, Timestamp::now())))
 }
 
 /// Gives the keys that are to be set, with values as they stand in the file.

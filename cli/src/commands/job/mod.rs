@@ -8,6 +8,8 @@ mod steps;
 mod units;
 mod usual;
 
+pub use change::upcoming;
+
 use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};

@@ -292,7 +292,7 @@ fn outcome(run: &Run) -> &'static str {
 }
 
 /// Gives the next times of each kind of run that has a schedule.
-fn upcoming(
+pub fn upcoming(
     history: Option<&History>,
     name: &str,
     job: &Job,
