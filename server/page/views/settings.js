@@ -1,0 +1,191 @@
+/**
+ * Settings: tokens, the portable backup, and who did what.
+ */
+
+import * as api from '../lib/api.js';
+import { fill, h } from '../lib/dom.js';
+import { moment } from '../lib/format.js';
+import { selectField, textField } from '../parts/form.js';
+import { actionButton, ask, openDialog, pagedList, pairs, top } from '../parts/page.js';
+
+const SCOPES = [
+  ['read-only', 'Read only: sees everything, changes nothing'],
+  ['backup-only', 'Backup only: runs and cancels jobs'],
+  ['operate', 'Operate: restores, checks, prunes, and runs jobs'],
+  ['admin', 'Administrator: everything'],
+];
+const JOBS_MAX = 1000;
+
+/** Shows the settings. */
+export async function view({ session, service, signal }) {
+  const isAdmin = session.scope === 'admin';
+  const portable = isAdmin ? await portablePart(signal) : null;
+  return {
+    title: 'Settings',
+    content: h(
+      'div',
+      { class: 'stack-large' },
+      top('Settings'),
+      servicePart(service),
+      isAdmin && tokensPart(signal),
+      portable,
+      isAdmin && auditPart(signal),
+    ),
+  };
+}
+
+function servicePart(service) {
+  return h(
+    'section',
+    { class: 'card stack' },
+    h('h2', {}, 'This server'),
+    pairs([
+      ['Version', service.version],
+      ['Running since', moment(service.started)],
+      ['Configuration', service.config && h('span', { class: 'path' }, service.config)],
+      ['Folders that may be used', service.allow_paths?.length > 0 ? service.allow_paths.join(', ') : 'all'],
+      ['TLS', service.tls ? 'yes' : 'no: put a certificate or a proxy with one before it, if it is reached from elsewhere'],
+      ['API', h('a', { href: '/api/v1/openapi.json' }, 'OpenAPI document')],
+    ]),
+  );
+}
+
+function tokensPart(signal) {
+  const place = h('div', {});
+  const refresh = () => fill(place, tokenList(signal, refresh));
+  refresh();
+  return h('section', { class: 'stack' }, h('h2', {}, 'Tokens'), h('p', { class: 'quiet' }, 'Each opens the page and the API as far as its scope goes.'), place, tokenForm(refresh));
+}
+
+function tokenList(signal, refresh) {
+  const revoke = async (token) => {
+    if (!(await ask(`Revoke ${token.name}?`, 'Whoever uses it is locked out at once.', 'Revoke'))) return;
+    await api.remove(`/tokens/${api.part(token.id)}`);
+    refresh();
+  };
+  const item = (token) =>
+    h(
+      'li',
+      { class: 'item' },
+      h('div', {}, h('h3', {}, token.name), h('p', { class: 'quiet small' }, `${token.scope} · made ${moment(token.created)}${token.expires ? ` · ends ${moment(token.expires)}` : ''}`)),
+      h('div', { class: 'aside' }, actionButton('Revoke', () => revoke(token), { kind: 'slim', label: `Revoke ${token.name}` })),
+    );
+  return pagedList((cursor) => api.get('/tokens', { cursor }, signal), (items) => items.map(item));
+}
+
+function tokenForm(refresh) {
+  const values = { name: '', scope: 'read-only', expires: '' };
+  const name = textField({
+    label: 'Name',
+    help: 'Who or what uses it.',
+    example: 'grafana',
+    required: true,
+    check: (text) => (text.trim() === '' ? 'A name is needed.' : null),
+    change: (text) => {
+      values.name = text.trim();
+    },
+  });
+  const scope = selectField({
+    label: 'Scope',
+    value: values.scope,
+    options: SCOPES,
+    change: (value) => {
+      values.scope = value;
+    },
+  });
+  const expires = textField({
+    label: 'Last day',
+    help: 'Empty: it does not end by itself.',
+    type: 'date',
+    short: false,
+    change: (text) => {
+      values.expires = text;
+    },
+  });
+  const make = async () => {
+    if (values.name === '') {
+      name.refuse('A name is needed.');
+      return name.focus();
+    }
+    const ends = values.expires ? { expires: `${values.expires}T23:59:59Z` } : {};
+    const made = await api.post('/tokens', { name: values.name, scope: values.scope, ...ends });
+    showToken(made);
+    return refresh();
+  };
+  return h(
+    'details',
+    { class: 'card' },
+    h('summary', {}, 'Make a token'),
+    h('div', { class: 'stack' }, name.node, scope.node, expires.node, actionButton('Make it', make, { kind: 'main' })),
+  );
+}
+
+function showToken({ name, token }) {
+  openDialog(`The token ${name}`, (close) => [
+    h('p', {}, 'It is shown this once. Only a hash of it is kept.'),
+    h('p', { class: 'token', tabindex: '0' }, token),
+    h(
+      'div',
+      { class: 'row' },
+      navigator.clipboard && actionButton('Copy', () => navigator.clipboard.writeText(token), { kind: 'main' }),
+      h('button', { type: 'button', click: () => close('') }, 'I have it'),
+    ),
+  ]);
+}
+
+async function portablePart(signal) {
+  const [portable, { items: jobs }] = await Promise.all([api.get('/portable', {}, signal), api.get('/jobs', { limit: JOBS_MAX }, signal)]);
+  const job = selectField({
+    label: 'Job whose sources it covers',
+    value: portable.job ?? '',
+    options: [['', 'The only one there is'], ...jobs.map(({ name }) => [name, name])],
+    change: async (value) => {
+      try {
+        await api.put('/portable', { job: value || null });
+        job.refuse(null);
+      } catch (problem) {
+        job.refuse(problem.message);
+      }
+    },
+  });
+  const make = async () => showToken(await api.post('/tokens', { name: 'portable', scope: 'portable' }));
+  const { origin } = window.location;
+  return h(
+    'section',
+    { class: 'card stack' },
+    h('h2', {}, 'Portable backup'),
+    h('p', {}, 'One call answers with everything that a job covers, as one encrypted file; another restores that into a new installation. Both take a token of their own, which opens nothing else.'),
+    job.node,
+    actionButton('Make a portable token', make),
+    h('pre', { class: 'block', tabindex: '0', 'aria-label': 'The call that backs up' }, curlBackup(origin)),
+    h('pre', { class: 'block', tabindex: '0', 'aria-label': 'The call that restores' }, curlRestore(origin)),
+    h('p', { class: 'quiet small' }, 'payload.json and request.json hold the password of the file: { "password": "..." }'),
+  );
+}
+
+function curlBackup(origin) {
+  return `curl --header "Authorization: Bearer $TOKEN" --request POST --data @payload.json --output backup.blob ${origin}/_backup/api/v1/backup`;
+}
+
+function curlRestore(origin) {
+  return `curl --header "Authorization: Bearer $TOKEN" --request POST --form config=@request.json --form snapshot=@backup.blob ${origin}/_backup/api/v1/restore`;
+}
+
+function auditPart(signal) {
+  const body = h('tbody', {});
+  const container = h(
+    'div',
+    { class: 'wide', tabindex: '0', role: 'region', 'aria-label': 'Who did what' },
+    h('table', {}, h('thead', {}, h('tr', {}, ['Time', 'Who', 'What', 'Answer'].map((title) => h('th', { scope: 'col' }, title)))), body),
+  );
+  const row = ({ time, by, method, path, status }) =>
+    h('tr', {}, h('td', {}, moment(time)), h('td', {}, by), h('td', { class: 'path' }, `${method} ${path}`), h('td', {}, String(status)));
+  const place = h('div', {});
+  const details = h('details', {}, h('summary', {}, 'Who did what'), place);
+  details.addEventListener('toggle', () => {
+    if (details.open && !place.hasChildNodes()) {
+      place.append(pagedList((cursor) => api.get('/audit', { limit: 50, cursor }, signal), (items) => items.map(row), { list: body, container }));
+    }
+  });
+  return h('section', {}, details);
+}
