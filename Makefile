@@ -8,7 +8,7 @@
 SHELL := /bin/bash
 env := source scripts/env.sh &&
 
-.PHONY: demo test test-storages setup build fmt clippy doc unit deny no-std fuzz fuzz-smoke python golden-check round-trip bench clean help
+.PHONY: demo test test-storages test-page setup build fmt clippy doc unit deny no-std fuzz fuzz-smoke python golden-check round-trip bench clean help
 
 demo:          ## A first look at larder, in a temporary folder
 	@scripts/demo.sh
@@ -18,6 +18,9 @@ test:          ## Everything that CI runs
 
 test-storages: ## The storages against servers that take long to install (Ceph, Azurite, s3rver, rclone)
 	@scripts/test-storages.sh
+
+test-page:     ## The web page in Chromium against the service (installs Chromium, builds first)
+	@scripts/build.sh && scripts/page-tests.sh browser
 
 setup:         ## Install what is missing
 	@scripts/setup.sh all
