@@ -156,7 +156,7 @@ impl Default for InitOptions {
     }
 }
 
-/// What was made by [`Repository::init`].
+/// What was made by [`Repository::init`](super::Repository::init).
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct InitReport {
     /// The repository's id, in hex.
