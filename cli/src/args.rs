@@ -174,6 +174,7 @@ SNAPSHOT names a snapshot:
   latest                the newest
   latest~2              the second before the newest
   '@[2026-11-01]'       the newest that is not later than a time
+  '@[last tuesday]'     the same at the end of that day; yesterday is another
   '@[2 days ago]'       the same, counted from now
 --host, --tag and --path narrow which snapshots are looked at.
 

@@ -23,7 +23,6 @@ use crate::locations;
 use crate::password::{self, SecretSource};
 use crate::progress::{Mode, Reporter};
 use crate::settings::{Settings, process_env};
-use crate::times;
 
 /// What every command needs.
 pub struct Context {
@@ -335,7 +334,7 @@ pub fn pick(
             path: spec.path,
         });
     };
-    let time = times::point(at, &Zoned::now()).context("--at")?;
+    let time = snapshots::parse_time(at, &Zoned::now()).context("--at")?;
     let path = named.map(path_at).transpose()?;
     let snapshots = snapshots::at(repository, time, filter, path.as_deref())?;
     Ok(Picked { snapshots, path })

@@ -1,11 +1,12 @@
 //! Times, durations and sizes as people type them.
 
 use anyhow::{Context as _, bail};
-use jiff::civil::DateTime;
+use jiff::civil::{DateTime, Time};
 use jiff::{SignedDuration, Span, Timestamp, Zoned};
+use larder_engine::snapshots::last_weekday;
 
 /// Parses a point in time: a date, a date and time, an RFC 3339 instant, or a span such as
-/// `2 days ago`; a date alone is its first moment, and without a zone the local one counts.
+/// `2 days ago`, or a day such as `yesterday` or `last tuesday`; a date alone is its first moment, and without a zone the local one counts.
 ///
 /// # Errors
 /// With examples, for anything else.
@@ -25,7 +26,10 @@ pub fn point(text: &str, now: &Zoned) -> anyhow::Result<Timestamp> {
         "today" => Some(now.start_of_day()?.datetime()),
         "yesterday" => Some(now.yesterday()?.start_of_day()?.datetime()),
         // A bare date is a moment too, its first.
-        _ => text.parse::<DateTime>().ok(),
+        _ => match last_weekday(text, now.date()) {
+            Some(day) => Some(day.to_datetime(Time::midnight())),
+            None => text.parse::<DateTime>().ok(),
+        },
     };
     if let Some(civil) = civil {
         let zoned = civil.to_zoned(zone.clone());
@@ -36,7 +40,7 @@ pub fn point(text: &str, now: &Zoned) -> anyhow::Result<Timestamp> {
     let Ok(span) = text.parse::<Span>() else {
         bail!(
             "'{text}' is not a time; write it like 2026-11-01, '2026-11-01 03:00', \
-             2026-11-01T03:00:00Z or '2 days ago'"
+             2026-11-01T03:00:00Z, 'last tuesday' or '2 days ago'"
         );
     };
     if span.is_positive() {
@@ -144,6 +148,9 @@ mod tests {
             ("now", "2026-11-03T10:00:00Z"),
             ("today", "2026-11-02T22:00:00Z"),
             ("yesterday", "2026-11-01T22:00:00Z"),
+            // That is a Tuesday: last Tuesday is a week ago.
+            ("last tuesday", "2026-10-26T22:00:00Z"),
+            ("Monday", "2026-11-01T22:00:00Z"),
         ] {
             assert_eq!(at(text).unwrap(), expected, "{text}");
         }

@@ -20,7 +20,7 @@ use crate::view::{self, Unusable, View};
 
 pub use at::at;
 pub(crate) use at::at_in;
-pub use spec::{Spec, Which, parse_time};
+pub use spec::{Spec, Which, last_weekday, parse_time};
 
 use times::SourceTimes;
 

@@ -15,6 +15,7 @@ use larder_engine::backup::{
     Origin, Selection, Server, Stream, Streams, backup,
 };
 use larder_engine::hooks::HookReport;
+use larder_engine::snapshots::parse_time;
 
 use crate::args::parse_setting;
 use crate::context::Context;
@@ -496,7 +497,7 @@ impl BackupArgs {
 
     /// Gives the time as of which buckets are read.
     fn at(&self, now: &Zoned) -> anyhow::Result<Option<Timestamp>> {
-        let at = self.at.as_deref().map(|text| times::point(text, now));
+        let at = self.at.as_deref().map(|text| parse_time(text, now));
         at.transpose().context("--at")
     }
 

@@ -6,7 +6,7 @@ use clap::Args;
 use jiff::Zoned;
 use jiff::tz::TimeZone;
 use larder_engine::browse::{self, FindOptions};
-use larder_engine::snapshots::SnapshotInfo;
+use larder_engine::snapshots::{SnapshotInfo, parse_time};
 use serde::Serialize;
 
 use anyhow::Context as _;
@@ -110,7 +110,12 @@ impl FindArgs {
             filter: self.filter.filter(),
             newer: time(&self.newer, "--newer")?,
             older: time(&self.older, "--older")?,
-            at: time(&self.at, "--at")?,
+            at: self
+                .at
+                .as_deref()
+                .map(|text| parse_time(text, now))
+                .transpose()
+                .context("--at")?,
         })
     }
 }

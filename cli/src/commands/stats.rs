@@ -5,12 +5,13 @@ use std::fmt::Write as _;
 use anyhow::Context as _;
 use clap::Args;
 use jiff::Zoned;
+use larder_engine::snapshots::parse_time;
 use larder_engine::stats::{History, Stats, stats};
 
 use crate::args::FilterArgs;
 use crate::context::Context;
 use crate::exit::Exit;
-use crate::{output, render, times};
+use crate::{output, render};
 
 /// Count what the repository holds
 ///
@@ -46,7 +47,7 @@ pub struct StatsArgs {
 /// What the engine answers.
 pub fn run(context: &Context, args: &StatsArgs) -> anyhow::Result<Exit> {
     let at = args.at.as_deref();
-    let at = at.map(|text| times::point(text, &Zoned::now()));
+    let at = at.map(|text| parse_time(text, &Zoned::now()));
     let at = at.transpose().context("--at")?;
     let repository = context.open()?;
     let reporter = context.reporter();

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
-use jiff::civil::{Date, DateTime};
+use jiff::civil::{Date, DateTime, Weekday};
 use jiff::{Span, Timestamp, ToSpan, Zoned};
 
 use crate::error::{EngineError, Result};
@@ -97,8 +97,8 @@ fn end_of_time(bytes: &[u8]) -> Option<usize> {
 
 /// Parses a point in time as a person gives it, to find what is not later.
 ///
-/// - `2026-11-01`, `today`, `yesterday`: the end of that day, so that whatever was made on the
-///   day is found;
+/// - `2026-11-01`, `today`, `yesterday`, `last tuesday`: the end of that day, so that whatever was
+///   made on the day is found;
 /// - `2026-11-01 03:00` (or with seconds, or `T` between): that moment in the zone of `now`;
 /// - RFC 3339 with an offset or `Z`, or with a zone in brackets: that moment;
 /// - `2 days ago`, `1 week ago`, `3h ago`: so long before `now`, days and longer by the
@@ -122,14 +122,35 @@ pub fn parse_time(text: &str, now: &Zoned) -> Result<Timestamp> {
             let day = text.parse::<Date>().ok();
             day.and_then(|day| end_of_day(day, now))
         }
-        _ => moment(text, now),
+        _ => match last_weekday(text, now.date()) {
+            Some(day) => end_of_day(day, now),
+            None => moment(text, now),
+        },
     };
     time.ok_or_else(|| {
         EngineError::Request(format!(
             "'{text}' is no time; use for example 2026-11-01, '2026-11-01 03:00', \
-             2026-11-01T03:00:00Z, yesterday or '2 days ago'"
+             2026-11-01T03:00:00Z, yesterday, 'last tuesday' or '2 days ago'"
         ))
     })
+}
+
+/// Gives the day that `last tuesday` means: the newest of that name before today. `last` may be left out.
+#[must_use]
+pub fn last_weekday(text: &str, today: Date) -> Option<Date> {
+    let text = text.trim().to_ascii_lowercase();
+    let name = text.strip_prefix("last ").unwrap_or(&text).trim_start();
+    let weekday = match name {
+        "monday" => Weekday::Monday,
+        "tuesday" => Weekday::Tuesday,
+        "wednesday" => Weekday::Wednesday,
+        "thursday" => Weekday::Thursday,
+        "friday" => Weekday::Friday,
+        "saturday" => Weekday::Saturday,
+        "sunday" => Weekday::Sunday,
+        _ => return None,
+    };
+    today.nth_weekday(-1, weekday).ok()
 }
 
 /// Tells whether a text has the form of a date alone, which jiff also takes from longer ones.

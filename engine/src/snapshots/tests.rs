@@ -76,6 +76,18 @@ fn every_way_to_name_a_snapshot_is_parsed() {
             Some("/[a]:b"),
         ),
         ("@[2 days ago]", at("2026-11-09T11:00:00Z"), None),
+        // That is a Wednesday: last Wednesday is a week ago.
+        (
+            "@[last tuesday]:x",
+            at("2026-11-10T22:59:59.999999999Z"),
+            Some("x"),
+        ),
+        ("@[Wednesday]", at("2026-11-04T22:59:59.999999999Z"), None),
+        (
+            "@[last  thursday]",
+            at("2026-11-05T22:59:59.999999999Z"),
+            None,
+        ),
         // By the calendar: noon, although an hour more has passed.
         ("@[3 weeks ago]", at("2026-10-21T10:00:00Z"), None),
         ("@[1 week ago]", at("2026-11-04T11:00:00Z"), None),

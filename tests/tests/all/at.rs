@@ -38,6 +38,8 @@ fn each_source_is_taken_from_the_newest_snapshot_that_is_not_later() {
     for (time, (from_one, one), (from_two, two)) in [
         ("2026-11-01 04:00", (0, "1"), (0, "1")),
         ("2026-11-02 03:00", (1, "22"), (0, "1")),
+        // A day alone is all of it, as in @[2026-11-02].
+        ("2026-11-02", (1, "22"), (0, "1")),
         ("2026-11-03 12:00", (1, "22"), (2, "333")),
         ("2026-11-09", (3, "4444"), (3, "4444")),
     ] {

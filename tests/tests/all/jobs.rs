@@ -492,8 +492,11 @@ fn a_damaged_history_is_told_and_keeps_no_backup_from_being_made() {
 fn units_are_written_as_they_are_shown_and_systemd_understands_them() {
     let world = with_job(&[]);
     let shown = world.ok(["job", "install", "--print"]);
-    let done = world.json(["job", "install"]);
     let units = world.path("home/.config/systemd/user");
+    let would = world.json(["job", "install", "--dry-run"]);
+    assert!(would["dry_run"] == true && !units.exists(), "{would}");
+    let done = world.json(["job", "install"]);
+    assert_eq!(would["files"], done["files"]);
     let mut text = Vec::new();
     for name in ["larder-jobs.service", "larder-jobs.timer"] {
         let path = units.join(name);

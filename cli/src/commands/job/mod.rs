@@ -118,6 +118,9 @@ enum What {
         /// Write them to standard output, and no file
         #[arg(long)]
         print: bool,
+        /// Say what would be written, and write nothing
+        #[arg(short = 'n', long)]
+        dry_run: bool,
     },
     /// Remove those units
     Uninstall {
@@ -184,7 +187,11 @@ pub fn run(context: &Context, args: &JobArgs) -> anyhow::Result<Exit> {
         What::Run { name, no_hooks } => return run::run(context, name, *no_hooks),
         What::Due { names, dry_run } => return run::due(context, names, *dry_run),
         What::History { name, limit } => show::history(context, name.as_deref(), *limit)?,
-        What::Install { place, print } => units::install(context, place, *print)?,
+        What::Install {
+            place,
+            print,
+            dry_run,
+        } => units::install(context, place, *print, *dry_run)?,
         What::Uninstall { place, dry_run } => units::uninstall(context, place, *dry_run)?,
     }
     Ok(Exit::Success)

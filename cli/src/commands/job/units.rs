@@ -39,7 +39,7 @@ struct Done {
 ///
 /// # Errors
 /// When it cannot be told where they belong, or they cannot be written.
-pub fn install(context: &Context, place: &Place, print: bool) -> anyhow::Result<()> {
+pub fn install(context: &Context, place: &Place, print: bool, dry_run: bool) -> anyhow::Result<()> {
     let program = std::env::current_exe().context("cannot tell where the program is")?;
     let settings = context.settings.file.as_deref().context(
         "cannot tell where larder.toml is: neither XDG_CONFIG_HOME nor HOME is set; use --config",
@@ -58,11 +58,15 @@ pub fn install(context: &Context, place: &Place, print: bool) -> anyhow::Result<
     }
     let folder = folder(place.system, &process_env)?;
     let tried = || format!("cannot write the units in {}", folder.display());
-    fs::create_dir_all(&folder).with_context(tried)?;
+    if !dry_run {
+        fs::create_dir_all(&folder).with_context(tried)?;
+    }
     let mut files = Vec::new();
     for (name, text) in NAMES.iter().zip(&texts) {
         let path = folder.join(name);
-        fs::write(&path, text).with_context(tried)?;
+        if !dry_run {
+            fs::write(&path, text).with_context(tried)?;
+        }
         files.push(path.display().to_string());
     }
     let next = match place.system {
@@ -76,13 +80,14 @@ pub fn install(context: &Context, place: &Place, print: bool) -> anyhow::Result<
             "loginctl enable-linger   # so that it also runs while you are not logged in",
         ],
     };
+    let verb = if dry_run { "would write" } else { "wrote" };
     tell(
         context,
-        "wrote",
+        verb,
         Done {
             files,
             next,
-            dry_run: false,
+            dry_run,
         },
     )
 }
