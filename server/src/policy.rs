@@ -3,22 +3,16 @@
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::{Component, Path, PathBuf};
 
+use percent_encoding::percent_decode_str;
 use serde_json::Value;
-use url::{Host, Url};
+use url::Url;
 
 use crate::Options;
 use crate::problem::Problem;
 use crate::tokens::Scope;
 
-/// Keys of jobs whose values are run by a shell.
-const COMMANDS: [&str; 6] = [
-    "before",
-    "after",
-    "after-success",
-    "after-failure",
-    "notify-command",
-    "commands",
-];
+/// Where PostgreSQL listens, unless it is said.
+const DATABASE_PORT: u16 = 5432;
 /// Names under which clouds answer with a machine's own credentials.
 const METADATA_NAMES: [&str; 3] = [
     "metadata.google.internal",
@@ -65,6 +59,10 @@ impl Policy {
                     );
                 }
                 Value::Array(list) => left.extend(list.iter().map(|value| (key.clone(), value))),
+                // A server of mail stands there without a scheme.
+                Value::String(text) if key.ends_with("mail.server") => {
+                    self.url(&key, &format!("smtp://{text}")).await?;
+                }
                 Value::String(text) if text.contains("://") => self.url(&key, text).await?,
                 _ => {}
             }
@@ -117,17 +115,51 @@ impl Policy {
         Err(refused(Problem::forbidden(why)))
     }
 
+    /// The same for a file that a setting names, where `~/` stands for the home folder.
+    ///
+    /// # Errors
+    /// With what is allowed.
+    pub fn file(&self, key: &str, text: &str) -> Result<(), Problem> {
+        match (text.strip_prefix("~/"), std::env::home_dir()) {
+            // Behind another slash it would lead from the root.
+            (Some(rest), Some(home)) if !rest.starts_with('/') => {
+                let path = home.join(rest);
+                self.path(key, &path.to_string_lossy()).map(drop)
+            }
+            _ => self.path(key, text).map(drop),
+        }
+    }
+
+    /// The same for a certificate: a file, unless it stands there itself.
+    ///
+    /// # Errors
+    /// With what is allowed.
+    pub fn certificate(&self, key: &str, text: &str) -> Result<(), Problem> {
+        match text.contains("-----BEGIN") {
+            true => Ok(()),
+            false => self.file(key, text),
+        }
+    }
+
     /// Refuses a folder as a target: where no paths are named, only an administrator chooses one freely.
     ///
     /// # Errors
     /// With who may, and what is allowed.
     pub fn target(&self, path: &str, scope: Scope) -> Result<(), Problem> {
         self.path("target", path)?;
+        self.free_target(scope)
+    }
+
+    /// Refuses a target that no path of what is allowed narrows, unless an administrator chose it.
+    ///
+    /// # Errors
+    /// With who may.
+    pub fn free_target(&self, scope: Scope) -> Result<(), Problem> {
         if self.paths.is_empty() && !scope.allows(Scope::Admin) {
             return Err(Problem {
                 field: Some("target".to_owned()),
                 ..Problem::forbidden(
-                    "only an admin may restore into any folder; start the service with --allow-path to name folders for others",
+                    "only an admin may restore into any folder or database; start the service with --allow-path to name folders for others",
                 )
             });
         }
@@ -151,7 +183,7 @@ impl Policy {
     pub async fn place(&self, key: &str, text: &str) -> Result<(), Problem> {
         match text.strip_prefix("bundle:") {
             Some(path) => self.path(key, path).map(drop),
-            None if text.contains("://") => self.url(key, text).await,
+            None if is_url(text) => self.url(key, text).await,
             None => self.path(key, text).map(drop),
         }
     }
@@ -161,41 +193,54 @@ impl Policy {
     /// # Errors
     /// With the way to allow it.
     pub async fn url(&self, key: &str, text: &str) -> Result<(), Problem> {
+        let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
+        let scheme = scheme.to_ascii_lowercase();
+        if matches!(scheme.as_str(), "file" | "bundle") {
+            // As the program reads it: a URL type would drop what goes up, and decode nothing.
+            let rest = rest.strip_prefix("localhost").unwrap_or(rest);
+            let path = percent_decode_str(rest).decode_utf8();
+            let path = path.map_err(|_| Problem::field(key, "the path of the URL is not UTF-8"))?;
+            return self.path(key, &path).map(drop);
+        }
+        if scheme.starts_with("postgres") {
+            for host in hosts_of_database(rest) {
+                self.host(key, &host, DATABASE_PORT).await?;
+            }
+            return Ok(());
+        }
         let Ok(url) = Url::parse(text) else {
             // The program says better what is wrong with it.
             return Ok(());
         };
-        if matches!(url.scheme(), "file" | "bundle") {
-            let path = url.path().to_owned();
-            return self.path(key, &path).map(drop);
-        }
         // These name buckets; where they are asked for stands in `endpoint`.
         let is_bucket = matches!(url.scheme(), "s3" | "gs" | "az" | "dropbox");
-        if self.link_local || is_bucket {
+        let port = url.port_or_known_default().unwrap_or(443);
+        match url.host_str().filter(|_| !is_bucket) {
+            Some(host) => self.host(key, host, port).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses a host that is, or is at, a link-local address.
+    async fn host(&self, key: &str, host: &str, port: u16) -> Result<(), Problem> {
+        if self.link_local || !self.is_refused_name(host, port).await {
             return Ok(());
         }
-        let port = url.port_or_known_default().unwrap_or(443);
-        let is_refused = match url.host() {
-            None => false,
-            Some(Host::Ipv4(address)) => is_link_local(address.into()),
-            Some(Host::Ipv6(address)) => is_link_local(address.into()),
-            Some(Host::Domain(name)) => self.is_refused_name(name, port).await,
-        };
-        if is_refused {
-            let host = url.host_str().unwrap_or_default();
-            let why = format!(
-                "{host} is a link-local address, where clouds give away the credentials of the service's own machine; \
-                 if it is meant, start the service with --allow-link-local"
-            );
-            return Err(Problem {
-                field: Some(key.to_owned()),
-                ..Problem::forbidden(why)
-            });
-        }
-        Ok(())
+        let why = format!(
+            "{host} is a link-local address, where clouds give away the credentials of the service's own machine; \
+             if it is meant, start the service with --allow-link-local"
+        );
+        Err(Problem {
+            field: Some(key.to_owned()),
+            ..Problem::forbidden(why)
+        })
     }
 
     async fn is_refused_name(&self, name: &str, port: u16) -> bool {
+        // The program decodes what is escaped in a host.
+        let name = percent_decode_str(name).decode_utf8_lossy();
+        let name = name.trim_matches(['[', ']']);
+        let name = name.split('%').next().unwrap_or_default();
         let name = name.trim_end_matches('.').to_ascii_lowercase();
         // Of schemes that the URL standard does not know, an address stays text.
         if let Ok(address) = name.parse::<IpAddr>() {
@@ -222,8 +267,50 @@ fn is_link_local(address: IpAddr) -> bool {
     }
 }
 
+/// Tells whether a text is a URL, as the program does: what is none is a path, whatever stands in it.
+pub fn is_url(text: &str) -> bool {
+    let is_of_scheme = |byte: u8| byte.is_ascii_alphanumeric() || b"+.-".contains(&byte);
+    text.split_once("://").is_some_and(|(scheme, _)| {
+        scheme.starts_with(|first: char| first.is_ascii_alphabetic())
+            && scheme.bytes().all(is_of_scheme)
+    })
+}
+
+/// Gives all hosts of the URL of a database, behind its scheme: there may be several, and its parameters may name others.
+fn hosts_of_database(rest: &str) -> Vec<String> {
+    let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let authority = place.split('/').next().unwrap_or_default();
+    let named = authority.rsplit('@').next().unwrap_or_default();
+    let mut hosts: Vec<String> = named.split(',').map(without_port).collect();
+    for parameter in query.split('&') {
+        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+        let name = percent_decode_str(name).decode_utf8_lossy();
+        if matches!(name.to_ascii_lowercase().as_str(), "host" | "hostaddr") {
+            let value = percent_decode_str(value).decode_utf8_lossy();
+            hosts.extend(value.split(',').map(str::to_owned));
+        }
+    }
+    // A folder with a socket is no host.
+    hosts.retain(|host| !host.is_empty() && !host.starts_with(['/', '@']));
+    hosts
+}
+
+fn without_port(host: &str) -> String {
+    let host = percent_decode_str(host).decode_utf8_lossy();
+    match (host.find(']'), host.split_once(':')) {
+        (Some(end), _) => host.get(..end).unwrap_or_default().to_owned(),
+        (None, Some((name, _))) => name.to_owned(),
+        (None, None) => host.into_owned(),
+    }
+}
+
+/// Tells whether a key is of what a shell runs: any hook, whatever it is run before or after.
 fn is_command(key: &str) -> bool {
-    key.ends_with("-command") || COMMANDS.contains(&key)
+    let is_hook = |when: &str| {
+        let rest = key.strip_prefix(when);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+    };
+    key.ends_with("-command") || key == "commands" || is_hook("before") || is_hook("after")
 }
 
 fn is_nothing(value: &Value) -> bool {
@@ -318,12 +405,53 @@ mod tests {
     }
 
     #[test]
+    fn a_path_that_is_written_as_something_else_is_a_path() {
+        let folder = tempfile::tempdir().unwrap();
+        let policy = policy(&[folder.path()]);
+        let inside = folder.path().display();
+        let status = |text: String| {
+            let placed = block_on(policy.place("url", &text));
+            placed.map_or_else(|refused| refused.status.as_u16(), |()| 200)
+        };
+        assert_eq!(status(format!("{inside}/a")), 200);
+        assert_eq!(status(format!("file://{inside}/a%20b")), 200);
+        assert_eq!(status(format!("file://localhost{inside}/a")), 200);
+        assert_eq!(status(format!("bundle:{inside}/a")), 200);
+        assert_eq!(status("/out://repo".to_owned()), 403);
+        assert_eq!(status("FILE:///out".to_owned()), 403);
+        assert_eq!(status("file:///%6fut".to_owned()), 403);
+        for up in ["..%2f..%2fetc", "%2e%2e/etc", "../etc"] {
+            assert_eq!(status(format!("file://{inside}/{up}")), 400, "{up}");
+        }
+        assert!(is_url("s3://b") && is_url("postgres+basebackup://h"));
+        assert!(!is_url("/a://b") && !is_url("://b") && !is_url("1a://b") && !is_url("a"));
+    }
+
+    #[test]
+    fn a_file_of_the_home_folder_is_looked_at_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let closed = policy(&[folder.path()]);
+        assert_eq!(closed.file("x", "~/.ssh/id").unwrap_err().status, 403);
+        assert_eq!(closed.file("x", "~/../x").unwrap_err().status, 400);
+        assert_eq!(closed.certificate("x", "/etc/x").unwrap_err().status, 403);
+        closed
+            .certificate("x", "-----BEGIN CERTIFICATE-----")
+            .unwrap();
+        let home = std::env::home_dir().unwrap();
+        let open = policy(&[&home]);
+        open.file("x", "~/.ssh/id").unwrap();
+        assert_eq!(open.file("x", "~//etc/x").unwrap_err().status, 400);
+    }
+
+    #[test]
     fn only_an_admin_restores_anywhere() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().to_str().unwrap();
         let open = policy(&[]);
         assert!(open.target(path, Scope::Admin).is_ok());
         assert_eq!(open.target(path, Scope::Operate).unwrap_err().status, 403);
+        assert_eq!(open.free_target(Scope::Operate).unwrap_err().status, 403);
+        assert!(open.free_target(Scope::Admin).is_ok());
         let closed = policy(&[folder.path()]);
         assert!(closed.target(path, Scope::Operate).is_ok());
         assert_eq!(closed.target("/etc", Scope::Admin).unwrap_err().status, 403);
@@ -342,6 +470,14 @@ mod tests {
             "ftp://169.254.169.254/x",
             "sftp://me@169.254.1.1/x",
             "webdavs://METADATA.google.internal./x",
+            "sftp://%31%36%39.254.169.254/x",
+            "sftp://[fe80::1]/x",
+            "postgres://169.254.169.254/db",
+            "postgres://me@127.0.0.1:1,169.254.169.254:5432/db",
+            "postgres://[fe80::1]:5432/db",
+            "postgres:///db?host=169.254.169.254",
+            "postgres://127.0.0.1/db?sslmode=require&h%6fstaddr=127.0.0.1,169%2e254.169.254",
+            "postgres+basebackup://169.254.169.254",
         ] {
             let refused = block_on(policy.url("url", url)).unwrap_err();
             assert_eq!(refused.status, 403, "{url}");
@@ -350,6 +486,8 @@ mod tests {
             "http://127.0.0.1:9000/x",
             "s3://bucket/x",
             "http://10.0.0.1",
+            "postgres:///db?host=/run/pg",
+            "postgres://me@127.0.0.1,127.0.0.2:5433/db",
             "no url",
         ] {
             block_on(policy.url("url", url)).unwrap();
@@ -357,6 +495,13 @@ mod tests {
         let settings = json!({"webhook": "http://169.254.169.254/", "every": 1});
         let refused = block_on(policy.settings("settings", &settings)).unwrap_err();
         assert_eq!(refused.field.unwrap(), "settings.webhook");
+        for server in ["169.254.169.254:25", "[fe80::1]"] {
+            let settings = json!({"mail": {"server": server}});
+            let refused = block_on(policy.settings("settings", &settings)).unwrap_err();
+            assert_eq!(refused.field.unwrap(), "settings.mail.server");
+        }
+        let settings = json!({"mail": {"server": "127.0.0.1:25"}});
+        block_on(policy.settings("settings", &settings)).unwrap();
     }
 
     #[test]
@@ -364,6 +509,8 @@ mod tests {
         let policy = policy(&[]);
         for settings in [
             json!({"before": ["x"]}),
+            json!({"before-source": ["x"]}),
+            json!({"after-source-failure": ["x"]}),
             json!({"notify-command": "x"}),
             json!({"password-command": "x"}),
             json!({"inner": {"secret-access-key-command": "x"}}),

@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 
 use crate::api::service;
 use crate::child::Line;
+use crate::policy::is_url;
 use crate::problem::Problem;
 use crate::routes::{Answer, Call, Route, created, is_name, nothing, ok, page, page_of, run};
 use crate::runs::Wanted;
@@ -282,7 +283,7 @@ async fn refuse(call: &Call, settings: &Map<String, Value>) -> Result<(), Proble
     }
     let sources = settings.get("sources").and_then(Value::as_array);
     for source in sources.into_iter().flatten().filter_map(Value::as_str) {
-        if !source.contains("://") && !is_name(source) {
+        if !is_url(source) && !is_name(source) {
             policy.path("settings.sources", source)?;
         }
     }
@@ -294,10 +295,17 @@ async fn refuse(call: &Call, settings: &Map<String, Value>) -> Result<(), Proble
         };
         for path in values.into_iter().filter_map(Value::as_str) {
             let is_own = call.service.is_own_password(path);
-            if !is_own && !path.starts_with("~/") {
-                policy.path(&format!("settings.{key}"), path)?;
+            if !is_own {
+                policy.file(&format!("settings.{key}"), path)?;
             }
         }
+    }
+    let of_mail = |key: &str| settings.get("mail")?.get(key)?.as_str();
+    if let Some(path) = of_mail("password-file") {
+        policy.file("settings.mail.password-file", path)?;
+    }
+    if let Some(given) = of_mail("ca-certificate") {
+        policy.certificate("settings.mail.ca-certificate", given)?;
     }
     Ok(())
 }

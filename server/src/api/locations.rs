@@ -365,10 +365,11 @@ impl Wish {
                 }
             };
             // The service's own folder means nothing to who asks.
-            if key.ends_with("-file") && !text.starts_with("~/") {
-                call.service
-                    .policy
-                    .path(&format!("settings.{key}"), &text)?;
+            let field = format!("settings.{key}");
+            match key.as_str() {
+                "ca-certificate" => call.service.policy.certificate(&field, &text)?,
+                key if is_path(key) => call.service.policy.file(&field, &text)?,
+                _ => {}
             }
             line.option("set", &format!("{}={text}", refuse_key("settings", key)?));
         }
@@ -381,6 +382,11 @@ impl Wish {
         line.input = input;
         Ok(())
     }
+}
+
+/// Tells whether the value of a setting is the path of a file.
+fn is_path(key: &str) -> bool {
+    key.ends_with("-file") || matches!(key, "known-hosts" | "application-credentials")
 }
 
 /// Gives a secret as one line.

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::api::snapshots::snapshot;
 use crate::child::Line;
+use crate::policy::is_url;
 use crate::problem::Problem;
 use crate::routes::{Answer, Call, Route, is_name, run};
 use crate::runs::Wanted;
@@ -241,8 +242,12 @@ async fn target(call: &Call, target: &str) -> Result<(), Problem> {
             )),
         };
     }
-    match target.contains("://") {
-        true if is_of_bucket(target) || target.starts_with("postgres://") => {
+    match is_url(target) {
+        true if is_of_bucket(target) => call.service.policy.url("target", target).await,
+        true if target.starts_with("postgres://") => {
+            // A database is overwritten like a folder, and no path says which.
+            let scope = call.caller()?.token.scope;
+            call.service.policy.free_target(scope)?;
             call.service.policy.url("target", target).await
         }
         true => refused("it is restored into a folder, a bucket or a database".to_owned()),
