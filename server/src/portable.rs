@@ -105,7 +105,7 @@ async fn covered(service: &Service) -> Result<(String, Value), Problem> {
     let name = match chosen(service)?.job {
         Some(name) => name,
         None => {
-            let jobs = service::jobs(service).await?;
+            let jobs = service::jobs(service).await.map_err(internal)?;
             let names = jobs.iter().filter_map(|job| job.get("name")?.as_str());
             match names.collect::<Vec<_>>().as_slice() {
                 [only] => (*only).to_owned(),
@@ -140,11 +140,14 @@ async fn backup(call: Call) -> Answer {
         .runs
         .start(jobs::now(&name, "portable", by, false))
         .map_err(internal)?;
-    let snapshot = made(&run.ended().await)?;
+    let snapshot = match made(&run.ended().await)? {
+        Some(snapshot) => snapshot,
+        None => newest(service, &repository, &name, &job).await?,
+    };
     let mut line = repository.line(["export", "--output=-", "--quiet"]);
     line.is_plain = true;
     line.variables.push(("LARDER_BUNDLE_PASSWORD", password));
-    line.operands([snapshot.as_deref().unwrap_or("latest")]);
+    line.operands([snapshot]);
     let running = service.program.begin(&line).map_err(not_done)?;
     let body = snapshots::streamed(running, &[]).await.map_err(not_done)?;
     let mut answer = Response::new(body);
@@ -171,6 +174,33 @@ fn made(record: &Record) -> Result<Option<String>, Problem> {
     }
     let snapshot = backup.and_then(|backup| backup.get("snapshot")?.as_str());
     Ok(snapshot.map(str::to_owned))
+}
+
+/// Finds the newest snapshot of a job, whose tag it has: others may lie beside it.
+async fn newest(
+    service: &Service,
+    repository: &Repository,
+    name: &str,
+    job: &Value,
+) -> Result<String, Problem> {
+    let host = job
+        .get("settings")
+        .and_then(|settings| settings.get("host"));
+    let mut line = repository.line(["snapshots"]);
+    line.option("tag", &format!("job:{name}"))
+        .maybe("host", host.and_then(Value::as_str));
+    let listed: Result<Vec<Value>, _> = service.program.document(&line, &[6]).await;
+    let listed = listed.map_err(not_done)?;
+    last(&listed).ok_or_else(|| {
+        failed(&format!(
+            "nothing has changed, so the job {name} made no snapshot, and there is none of it from before"
+        ))
+    })
+}
+
+/// Gives the last of a list of snapshots, which is the newest.
+fn last(listed: &[Value]) -> Option<String> {
+    listed.last()?.get("id")?.as_str().map(str::to_owned)
 }
 
 async fn restore(call: Call) -> Answer {
@@ -494,6 +524,13 @@ mod tests {
             500
         );
         assert_eq!(of(BUSY, "no room"), 500);
+    }
+
+    #[test]
+    fn the_newest_snapshot_of_a_job_is_the_last_of_its_list() {
+        let listed = [json!({"id": "a"}), json!({"id": "b"})];
+        assert_eq!(last(&listed).unwrap(), "b");
+        assert_eq!(last(&[]), None);
     }
 
     #[test]
