@@ -22,21 +22,14 @@ pub struct Caller {
     pub csrf: Option<Zeroizing<String>>,
 }
 
-/// Finds out who sends a request, and whether what they have opens what it is for.
+/// Tells whether what a caller has opens what a request is for.
 ///
 /// # Errors
-/// 401 without a token or with a wrong one, 403 if it does not suffice, 429 after too many wrong ones.
-pub fn admit(
-    service: &Service,
-    headers: &HeaderMap,
-    method: &Method,
-    address: IpAddr,
-    needed: Scope,
-) -> Result<Caller, Problem> {
-    let caller = caller(service, headers, method, address)?;
+/// 403 if it does not suffice; 401 where another token is needed.
+pub fn suffices(caller: &Caller, needed: Scope) -> Result<(), Problem> {
     let scope = caller.token.scope;
     match (scope.allows(needed), needed, scope) {
-        (true, ..) => Ok(caller),
+        (true, ..) => Ok(()),
         // These are told no more than who has no token at all.
         (false, Scope::Portable, _) => Err(Problem::new(
             StatusCode::UNAUTHORIZED,
@@ -87,7 +80,11 @@ pub fn cookie(headers: &HeaderMap) -> Option<&str> {
     })
 }
 
-fn caller(
+/// Finds out who sends a request.
+///
+/// # Errors
+/// 401 without a token or with a wrong one, 403 without the second secret of a browser, 429 after too many wrong ones.
+pub fn caller(
     service: &Service,
     headers: &HeaderMap,
     method: &Method,

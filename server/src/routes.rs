@@ -22,7 +22,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::access::{self, Caller};
-use crate::audit::Entry;
+use crate::audit::{self, Entry};
 use crate::problem::Problem;
 use crate::runs::{Key, Run};
 use crate::service::Service;
@@ -248,42 +248,76 @@ pub fn router(service: &Arc<Service>) -> Router {
         ))
 }
 
-/// Answers one request: who sends it, what it says, what is done, and what is written down of it.
+/// Answers one request. What changes something comes to its end, and into the audit log, also if the client hangs up.
 async fn answer(service: Arc<Service>, route: &'static Route, request: Request) -> Response {
+    let work = work(service, route, request);
+    if route.method == "GET" {
+        return work.await;
+    }
+    tokio::spawn(work).await.unwrap_or_else(|error| {
+        tracing::error!("a request was not answered: {error}");
+        Problem::internal("the service failed at this request; its log says how").into_response()
+    })
+}
+
+/// Does one request: who sends it, what it says, what is done, and what is written down of it.
+async fn work(service: Arc<Service>, route: &'static Route, request: Request) -> Response {
     let peer = request.extensions().get::<Peer>();
     let peer = peer.map_or(SocketAddr::from(([0, 0, 0, 0], 0)), |peer| peer.0);
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let admitted = route
+    let found = route
         .scope
-        .map(|needed| access::admit(&service, request.headers(), &method, peer.ip(), needed));
-    let (caller, response) = match admitted.transpose() {
-        Ok(caller) => {
-            let called = call(&service, route, request, caller.clone(), peer).await;
-            let done = match called {
-                Ok(call) => (route.handler)(call).await,
+        .map(|needed| {
+            let found = access::caller(&service, request.headers(), &method, peer.ip());
+            found.map(|caller| (caller, needed))
+        })
+        .transpose();
+    let (caller, done) = match found {
+        Ok(Some((caller, needed))) => {
+            let done = match access::suffices(&caller, needed) {
+                Ok(()) => handle(&service, route, request, Some(caller.clone()), peer).await,
                 Err(problem) => Err(problem),
             };
-            (caller, done.unwrap_or_else(IntoResponse::into_response))
+            (Some(caller), done)
         }
-        Err(problem) => (None, problem.into_response()),
+        Ok(None) => (None, handle(&service, route, request, None, peer).await),
+        Err(problem) => (None, Err(problem)),
     };
+    let response = done.unwrap_or_else(IntoResponse::into_response);
     let status = response.status();
     service.counters.count(status);
     let is_refused = matches!(status.as_u16(), 401 | 403 | 429);
     // A page asks who it is before anybody has logged in.
     let is_asked = path == "/session" && status == StatusCode::UNAUTHORIZED;
     if (route.method != "GET" || route.is_audited || is_refused) && !is_asked {
-        service.audit.write(&Entry {
+        let entry = Entry {
             time: Timestamp::now(),
             by: caller.as_ref().map(|caller| caller.token.name.as_str()),
             token: caller.as_ref().map(|caller| caller.token.id.as_str()),
             address: peer.ip().to_string(),
             method: method.as_str(),
-            path: &path,
+            path: audit::short(&path),
             status: status.as_u16(),
-        });
+        };
+        let is_login = path == "/login" && status.is_success();
+        match caller.is_some() || is_login {
+            true => service.audit.write(&entry),
+            false => service.audit.write_unproven(&entry),
+        }
     }
     response
+}
+
+/// Does what a request asks for.
+async fn handle(
+    service: &Arc<Service>,
+    route: &'static Route,
+    request: Request,
+    caller: Option<Caller>,
+    peer: SocketAddr,
+) -> Answer {
+    let call = call(service, route, request, caller, peer).await?;
+    (route.handler)(call).await
 }
 
 /// Takes a request apart.

@@ -75,7 +75,7 @@ impl Service {
         };
         let tokens = Tokens::open(data.path("tokens.json"));
         let tokens = tokens.map_err(failed("read the tokens in", "tokens.json"))?;
-        let audit = Audit::open(data.path("audit.jsonl"));
+        let audit = Audit::open(&data.path(""));
         let audit = audit.map_err(failed("write the audit log", "audit.jsonl"))?;
         let runs = Runs::open(data.path("runs"), program.clone());
         let runs = runs.map_err(failed("read the runs in", "runs"))?;
