@@ -42,7 +42,9 @@ pub const ROUTES: &[Route] = &[
         "Change a location",
         |call| Box::pin(edit(call)),
     )
-    .fields(&["url", "settings", "unset", "secrets", "password", "name"]),
+    .fields(&[
+        "url", "settings", "unset", "secrets", "password", "name", "dry_run",
+    ]),
     Route::delete(
         "/api/v1/locations/{name}",
         Scope::Admin,
@@ -163,6 +165,7 @@ async fn show(call: Call) -> Answer {
 
 async fn add(call: Call) -> Answer {
     let wish: Wish = call.json()?;
+    wish.check_password()?;
     let name = wish.new_name()?;
     let line = wish.add_line(&call, &name).await?;
     let added: Result<Value, _> = call.service.program.document(&line, &[]).await;
@@ -180,6 +183,13 @@ async fn add(call: Call) -> Answer {
 async fn edit(call: Call) -> Answer {
     let wish: Wish = call.json()?;
     let name = call.name()?.to_owned();
+    // All that can be refused is, before anything is changed.
+    wish.check_password()?;
+    let new_name = wish.name.as_deref().filter(|new| *new != name);
+    if let Some(new) = new_name {
+        refuse_name(new)?;
+        refuse_named_by_job(&call, &name, "renamed").await?;
+    }
     let program = &call.service.program;
     if wish.changes_anything() {
         let mut line = wish.edit_line(&call).await?;
@@ -190,15 +200,16 @@ async fn edit(call: Call) -> Answer {
             return ok(&edited);
         }
     } else {
-        call.service.location(&name).await?;
+        let location = call.service.location(&name).await?;
+        if wish.dry_run {
+            return ok(&shown(&call, location));
+        }
     }
     if let Some(password) = &wish.password {
         call.service.keep_password(&name, password.as_deref())?;
     }
     let mut now = name.clone();
-    if let Some(new) = wish.name.as_deref().filter(|new| *new != name) {
-        refuse_name(new)?;
-        refuse_named_by_job(&call, &name, "renamed").await?;
+    if let Some(new) = new_name {
         let mut line = Line::new(["location", "rename"]);
         line.operands([name.as_str(), new]);
         let renamed = program.done(&line).await;
@@ -303,6 +314,11 @@ impl Wish {
         let name = self.name.as_deref().unwrap_or_default();
         refuse_name(name)?;
         Ok(name.to_owned())
+    }
+
+    fn check_password(&self) -> Result<(), Problem> {
+        let password = self.password.as_ref().and_then(Option::as_deref);
+        password.map_or(Ok(()), refuse_password)
     }
 
     fn changes_anything(&self) -> bool {
@@ -492,6 +508,16 @@ mod tests {
         assert_eq!(read("{\"password\": null}"), Some(None));
         assert_eq!(read("{\"password\": \"x\"}"), Some(Some("x".to_owned())));
         assert!(serde_json::from_str::<Wish>("{\"pasword\": \"x\"}").is_err());
+    }
+
+    #[test]
+    fn a_password_that_is_no_line_is_refused_wherever_it_comes() {
+        let check = |text: &str| {
+            let wish: Wish = serde_json::from_str(text).unwrap();
+            wish.check_password().is_ok()
+        };
+        assert!(check("{}") && check("{\"password\": null}") && check("{\"password\": \"x\"}"));
+        assert!(!check("{\"password\": \"\"}") && !check("{\"password\": \"a\\nb\"}"));
     }
 
     #[test]
