@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use axum::http::header::SET_COOKIE;
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::IntoResponse as _;
 use serde::Deserialize;
 use serde_json::json;
@@ -44,6 +44,7 @@ struct Wish {
 }
 
 async fn login(call: Call) -> Answer {
+    refuse_other_sites(&call.headers)?;
     let wish: Wish = call.json()?;
     let token = access::prove(&call.service, wish.token.trim(), call.peer.ip())?;
     if token.scope == Scope::Portable {
@@ -56,6 +57,17 @@ async fn login(call: Call) -> Answer {
     let cookie = set_cookie(&call, &fresh.cookie, "");
     answer.headers_mut().insert(SET_COOKIE, cookie?);
     Ok(answer)
+}
+
+/// Refuses what a page of another site sends: it could log a browser in with a token of its own.
+fn refuse_other_sites(headers: &HeaderMap) -> Result<(), Problem> {
+    let site = headers.get("sec-fetch-site");
+    match site.is_none_or(|site| site == "same-origin" || site == "none") {
+        true => Ok(()),
+        false => Err(Problem::forbidden(
+            "this comes from the page of another site; open the page of this service, and log in there",
+        )),
+    }
 }
 
 async fn session(call: Call) -> Answer {
@@ -85,4 +97,25 @@ fn set_cookie(call: &Call, value: &str, more: &str) -> Result<HeaderValue, Probl
     };
     let text = format!("{COOKIE}={value}; Path=/; HttpOnly; SameSite=Strict{secure}{more}");
     HeaderValue::from_str(&text).map_err(|_| Problem::internal("the cookie is no header"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn no_other_site_logs_a_browser_in() {
+        let mut headers = HeaderMap::new();
+        refuse_other_sites(&headers).unwrap();
+        for (site, is_fine) in [
+            ("same-origin", true),
+            ("none", true),
+            ("same-site", false),
+            ("cross-site", false),
+        ] {
+            headers.insert("sec-fetch-site", HeaderValue::from_static(site));
+            assert_eq!(refuse_other_sites(&headers).is_ok(), is_fine, "{site}");
+        }
+    }
 }
