@@ -6,6 +6,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::StatusCode;
@@ -16,6 +17,7 @@ use tokio::io::{
     AsyncBufRead, AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader,
 };
 use tokio::process::{Child, Command};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::JoinHandle;
 use zeroize::Zeroizing;
 
@@ -25,6 +27,8 @@ use crate::problem::Problem;
 const DOCUMENT_BYTES_MAX: u64 = 64 << 20;
 /// The most bytes of what a run says for people, of which the end is kept.
 const COMPLAINT_BYTES_MAX: usize = 64 << 10;
+/// How many questions are put to the program at a time.
+const AT_ONCE_MAX: usize = 16;
 /// The longest time that a document is waited for.
 const DOCUMENT_TIME_MAX: Duration = Duration::from_secs(300);
 /// What the program answers where there is no repository.
@@ -41,6 +45,8 @@ pub struct Program {
     pub path: PathBuf,
     /// What stands before every command.
     pub globals: Vec<OsString>,
+    /// Who asks waits for one of these, so that many questions do not take the whole machine; runs do not.
+    places: Arc<Semaphore>,
 }
 
 /// One command of the program; it has secrets in it, so nothing prints it.
@@ -127,6 +133,24 @@ impl Line {
 }
 
 impl Program {
+    /// Takes where it is, and what stands before every command.
+    pub fn new(path: PathBuf, globals: Vec<OsString>) -> Self {
+        Self {
+            path,
+            globals,
+            places: Arc::new(Semaphore::new(AT_ONCE_MAX)),
+        }
+    }
+
+    /// Waits until a question may be asked.
+    async fn place(&self) -> Result<SemaphorePermit<'_>, Failure> {
+        let place = self.places.acquire().await;
+        place.map_err(|error| Failure {
+            code: None,
+            message: format!("cannot run the program: {error}"),
+        })
+    }
+
     /// Prepares a process, which is the head of a group of its own: what a terminal sends to the service does not reach it.
     pub fn command(&self, line: &Line) -> Command {
         let mut command = Command::new(&self.path);
@@ -153,6 +177,7 @@ impl Program {
         line: &Line,
         good: &[u8],
     ) -> Result<T, Failure> {
+        let _place = self.place().await?;
         let mut running = self.begin(line)?;
         let text = running.all();
         let text = match tokio::time::timeout(DOCUMENT_TIME_MAX, text).await {
@@ -172,6 +197,7 @@ impl Program {
     /// # Errors
     /// With what the program says.
     pub async fn done(&self, line: &Line) -> Result<(), Failure> {
+        let _place = self.place().await?;
         let mut running = self.begin(line)?;
         match tokio::time::timeout(DOCUMENT_TIME_MAX, running.all()).await {
             Ok(_) => running.end(&[]).await,
@@ -190,6 +216,7 @@ impl Program {
         limit: usize,
         good: &[u8],
     ) -> Result<Page, Failure> {
+        let _place = self.place().await?;
         let mut running = self.begin(line)?;
         let read = read_page(&mut running.out, skip, limit);
         let page = match tokio::time::timeout(DOCUMENT_TIME_MAX, read).await {
@@ -431,10 +458,7 @@ mod tests {
     use super::*;
 
     fn shell(script: &str) -> (Program, Line) {
-        let program = Program {
-            path: "/bin/sh".into(),
-            globals: vec!["-c".into(), script.into()],
-        };
+        let program = Program::new("/bin/sh".into(), vec!["-c".into(), script.into()]);
         (program, Line::new(["sh"]))
     }
 
@@ -495,6 +519,23 @@ mod tests {
         let (mut program, line) = shell("");
         program.path = "/does/not/exist".into();
         assert!(block_on(program.done(&line)).is_err());
+    }
+
+    #[test]
+    fn a_question_waits_while_too_many_are_asked() {
+        let (program, line) = shell("echo 1");
+        block_on(async {
+            let all = u32::try_from(AT_ONCE_MAX).unwrap();
+            let taken = program.places.acquire_many(all).await.unwrap();
+            let mut asked = std::pin::pin!(program.document::<Value>(&line, &[]));
+            let is_waiting = futures_util::future::poll_immediate(&mut asked)
+                .await
+                .is_none();
+            assert!(is_waiting && program.places.available_permits() == 0);
+            drop(taken);
+            assert_eq!(asked.await.unwrap(), json!(1));
+            assert_eq!(program.places.available_permits(), AT_ONCE_MAX);
+        });
     }
 
     #[test]

@@ -61,10 +61,8 @@ impl Service {
     /// When the folder cannot be used, or another service has it.
     pub fn open(options: Options, stop: Arc<AtomicBool>) -> Result<Self, ServeError> {
         let data = Data::open(&options.data)?;
-        let program = Program {
-            path: options.program.clone(),
-            globals: [options.globals.clone(), vec!["--json".into()]].concat(),
-        };
+        let globals = [options.globals.clone(), vec!["--json".into()]].concat();
+        let program = Program::new(options.program.clone(), globals);
         let failed = |tried: &'static str, name: &str| {
             let path = data.path(name);
             move |source| ServeError::Data {

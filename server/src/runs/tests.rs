@@ -6,10 +6,7 @@ use super::*;
 
 /// A program that does what its first argument says.
 fn runs(folder: &Path) -> Arc<Runs> {
-    let program = Program {
-        path: "/bin/sh".into(),
-        globals: vec!["-c".into()],
-    };
+    let program = Program::new("/bin/sh".into(), vec!["-c".into()]);
     Runs::open(folder.to_owned(), program).unwrap()
 }
 
