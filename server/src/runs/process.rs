@@ -31,13 +31,19 @@ impl Process {
     /// Finds a process by its number.
     pub fn find(pid: u32) -> Option<Self> {
         let pid = i32::try_from(pid).ok()?;
-        let (_, begun) = look(pid)?;
+        let (_, begun) = look(pid).ok()??;
         Some(Self { pid, begun })
     }
 
-    /// Tells whether it is still there, and no other in its place.
+    /// Tells whether it is still there, and no other in its place. What cannot be told now, as without a free file, is not
+    /// taken for its end.
     pub fn is_alive(self) -> bool {
-        look(self.pid).is_some_and(|(is_dead, begun)| !is_dead && begun == self.begun)
+        self.is_there().unwrap_or(true)
+    }
+
+    fn is_there(self) -> std::io::Result<bool> {
+        let found = look(self.pid)?;
+        Ok(found.is_some_and(|(is_dead, begun)| !is_dead && begun == self.begun))
     }
 
     /// Asks it to stop at the next safe point.
@@ -51,7 +57,8 @@ impl Process {
     }
 
     fn send(self, signal: Signal) {
-        if self.is_alive()
+        // Nothing is sent to what may be another.
+        if self.is_there().unwrap_or(false)
             && let Some(pid) = Pid::from_raw(self.pid)
         {
             // It may have ended meanwhile.
@@ -75,9 +82,22 @@ impl Watched {
     }
 }
 
-/// Tells of a process whether it is dead and only remembered, and when it began.
-fn look(pid: i32) -> Option<(bool, u64)> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+/// Tells of a process whether it is dead and only remembered, and when it began; none if there is none of that number.
+fn look(pid: i32) -> std::io::Result<Option<(bool, u64)>> {
+    match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
+        Ok(text) => Ok(parsed(&text)),
+        Err(error) if is_of_the_dead(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Tells whether there is no such process: none when it is looked for, or none any more when it is read.
+fn is_of_the_dead(error: &std::io::Error) -> bool {
+    error.kind() == std::io::ErrorKind::NotFound
+        || error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error())
+}
+
+fn parsed(text: &str) -> Option<(bool, u64)> {
     // The name stands in brackets, and may have any in it.
     let (_, rest) = text.rsplit_once(')')?;
     let mut fields = rest.split_whitespace();
@@ -91,6 +111,13 @@ fn look(pid: i32) -> Option<(bool, u64)> {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
     use super::*;
+
+    #[test]
+    fn only_a_process_that_is_not_there_is_dead() {
+        let of = |errno: rustix::io::Errno| is_of_the_dead(&errno.into());
+        assert!(of(rustix::io::Errno::NOENT) && of(rustix::io::Errno::SRCH));
+        assert!(!of(rustix::io::Errno::MFILE) && !of(rustix::io::Errno::ACCESS));
+    }
 
     #[test]
     fn a_process_is_known_until_it_dies() {
