@@ -15,6 +15,7 @@ use crate::logins::Logins;
 use crate::metrics::Counters;
 use crate::policy::Policy;
 use crate::problem::Problem;
+use crate::routes::is_name;
 use crate::runs::Runs;
 use crate::tokens::{Scope, Tokens};
 use crate::{Options, ServeError};
@@ -168,6 +169,10 @@ impl Service {
 
     /// Gives the file with the password of a location, if it is kept here.
     pub fn password_file(&self, location: &str) -> Option<String> {
+        // A job may name a folder or a URL in place of a location, and that would lead out of the folder of passwords.
+        if !is_name(location) {
+            return None;
+        }
         let file = self.password_path(location);
         file.is_file().then(|| file.to_string_lossy().into_owned())
     }
