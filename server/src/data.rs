@@ -31,9 +31,14 @@ impl Data {
                 source,
             }
         };
-        make_folder(folder).map_err(failed("make the folder"))?;
-        let mode = fs::Permissions::from_mode(0o700);
-        fs::set_permissions(folder, mode).map_err(failed("close to others the folder"))?;
+        match fs::metadata(folder) {
+            // Somebody else's folder may have been named, and is left as it is.
+            Ok(there) if there.permissions().mode() & 0o077 != 0 => {
+                return Err(ServeError::Open(folder.to_owned()));
+            }
+            Ok(_) => {}
+            Err(_) => make_folder(folder).map_err(failed("make the folder"))?,
+        }
         let mut options = private();
         options.write(true).create(true).truncate(false);
         let lock = options.open(folder.join("lock"));
@@ -133,6 +138,12 @@ mod tests {
     fn the_folder_is_closed_to_others_and_has_one_owner() {
         let parent = tempfile::tempdir().unwrap();
         let folder = parent.path().join("state/serve");
+        // What is there and open to others is neither used nor changed.
+        let shared = parent.path().join("shared");
+        fs::create_dir(&shared).unwrap();
+        fs::set_permissions(&shared, fs::Permissions::from_mode(0o750)).unwrap();
+        assert!(matches!(Data::open(&shared), Err(ServeError::Open(_))));
+        assert_eq!(fs::read_dir(&shared).unwrap().count(), 0);
         let data = Data::open(&folder).unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&folder), 0o700);

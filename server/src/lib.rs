@@ -83,6 +83,9 @@ pub enum ServeError {
     /// Another service has the folder.
     #[error("another service has {}; end it first, or give this one another folder with --data", .0.display())]
     Busy(PathBuf),
+    /// A folder that was there before, and that others may look into.
+    #[error("{} is there already, and open to other users of this machine; close it (chmod 700) if it is the service's own, or name another folder with --data", .0.display())]
+    Open(PathBuf),
     /// The service's own files.
     #[error("cannot {tried} {}: {source}", path.display())]
     Data {
