@@ -64,14 +64,14 @@ pub(super) fn page_at(
     let mut decided = decided.map(|key| key.as_bytes().to_vec());
     let next = raw.next()?;
     let mut objects = Vec::new();
-    for (object, is_deletion) in raw.versions {
-        let mut listed: Listed = object.finish(prefix, raw.is_encoded)?;
+    for version in raw.finish(prefix)? {
+        let mut listed = version.listed;
         let modified = listed.modified.ok_or("a version has no time")?;
         if modified > time || decided.as_ref() == Some(&listed.key) {
             continue;
         }
         decided = Some(listed.key.clone());
-        if !is_deletion {
+        if !version.is_deletion {
             if listed.version == "null" {
                 listed.version.clear();
             }
@@ -86,14 +86,40 @@ pub(super) fn page_at(
     Ok(Page { objects, next })
 }
 
+/// A version of an object, or that it was deleted.
+struct Version<T> {
+    listed: T,
+    is_deletion: bool,
+    is_latest: bool,
+}
+
+/// Sorts a page on which all versions stand together and all deletions, as some servers have it.
+///
+/// What is in the order of S3 stays in it: dates alone would not tell it, since an upload in parts has
+/// that of its begin.
+fn bring_together(versions: &mut [Version<Listed>]) {
+    let pairs = versions.iter().zip(versions.iter().skip(1));
+    let mut changes = pairs.filter(|(one, two)| one.is_deletion != two.is_deletion);
+    let is_apart = match (changes.next(), changes.next()) {
+        (Some((one, two)), None) => two.listed.key <= one.listed.key,
+        _ => false,
+    };
+    if is_apart {
+        versions.sort_by(|one, two| {
+            let keys = one.listed.key.cmp(&two.listed.key);
+            keys.then(two.is_latest.cmp(&one.is_latest))
+                .then(two.listed.modified.cmp(&one.listed.modified))
+        });
+    }
+}
+
 /// A page as it stands in the answer.
 #[derive(Default)]
 struct Raw {
-    /// The versions, and whether each is a deletion.
-    versions: Vec<(RawObject, bool)>,
+    versions: Vec<Version<RawObject>>,
     is_list: bool,
     is_encoded: bool,
-    is_truncated: bool,
+    is_truncated: Option<bool>,
     next_key: String,
     next_version: String,
 }
@@ -113,15 +139,21 @@ impl Raw {
                     size: is_deletion.then_some(0),
                     ..RawObject::default()
                 };
-                self.versions.push((object, is_deletion));
+                self.versions.push(Version {
+                    listed: object,
+                    is_deletion,
+                    is_latest: false,
+                });
             }
             (["ListVersionsResult", "Version" | "DeleteMarker", field], Some(value)) => {
-                if let Some((object, _)) = self.versions.last_mut() {
-                    object.take(field, value)?;
+                match self.versions.last_mut() {
+                    Some(version) if *field == "IsLatest" => version.is_latest = value == "true",
+                    Some(version) => version.listed.take(field, value)?,
+                    None => {}
                 }
             }
             (["ListVersionsResult", field], Some(value)) => match *field {
-                "IsTruncated" => self.is_truncated = value == "true",
+                "IsTruncated" => self.is_truncated = Some(value == "true"),
                 "EncodingType" => self.is_encoded = value == "url",
                 "NextKeyMarker" => value.clone_into(&mut self.next_key),
                 "NextVersionIdMarker" => value.clone_into(&mut self.next_version),
@@ -134,8 +166,10 @@ impl Raw {
 
     /// Gives where the next page begins; none if this is the last one.
     fn next(&self) -> Result<Option<Marker>, String> {
-        if !self.is_truncated {
-            return Ok(None);
+        match self.is_truncated {
+            Some(true) => {}
+            Some(false) => return Ok(None),
+            None => return Err("the listing does not say whether it has more pages".to_owned()),
         }
         if self.next_key.is_empty() {
             return Err("the listing has more pages, but no token for the next one".to_owned());
@@ -155,36 +189,68 @@ impl Raw {
             is_decided: false,
         }))
     }
+
+    /// Checks the versions, the newest of each key first.
+    fn finish(self, prefix: &str) -> Result<Vec<Version<Listed>>, String> {
+        let mut versions = Vec::with_capacity(self.versions.len());
+        for version in self.versions {
+            versions.push(Version {
+                listed: version.listed.finish(prefix, self.is_encoded)?,
+                is_deletion: version.is_deletion,
+                is_latest: version.is_latest,
+            });
+        }
+        bring_together(&mut versions);
+        Ok(versions)
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "tests")]
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
     use super::*;
 
-    /// Makes a page of versions, each with its key, the minute when it came, and whether it is a deletion.
-    fn listing(versions: &[(&str, u32, bool)], next: Option<(&str, &str)>) -> String {
+    /// Makes a version, or a deletion, of a key in a minute.
+    fn element(key: &str, minute: u32, is_deletion: bool, is_latest: bool) -> String {
+        let (kind, size) = match is_deletion {
+            true => ("DeleteMarker", ""),
+            false => ("Version", "<ETag>&quot;e&quot;</ETag><Size>7</Size>"),
+        };
+        format!(
+            "<{kind}><Key>{key}</Key><VersionId>v{minute}</VersionId><IsLatest>{is_latest}</IsLatest>\
+             <LastModified>2026-11-01T00:{minute:02}:00.000Z</LastModified>{size}</{kind}>"
+        )
+    }
+
+    /// Makes versions, each with its key, the minute when it came, and whether it is a deletion; of each
+    /// key the newest comes first.
+    fn elements_of(versions: &[(&str, u32, bool)]) -> Vec<String> {
+        let mut last = None;
         let versions = versions.iter().map(|(key, minute, is_deletion)| {
-            let (kind, size) = match is_deletion {
-                true => ("DeleteMarker", ""),
-                false => ("Version", "<ETag>&quot;e&quot;</ETag><Size>7</Size>"),
-            };
-            format!(
-                "<{kind}><Key>{key}</Key><VersionId>v{minute}</VersionId>\
-                 <LastModified>2026-11-01T00:{minute:02}:00.000Z</LastModified>{size}</{kind}>"
-            )
+            let is_latest = last.replace(key) != Some(key);
+            element(key, *minute, *is_deletion, is_latest)
         });
-        let versions: String = versions.collect();
-        let next = next.map_or(String::new(), |(key, version)| {
-            format!(
+        versions.collect()
+    }
+
+    /// Makes a page of versions.
+    fn page_of(versions: &[String], next: Option<(&str, &str)>) -> String {
+        let next = match next {
+            None => "<IsTruncated>false</IsTruncated>".to_owned(),
+            Some((key, version)) => format!(
                 "<IsTruncated>true</IsTruncated><NextKeyMarker>{key}</NextKeyMarker>\
                  <NextVersionIdMarker>{version}</NextVersionIdMarker>"
-            )
-        });
+            ),
+        };
+        let versions = versions.concat();
         format!(
             "<ListVersionsResult><EncodingType>url</EncodingType>{next}{versions}</ListVersionsResult>"
         )
+    }
+
+    fn listing(versions: &[(&str, u32, bool)], next: Option<(&str, &str)>) -> String {
+        page_of(&elements_of(versions), next)
     }
 
     fn at(minute: u32) -> Timestamp {
@@ -257,12 +323,49 @@ mod tests {
     }
 
     #[test]
+    fn deletions_may_stand_behind_or_before_all_versions() {
+        let whole = elements_of(&[
+            ("a", 9, false),
+            ("a", 5, false),
+            ("a", 3, true),
+            ("a", 1, false),
+            ("back", 9, false),
+            ("back", 5, true),
+            ("back", 1, false),
+            ("gone", 7, true),
+            ("gone", 3, false),
+            ("new", 8, false),
+        ]);
+        let (deletions, versions): (Vec<String>, Vec<String>) = whole
+            .iter()
+            .cloned()
+            .partition(|one| one.starts_with("<Delete"));
+        for minute in 0..=10 {
+            let expected = found(&page_at(&page_of(&whole, None), "", at(minute), None).unwrap());
+            for apart in [
+                [versions.clone(), deletions.clone()].concat(),
+                [deletions.clone(), versions.clone()].concat(),
+            ] {
+                let page = page_at(&page_of(&apart, None), "", at(minute), None).unwrap();
+                assert_eq!(found(&page), expected, "at {minute}");
+            }
+        }
+        // Which one is the latest no date has to tell: an upload in parts has that of its begin.
+        let late = [element("a", 2, false, true), element("a", 3, true, false)];
+        for order in [[0, 1], [1, 0]] {
+            let page = page_of(&order.map(|at| late[at].clone()), None);
+            assert_eq!(found(&page_at(&page, "", at(4), None).unwrap()), ["a v2"]);
+        }
+    }
+
+    #[test]
     fn what_is_no_whole_page_is_refused() {
         let whole = listing(&[("a", 1, false)], Some(("a", "v1")));
         assert!(page_at(&whole, "", at(2), None).is_ok());
         let cut = (0..whole.len()).map(|end| whole.get(..end).unwrap().to_owned());
         for wrong in cut.chain([
             whole.replace("<NextKeyMarker>a</NextKeyMarker>", ""),
+            whole.replace("<IsTruncated>true</IsTruncated>", ""),
             whole.replace("<Size>7</Size>", ""),
             whole.replace("2026-11-01T", "yesterday "),
             "<ListBucketResult></ListBucketResult>".to_owned(),

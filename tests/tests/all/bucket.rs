@@ -462,6 +462,12 @@ s3.put_object(Bucket='test', Key='in/new', Body=b'333')",
     let there = moto.objects("out/");
     assert_eq!(there.as_object().unwrap().len(), 8);
     assert_eq!(there["a b"][3][0]["Value"], "old");
+    // Now, too: what is deleted is not there.
+    let now = world.run(["--json", "backup", "s3://test/in", "--at", "now"]);
+    let now = now.expect(0).summary();
+    assert_eq!(now["statistics"]["files"], 8, "{now}");
+    assert_eq!(world.ok(["dump", "latest:s3://test/in/new"]), "333");
+    world.run(["dump", "latest:s3://test/in/gone"]).expect(1);
     // Before there was anything there was nothing.
     let told = world.run([
         "backup",
