@@ -30,6 +30,25 @@ impl Container {
     pub(super) fn new(setup: Setup) -> Self {
         Self(Requests::new(setup))
     }
+
+    /// Refuses to write under a name that Azure would change.
+    fn refuse_changed(&self, key: &[u8]) -> Result<()> {
+        if !is_changed(&[self.0.setup.prefix.as_bytes(), key].concat()) {
+            return Ok(());
+        }
+        let cause = "Azure would store it under another name: it has a backslash, or a part that ends with a dot";
+        let refusal = Refusal::new(ErrorKind::Permanent, Reason::Settings, cause);
+        Err(self.0.error(Operation::Put, key, refusal))
+    }
+}
+
+/// Tells whether Azure stores a blob under another name than this: backslashes become slashes, and
+/// dots at the end of what stands between slashes are lost.
+fn is_changed(name: &[u8]) -> bool {
+    name.contains(&b'\\')
+        || name
+            .split(|byte| *byte == b'/')
+            .any(|part| part.ends_with(b"."))
 }
 
 /// Gives the headers of a body, by which the store sees whether it arrived as it was sent.
@@ -85,6 +104,7 @@ impl Bucket for Container {
     }
 
     fn put(&self, key: &[u8], bytes: Bytes, properties: &Properties) -> Result<()> {
+        self.refuse_changed(key)?;
         self.0.pay_for_upload(bytes.len());
         let mut headers = of_body(&bytes);
         headers.push(("x-ms-blob-type".to_owned(), b"BlockBlob".to_vec()));
@@ -101,6 +121,7 @@ impl Bucket for Container {
 
     /// Asks nothing: blocks are sent at any time, and only the list of them makes a blob.
     fn begin(&self, key: &[u8], _: &Properties) -> Result<Upload> {
+        self.refuse_changed(key)?;
         let mut random = [0; UPLOAD_BYTES];
         getrandom::fill(&mut random).map_err(|error| {
             let cause = format!("the system gives no randomness: {error}");
@@ -112,6 +133,7 @@ impl Bucket for Container {
     }
 
     fn part(&self, key: &[u8], upload: &Upload, number: u32, bytes: Bytes) -> Result<String> {
+        self.refuse_changed(key)?;
         self.0.pay_for_upload(bytes.len());
         let id = block_id(upload, number);
         let wanted = Wanted {
@@ -135,6 +157,7 @@ impl Bucket for Container {
         parts: &[String],
         properties: &Properties,
     ) -> Result<()> {
+        self.refuse_changed(key)?;
         let body = Bytes::from(blob_pages::blocks(parts));
         let mut headers = of_body(&body);
         headers.extend(self.0.headers_of(properties));
@@ -173,6 +196,16 @@ impl Bucket for Container {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_that_azure_would_change_are_known() {
+        for name in ["a\\b", ".", "../x", "a/./b", "a./b", "a/b.", "a/.."] {
+            assert!(is_changed(name.as_bytes()), "{name}");
+        }
+        for name in ["", "/", "a//b/", ".a", "a.b/..c", "a. /b"] {
+            assert!(!is_changed(name.as_bytes()), "{name}");
+        }
+    }
 
     #[test]
     fn blocks_of_one_upload_have_names_of_one_length_and_no_other_uploads() {
