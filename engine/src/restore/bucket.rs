@@ -348,12 +348,12 @@ impl Run<'_> {
                     Err(EngineError::Storage(error)) if !is_of_one_object(&error) => {
                         return Err(EngineError::Storage(error));
                     }
+                    Err(EngineError::Storage(error)) => {
+                        self.tally.issue(&job.key, &error.to_string(), 1);
+                        continue;
+                    }
                     Err(error) if is_damage(&error) => {
-                        let why = error.to_string();
-                        match error {
-                            EngineError::Storage(_) => self.tally.issue(&job.key, &why, 1),
-                            _ => self.tally.lost(&job.key, &why, 1),
-                        }
+                        self.tally.lost(&job.key, &error.to_string(), 1);
                         continue;
                     }
                     Err(error) => return Err(error),
@@ -465,7 +465,8 @@ fn properties(entry: &Entry, values: &mut ChunkReader) -> Result<Properties> {
 fn is_of_one_object(error: &StorageError) -> bool {
     match error.kind {
         ErrorKind::Permanent => matches!(error.reason, Reason::Settings | Reason::Other),
-        ErrorKind::Oversized => true,
+        // What is there already may be kept from being overwritten.
+        ErrorKind::Oversized | ErrorKind::AlreadyExists => true,
         _ => false,
     }
 }

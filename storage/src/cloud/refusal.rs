@@ -239,6 +239,10 @@ pub(super) fn of_answer(
             format!("the service that gives credentials refuses ({said})")
         }
         (ErrorKind::NotFound, Reason::Other, _) => "there is no such object".to_owned(),
+        // Whoever creates learns the same from it; whoever overwrites, why that cannot be.
+        (ErrorKind::AlreadyExists, _, _) if words.code.starts_with("BlobImmutable") => {
+            format!("it exists already, and must not be changed ({said})")
+        }
         (ErrorKind::AlreadyExists, _, _) => "it exists already".to_owned(),
         (_, Reason::NoBucket, _) => format!("there is no such bucket ({said})"),
         (_, Reason::Region, _) if !words.region.is_empty() => {
@@ -321,6 +325,8 @@ fn of_code(ask: Ask, words: &Words) -> Option<(ErrorKind, Reason)> {
         "EntityTooLarge" | "RequestBodyTooLarge" => (Oversized, Reason::Settings),
         // Somebody keeps this one object from being changed.
         "LeaseIdMissing" => (Permanent, Reason::Other),
+        // There is no such thing there, now or later.
+        "NotImplemented" => (Permanent, Reason::Other),
         "InvalidStorageClass" | "InvalidBucketName" | "InvalidBlobTier" => {
             (Permanent, Reason::Settings)
         }
@@ -381,6 +387,7 @@ fn of_status(ask: Ask, status: u16) -> (ErrorKind, Reason) {
         (409 | 412, Ask::Write) => (AlreadyExists, Reason::Other),
         (416, _) => (Truncated, Reason::Other),
         (429 | 503, _) => (Transient, Reason::TooManyRequests),
+        (501, _) => (Permanent, Reason::Other),
         (507, _) => (Full, Reason::Other),
         (408 | 425 | 500..=599, _) => (Transient, Reason::Other),
         (400, Ask::Credentials) => (Denied, Reason::WrongLogin),
@@ -563,6 +570,31 @@ mod tests {
             ),
             (Ask::Write, 429, "", "", Transient, Reason::TooManyRequests),
             (Ask::Write, 502, "", "", Transient, Reason::Other),
+            (Ask::Write, 501, "", "", Permanent, Reason::Other),
+            (
+                Ask::Part,
+                501,
+                "NotImplemented",
+                "",
+                Permanent,
+                Reason::Other,
+            ),
+            (
+                Ask::Write,
+                409,
+                "BlobImmutableDueToPolicy",
+                "",
+                AlreadyExists,
+                Reason::Other,
+            ),
+            (
+                Ask::Delete,
+                409,
+                "BlobImmutableDueToPolicy",
+                "",
+                Permanent,
+                Reason::Other,
+            ),
             (Ask::Write, 403, "QuotaExceeded", "", Full, Reason::Other),
             (Ask::Write, 507, "", "", Full, Reason::Other),
             (
