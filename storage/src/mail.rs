@@ -89,7 +89,11 @@ impl fmt::Display for Server {
 /// # Errors
 /// In words.
 pub fn read_server(text: &str) -> Result<(String, Option<u16>), String> {
-    let refused = || format!("'{text}' is no server; write HOST or HOST:PORT");
+    let refused = || match text.contains('@') {
+        // What stands before it may be a password.
+        true => "it is no server; write HOST or HOST:PORT".to_owned(),
+        false => format!("'{text}' is no server; write HOST or HOST:PORT"),
+    };
     let url = Url::parse(&format!("smtp://{text}")).map_err(|_| refused())?;
     let is_bare = matches!(url.path(), "" | "/")
         && url.username().is_empty()
@@ -335,7 +339,8 @@ mod tests {
             "host:99999",
             "host?x",
         ] {
-            assert!(read_server(wrong).is_err(), "{wrong}");
+            let why = read_server(wrong).unwrap_err();
+            assert!(!why.contains("secret"), "{why}");
         }
         for right in ["me@example.org", "Me <me@example.org>"] {
             assert_eq!(check_address(right), Ok(()));
