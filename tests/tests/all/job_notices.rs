@@ -43,13 +43,15 @@ fn taken(stream: TcpStream) -> Vec<String> {
     let mut lines = Vec::new();
     let mut is_text = false;
     for line in BufReader::new(stream).lines() {
-        let line = line.unwrap();
+        // Whoever is refused may go without a word.
+        let Ok(line) = line else { break };
         match line.as_str() {
             "." => {
                 is_text = false;
                 say("250 taken");
             }
             _ if is_text => {}
+            "RCPT TO:<gone@example.org>" => say("550 nobody of that name"),
             "DATA" => {
                 is_text = true;
                 say("354 go on");
@@ -93,6 +95,31 @@ fn a_failure_and_the_recovery_come_by_mail() {
 }
 
 #[test]
+fn an_address_that_is_refused_keeps_mail_from_nobody_else() {
+    let (port, taking) = mailbox(2);
+    let world = with_job(&format!(
+        "[jobs.nightly.mail]\nserver = '127.0.0.1:{port}'\nsecurity = 'none'\nfrom = 'larder@example.org'\nto = ['gone@example.org', 'admin@example.org']\n"
+    ));
+    fs::rename(world.path("repo"), world.path("away")).unwrap();
+    let run = world.run(["job", "run", "nightly"]).expect(10);
+    let run = run
+        .says("warning: nightly: mail to gone@example.org: ")
+        .says("nobody of that name");
+    assert!(
+        !run.stderr.contains("mail to admin@example.org"),
+        "{}",
+        run.stderr
+    );
+    let mails = taking.join().unwrap();
+    assert!(
+        mails[1]
+            .iter()
+            .any(|line| line == "Subject: larder: nightly: backup failed"),
+        "{mails:?}"
+    );
+}
+
+#[test]
 fn mail_that_cannot_be_sent_keeps_nothing_from_being_run() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -101,7 +128,9 @@ fn mail_that_cannot_be_sent_keeps_nothing_from_being_run() {
         "[jobs.nightly.mail]\nserver = '127.0.0.1:{port}'\nsecurity = 'none'\nfrom = 'larder@example.org'\nto = ['admin@example.org']\n"
     ));
     fs::rename(world.path("repo"), world.path("away")).unwrap();
-    let told = format!("warning: nightly: mail: no mail can be sent by 127.0.0.1:{port}");
+    let told = format!(
+        "warning: nightly: mail to admin@example.org: no mail can be sent by 127.0.0.1:{port}"
+    );
     world.run(["job", "run", "nightly"]).expect(10).says(&told);
     fs::rename(world.path("away"), world.path("repo")).unwrap();
     world.run(["job", "run", "nightly"]).expect(0).says(&told);

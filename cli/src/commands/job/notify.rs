@@ -181,17 +181,23 @@ impl Notifier<'_> {
         }
     }
 
+    /// Sends each a mail of their own: an address that the server refuses keeps it from nobody else.
     fn mail(&self, settings: &MailSettings, message: &Message<'_>) {
-        let server = settings.server().map_err(|mistake| mistake.why);
-        let (subject, text) = message.as_mail();
-        let mail = Mail {
-            from: &settings.from,
-            to: &settings.to,
-            subject: &subject,
-            text: &text,
+        let server = match settings.server() {
+            Ok(server) => server,
+            Err(mistake) => return self.warn(&mistake.why),
         };
-        if let Err(why) = server.and_then(|server| mail::send(&server, &mail, ANSWER)) {
-            self.warn(&format!("mail: {why}"));
+        let (subject, text) = message.as_mail();
+        for to in &settings.to {
+            let mail = Mail {
+                from: &settings.from,
+                to: std::slice::from_ref(to),
+                subject: &subject,
+                text: &text,
+            };
+            if let Err(why) = mail::send(&server, &mail, ANSWER) {
+                self.warn(&format!("mail to {to}: {why}"));
+            }
         }
     }
 
