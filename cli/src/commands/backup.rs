@@ -342,6 +342,10 @@ fn options_of(context: &Context, args: &BackupArgs) -> anyhow::Result<BackupOpti
     let now = Zoned::now();
     let mut options = args.options(&context.settings, &process_env, &now)?;
     let at = args.at(&now)?;
+    if at.is_some() {
+        // A range that ends among versions of another time would be listed on to the end of the bucket.
+        options.buckets.range_keys = u64::MAX;
+    }
     for source in args.named(&context.settings.backup) {
         let name = if let Some(server) = database(context, source, &args.postgres_password_command)?
         {
