@@ -16,20 +16,25 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::Duration;
 
+use axum::body::{Body, to_bytes};
+use bytes::Bytes;
+use http::request::Parts;
+use http::{Method, Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
 use percent_encoding::percent_decode_str;
-use tiny_http::{Header, Method, Request, Response, Server as Listener, StatusCode};
+use tokio::net::TcpListener;
 
 /// Objects of one page of a listing, as S3 has them.
 const PAGE: usize = 1000;
 /// The time that all objects were modified at: nothing here depends on it.
 const MODIFIED: &str = "Sun, 01 Nov 2026 00:00:00 GMT";
-/// Requests that are answered at once.
-const THREADS: usize = 64;
-
-type Bytes = Arc<[u8]>;
+/// The largest body of a request: more than any part of a multipart upload here has.
+const BODY_BYTES_MAX: usize = 1 << 30;
 
 /// What lies under a key.
 #[derive(Clone)]
@@ -50,7 +55,7 @@ impl Object {
 
     fn bytes(&self) -> Bytes {
         match self {
-            Self::Written(bytes) => Arc::clone(bytes),
+            Self::Written(bytes) => bytes.clone(),
             Self::Noise { seed, bytes } => noise(*seed, *bytes),
         }
     }
@@ -133,22 +138,31 @@ fn main() {
         latency: Duration::from_millis(latency_ms),
         errors,
     };
-    let listener = Listener::http(("127.0.0.1", port)).expect("a free port");
-    thread::scope(|scope| {
-        for _ in 0..THREADS {
-            scope.spawn(|| {
-                while let Ok(request) = listener.recv() {
-                    respond(&server, request);
-                }
-            });
+    let server = Arc::new(server);
+    let runtime = tokio::runtime::Runtime::new().expect("threads");
+    runtime.block_on(async {
+        let listener = TcpListener::bind(("127.0.0.1", port)).await;
+        let listener = listener.expect("a free port");
+        while let Ok((stream, _)) = listener.accept().await {
+            // As every real server: a header does not wait for the other side's acknowledgement.
+            stream.set_nodelay(true).expect("a socket");
+            let server = Arc::clone(&server);
+            let answers = service_fn(move |request| respond(Arc::clone(&server), request));
+            let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), answers);
+            tokio::spawn(connection);
         }
     });
 }
 
-fn respond(server: &Server, mut request: Request) {
-    let Some(asked) = Asked::read(&mut request) else {
-        return;
+async fn respond(
+    server: Arc<Server>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, hyper::Error> {
+    let (head, body) = request.into_parts();
+    let Ok(body) = to_bytes(Body::new(body), BODY_BYTES_MAX).await else {
+        return Ok(Response::new(Body::empty()));
     };
+    let asked = Asked::read(&head, body);
     let answer = match asked.path.as_str() {
         "_counts" => counts(&lock(&server.state)),
         "_reset" => {
@@ -163,53 +177,52 @@ fn respond(server: &Server, mut request: Request) {
             lock(&server.state).make(&asked, first, step)
         }
         _ => {
-            thread::sleep(server.latency);
+            tokio::time::sleep(server.latency).await;
             lock(&server.state).count(&asked, server.errors)
         }
     };
-    let header = |(name, value): &(&str, String)| {
-        Header::from_bytes(name.as_bytes(), value.as_bytes()).expect("a header")
-    };
-    let headers = answer.headers.iter().map(header).collect();
-    let body = answer.object.get(answer.range.clone()).unwrap_or(&[]);
-    let status = StatusCode(answer.status);
-    // A client that went away is none of ours.
-    let _ = request.respond(Response::new(status, headers, body, Some(body.len()), None));
+    let mut response = Response::builder().status(answer.status);
+    for (name, value) in answer.headers {
+        response = response.header(name, value);
+    }
+    let body = answer.object.slice(answer.range);
+    Ok(response.body(Body::from(body)).expect("an answer"))
 }
 
 impl Asked {
-    fn read(request: &mut Request) -> Option<Self> {
-        let (path, asked) = request.url().split_once('?').unwrap_or((request.url(), ""));
-        let (path, query) = (decoded(path.trim_start_matches('/')), query(asked));
-        let named = |header: &Header| {
-            (
-                header.field.to_string().to_ascii_lowercase(),
-                header.value.to_string(),
-            )
-        };
-        let headers: BTreeMap<_, _> = request.headers().iter().map(named).collect();
-        let method = request.method().clone();
-        let mut body = Vec::with_capacity(request.body_length().unwrap_or(0));
-        request.as_reader().read_to_end(&mut body).ok()?;
+    fn read(head: &Parts, body: Bytes) -> Self {
+        let headers: BTreeMap<_, _> = head
+            .headers
+            .iter()
+            .map(|(name, value)| {
+                (
+                    name.to_string(),
+                    String::from_utf8_lossy(value.as_bytes()).into_owned(),
+                )
+            })
+            .collect();
         let is_framed = headers
             .get("x-amz-content-sha256")
             .is_some_and(|value| value.starts_with("STREAMING-"));
-        let body = if is_framed { unframed(&body) } else { body };
-        Some(Self {
-            method,
-            path,
-            query,
+        Self {
+            method: head.method.clone(),
+            path: decoded(head.uri.path().trim_start_matches('/')),
+            query: query(head.uri.query().unwrap_or("")),
             headers,
-            body: body.into(),
-        })
+            body: if is_framed {
+                unframed(&body).into()
+            } else {
+                body
+            },
+        }
     }
 
     fn kind(&self) -> &'static str {
         match self.method {
-            Method::Put => "put",
-            Method::Delete => "delete",
-            Method::Head => "head",
-            Method::Post => "post",
+            Method::PUT => "put",
+            Method::DELETE => "delete",
+            Method::HEAD => "head",
+            Method::POST => "post",
             _ if self.query.contains_key("list-type") || self.query.contains_key("prefix") => {
                 "list"
             }
@@ -268,9 +281,9 @@ impl State {
         let key = asked.path.split_once('/').map_or("", |(_, key)| key);
         match asked.method {
             _ if key.is_empty() => self.bucket(asked),
-            Method::Put => self.put(asked),
-            Method::Post => self.post(asked),
-            Method::Delete => {
+            Method::PUT => self.put(asked),
+            Method::POST => self.post(asked),
+            Method::DELETE => {
                 self.objects.remove(&asked.path);
                 empty(204)
             }
@@ -280,10 +293,10 @@ impl State {
 
     fn bucket(&self, asked: &Asked) -> Answer {
         match asked.method {
-            Method::Get if asked.query.contains_key("location") => {
+            Method::GET if asked.query.contains_key("location") => {
                 xml("<LocationConstraint>us-east-1</LocationConstraint>".to_owned())
             }
-            Method::Get => self.list(asked),
+            Method::GET => self.list(asked),
             _ => empty(200),
         }
     }
