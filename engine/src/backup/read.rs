@@ -15,6 +15,7 @@ use crate::cancel::Cancel;
 use crate::chunker::{ChunkBuffer, Chunker};
 use crate::error::EngineError;
 use crate::source::attributes::{AttributeList, attributes};
+use crate::source::bucket::read::RangesAtOnce;
 use crate::source::item::Item;
 use crate::source::read::{FileReader, Finish, Run};
 use crate::source::stat::{WalkIssue, Walked};
@@ -76,6 +77,7 @@ pub(super) struct ReadContext<'a> {
     pub keyring: &'a Keyring,
     pub chunker: &'a Chunker,
     pub wide: &'a Wide<'a>,
+    pub ranges: &'a RangesAtOnce,
     pub budget: &'a Arc<Budget>,
     pub cancel: &'a Cancel,
 }

@@ -5,8 +5,9 @@ use std::io;
 use bytes::Bytes;
 use larder_format::attributes::decode_properties;
 use larder_format::entry::Entry;
-use larder_format::ids::ChunkType;
+use larder_format::ids::{ChunkId, ChunkType};
 
+use crate::budget::Held;
 use crate::chunker::ChunkBuffer;
 use crate::error::EngineError;
 use crate::source::bucket::read::{ObjectReader, Unread};
@@ -34,7 +35,7 @@ pub(super) fn read_object(
     }
     let mut bytes_read = 0;
     for _ in 0..READS_MAX {
-        let failure = match ObjectReader::open(object) {
+        let failure = match ObjectReader::open(object, context.ranges) {
             Ok(mut reader) => {
                 let mut attempt = Attempt {
                     context,
@@ -141,6 +142,9 @@ impl Attempt<'_, '_> {
     /// Reads all chunks; false if that ended too early.
     fn read(&mut self, reader: &mut ObjectReader<'_>) -> Result<bool, Stopped> {
         let context = self.context;
+        if let Some(_turn) = context.wide.turn(reader.size()) {
+            return self.read_wide(reader);
+        }
         *self.buffer = ChunkBuffer::new();
         let mut left = reader.size();
         while left > 0 {
@@ -156,10 +160,37 @@ impl Attempt<'_, '_> {
             let id = context.keyring.chunk_id(ChunkType::Data, chunk);
             let bytes = Bytes::from(self.buffer.take_last(length));
             left = left.saturating_sub(length as u64);
-            *self.bytes_read += length as u64;
-            (self.emit)(Piece::Chunk { id, bytes, held })?;
+            self.emit_chunk(id, bytes, held)?;
         }
         Ok(true)
+    }
+
+    /// Reads all chunks of an object that the workers cut; this reader has the turn.
+    fn read_wide(&mut self, reader: &mut ObjectReader<'_>) -> Result<bool, Stopped> {
+        let context = self.context;
+        let (mut rest, mut left) = (Bytes::new(), reader.size());
+        loop {
+            if context.is_over() {
+                return Err(Stopped);
+            }
+            let Ok((chunks, behind)) = context.wide.next(&rest, reader) else {
+                return Ok(false);
+            };
+            if chunks.is_empty() {
+                return Ok(left == 0);
+            }
+            rest = behind;
+            for (id, bytes) in chunks {
+                left = left.saturating_sub(bytes.len() as u64);
+                let held = hold(context, self.ticket, bytes.len())?;
+                self.emit_chunk(id, bytes, held)?;
+            }
+        }
+    }
+
+    fn emit_chunk(&mut self, id: ChunkId, bytes: Bytes, held: Held) -> Result<(), Stopped> {
+        *self.bytes_read += bytes.len() as u64;
+        (self.emit)(Piece::Chunk { id, bytes, held })
     }
 }
 

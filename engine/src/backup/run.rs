@@ -19,6 +19,7 @@ use crate::repository::Repository;
 use crate::source::bucket::Object;
 use crate::source::bucket::listing::Listing;
 use crate::source::bucket::ranges::{Ranges, begins_behind};
+use crate::source::bucket::read::RangesAtOnce;
 use crate::source::bucket::sorted::{MEMORY_BYTES, SortedListing};
 use crate::source::change::ChangeRules;
 use crate::source::item::Item;
@@ -100,10 +101,15 @@ pub(super) fn run_source(
     let chunker = repository.chunker()?;
     let budget = Budget::new(budget_bytes(repository.workers().current_num_threads()));
     let wide = Wide::new(repository, &chunker);
+    let ranges = RangesAtOnce::new(match &source.place {
+        Place::Bucket(bucket, _) if !repository.is_in_order() => bucket.calls_at_once(),
+        _ => 1,
+    });
     let context = ReadContext {
         keyring: repository.keyring(),
         chunker: &chunker,
         wide: &wide,
+        ranges: &ranges,
         budget: &budget,
         cancel,
     };

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Barrier, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -82,6 +82,8 @@ struct State {
     wrong: Option<(u64, Wrong)>,
     pages: u64,
     meanwhile: Option<Meanwhile>,
+    /// Whom reads of later ranges wait for.
+    company: Option<Arc<Barrier>>,
     /// Begins at the first key wherever a listing is to begin, as some servers do.
     knows_no_keys: bool,
     /// Lets nobody read objects.
@@ -161,6 +163,11 @@ impl MemoryBucket {
     /// Sets what happens just before each read.
     pub fn meanwhile(&self, meanwhile: Option<Meanwhile>) {
         self.lock().meanwhile = meanwhile;
+    }
+
+    /// Lets a range that does not begin an object be read only in the company of so many others at the same time.
+    pub fn meet(&self, ranges: usize) {
+        self.lock().company = Some(Arc::new(Barrier::new(ranges)));
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -319,6 +326,12 @@ impl Bucket for MemoryBucket {
     }
 
     fn get(&self, key: &[u8], ask: &Ask<'_>) -> Result<Answer> {
+        let company = self.lock().company.clone();
+        if let Some(company) = company
+            && ask.range.is_some_and(|(start, _)| start > 0)
+        {
+            company.wait();
+        }
         let mut state = self.lock();
         state.counts.gets += 1;
         if let Some(mut meanwhile) = state.meanwhile.take() {

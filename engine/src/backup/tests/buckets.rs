@@ -691,7 +691,8 @@ fn large_objects_are_read_by_ranges_of_one_and_the_same() {
         }
     })));
     let (report, counts) = world.back_up();
-    assert_eq!((report.issue_count, counts.gets), (0, 5));
+    // The first one, and two at once that are of another; then all three of that.
+    assert_eq!((report.issue_count, counts.gets), (0, 6));
     world.bucket.meanwhile(None);
     let newest = world.newest();
     let (entry, bytes) = &newest[&b"large"[..]];
@@ -709,6 +710,20 @@ fn large_objects_are_read_by_ranges_of_one_and_the_same() {
     world.bucket.meanwhile(None);
     assert_eq!(world.back_up().0.statistics.unreadable, 0);
     assert!(world.newest()[&b"large"[..]].1 == large(4));
+}
+
+#[test]
+fn ranges_of_a_large_object_are_read_at_once_and_stay_in_order() {
+    let world = World::new();
+    let mut large = vec![0; 20 << 20];
+    blake3::Hasher::new().finalize_xof().fill(&mut large);
+    world.put(b"large", &large);
+    world.put(b"small", b"x");
+    // Two are under way at the same time, or this never ends.
+    world.bucket.meet(2);
+    let (report, counts) = world.back_up();
+    assert_eq!((report.issue_count, counts.gets), (0, 1 + 5));
+    assert!(world.newest()[&b"large"[..]].1 == large);
 }
 
 #[test]

@@ -1,16 +1,62 @@
 //! The bytes of one object: at once if it is small, else by ranges of the one that was begun with.
 
+use std::collections::VecDeque;
 use std::io::{self, Read};
+use std::sync::{Mutex, MutexGuard, TryLockError};
 
 use bytes::{Buf as _, Bytes};
 use larder_format::entry::Entry;
 
 use super::{Object, timestamp};
+use crate::at_once;
 use crate::storage::bucket::{Answer, Ask, Got, Properties};
 use crate::storage::error::StorageError;
 
 /// Bytes that one request asks for; larger objects are read by ranges.
 const RANGE_BYTES: u64 = 4 << 20;
+/// Ranges that are asked for at once, at most: 32 MiB of one object.
+const RANGES_MAX: usize = 8;
+
+/// What lets a large object be read by several ranges at once; one reader at a time may, as it takes memory.
+#[derive(Debug)]
+pub struct RangesAtOnce {
+    calls: usize,
+    turn: Mutex<()>,
+}
+
+impl RangesAtOnce {
+    /// Prepares for so many calls at once.
+    #[must_use]
+    pub fn new(calls: usize) -> Self {
+        Self {
+            calls: calls.clamp(1, RANGES_MAX),
+            turn: Mutex::default(),
+        }
+    }
+
+    /// Gives the turn for an object of so many bytes; none if it is not worth it, or if another reader has it.
+    fn turn(&self, size: u64) -> Option<Turn<'_>> {
+        if self.calls == 1 || size <= 2 * RANGE_BYTES {
+            return None;
+        }
+        let held = match self.turn.try_lock() {
+            Ok(held) => held,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        Some(Turn {
+            calls: self.calls,
+            _held: held,
+        })
+    }
+}
+
+/// The right to ask for several ranges at once.
+#[derive(Debug)]
+struct Turn<'a> {
+    calls: usize,
+    _held: MutexGuard<'a, ()>,
+}
 
 /// An object that is being read.
 ///
@@ -20,7 +66,9 @@ const RANGE_BYTES: u64 = 4 << 20;
 pub struct ObjectReader<'a> {
     object: &'a Object,
     first: Got,
-    piece: Bytes,
+    turn: Option<Turn<'a>>,
+    /// What was fetched and not yet taken.
+    pieces: VecDeque<Bytes>,
     /// Bytes that were fetched.
     position: u64,
     /// What ended the reading.
@@ -45,7 +93,7 @@ impl<'a> ObjectReader<'a> {
     ///
     /// # Errors
     /// Why there are none.
-    pub fn open(object: &'a Object) -> Result<Self, Unread> {
+    pub fn open(object: &'a Object, at_once: &'a RangesAtOnce) -> Result<Self, Unread> {
         let version = object.version();
         let whole = |_| Ask {
             range: None,
@@ -69,7 +117,8 @@ impl<'a> ObjectReader<'a> {
                 Ok(Answer::Object(first)) => {
                     return Ok(Self {
                         object,
-                        piece: first.bytes.clone(),
+                        turn: at_once.turn(first.size),
+                        pieces: VecDeque::from([first.bytes.clone()]),
                         position: first.bytes.len() as u64,
                         first: *first,
                         failure: None,
@@ -127,11 +176,27 @@ impl<'a> ObjectReader<'a> {
         self.failure
     }
 
-    fn next_piece(&self) -> Result<Bytes, Unread> {
+    /// Fetches what comes next: one range, or several at once for whoever has the turn.
+    fn fetch(&mut self) -> Result<(), Unread> {
+        let calls = self.turn.as_ref().map_or(1, |turn| turn.calls);
+        let starts: Vec<u64> = (0..calls as u64)
+            .map(|ordinal| self.position.saturating_add(ordinal * RANGE_BYTES))
+            .take_while(|start| *start < self.first.size)
+            .collect();
+        for piece in at_once::map(calls, &starts, |start| self.range(*start)) {
+            let piece = piece?;
+            self.position += piece.len() as u64;
+            self.pieces.push_back(piece);
+        }
+        Ok(())
+    }
+
+    /// Reads the range that begins here.
+    fn range(&self, start: u64) -> Result<Bytes, Unread> {
         let etag = Some(self.first.etag.as_str()).filter(|etag| !etag.is_empty());
-        let left = self.first.size.saturating_sub(self.position);
+        let length = self.first.size.saturating_sub(start).min(RANGE_BYTES);
         let ask = Ask {
-            range: Some((self.position, left.min(RANGE_BYTES))),
+            range: Some((start, length)),
             if_match: etag,
             version: self.object.version(),
             bytes_max: RANGE_BYTES,
@@ -140,8 +205,7 @@ impl<'a> ObjectReader<'a> {
             Ok(Answer::Object(got)) => {
                 let is_same = (&got.etag, got.size, got.modified)
                     == (&self.first.etag, self.first.size, self.first.modified);
-                let is_whole = got.bytes.len() as u64 == left.min(RANGE_BYTES);
-                match is_same && is_whole {
+                match is_same && got.bytes.len() as u64 == length {
                     true => Ok(got.bytes),
                     false => Err(Unread::Changed),
                 }
@@ -155,21 +219,22 @@ impl<'a> ObjectReader<'a> {
 
 impl Read for ObjectReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.piece.is_empty() && self.position < self.first.size {
-            match self.next_piece() {
-                Ok(piece) => {
-                    self.position += piece.len() as u64;
-                    self.piece = piece;
-                }
-                Err(failure) => {
-                    self.failure = Some(failure);
-                    return Err(io::Error::other("the object cannot be read on"));
-                }
-            }
+        while self.pieces.front().is_some_and(Bytes::is_empty) {
+            self.pieces.pop_front();
         }
-        let count = buffer.len().min(self.piece.len());
+        if self.pieces.is_empty()
+            && self.position < self.first.size
+            && let Err(failure) = self.fetch()
+        {
+            self.failure = Some(failure);
+            return Err(io::Error::other("the object cannot be read on"));
+        }
+        let Some(piece) = self.pieces.front_mut() else {
+            return Ok(0);
+        };
+        let count = buffer.len().min(piece.len());
         if let Some(buffer) = buffer.get_mut(..count) {
-            self.piece.copy_to_slice(buffer);
+            piece.copy_to_slice(buffer);
         }
         Ok(count)
     }
