@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 
 use super::error::{Operation, Result};
+use super::thaw::{Thaw, Warmth};
 use super::{Capabilities, ObjectInfo, Storage};
 
 /// Passes everything on to a storage, and keeps count and a log.
@@ -169,6 +170,16 @@ impl Storage for Counting {
     fn size(&self, name: &str) -> Result<u64> {
         let outcome = self.inner.size(name);
         self.note(Operation::Size, name, outcome, |_| 0)
+    }
+
+    fn warmth(&self, name: &str) -> Result<Warmth> {
+        let outcome = self.inner.warmth(name);
+        self.note(Operation::Size, name, outcome, |_| 0)
+    }
+
+    fn thaw(&self, name: &str, warmth: &Warmth, how: &Thaw) -> Result<()> {
+        let outcome = self.inner.thaw(name, warmth, how);
+        self.note(Operation::Thaw, name, outcome, |()| 0)
     }
 
     fn remove_folder(&self, folder: &str) -> Result<()> {

@@ -27,6 +27,8 @@ pub enum Operation {
     List,
     /// Asking for an object's size.
     Size,
+    /// Asking for an object to be brought back from cold storage.
+    Thaw,
 }
 
 impl Operation {
@@ -40,6 +42,7 @@ impl Operation {
             Self::Delete => "delete",
             Self::List => "list",
             Self::Size => "look at",
+            Self::Thaw => "thaw",
         }
     }
 }
@@ -174,6 +177,8 @@ pub enum Reason {
     TooManyRequests,
     /// What answers is no server of this kind.
     Protocol,
+    /// The object is in cold storage, and has to be brought back before it can be read.
+    Cold,
 }
 
 impl Reason {
@@ -203,6 +208,7 @@ impl Reason {
             Self::EncryptionKey => "encryption-key",
             Self::TooManyRequests => "too-many-requests",
             Self::Protocol => "protocol",
+            Self::Cold => "cold",
         }
     }
 
@@ -240,6 +246,9 @@ impl Reason {
             }
             Self::TooManyRequests => "; lower the setting connections, or try again later",
             Self::Protocol => "; check the URL",
+            Self::Cold => {
+                "; it lies in cold storage: `larder restore --plan` says what has to be brought back, and --thaw asks for it"
+            }
         }
     }
 }

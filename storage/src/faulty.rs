@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 
 use super::error::{ErrorKind, Operation, Result, StorageError};
+use super::thaw::{Thaw, Warmth};
 use super::{Capabilities, ObjectInfo, Storage};
 
 /// Passes everything on to a storage except where a fault was injected.
@@ -238,6 +239,18 @@ impl Storage for Faulty {
     fn size(&self, name: &str) -> Result<u64> {
         let effect = self.next(Operation::Size);
         self.hit(Operation::Size, name, effect, || self.inner.size(name))
+    }
+
+    fn warmth(&self, name: &str) -> Result<Warmth> {
+        let effect = self.next(Operation::Size);
+        self.hit(Operation::Size, name, effect, || self.inner.warmth(name))
+    }
+
+    fn thaw(&self, name: &str, warmth: &Warmth, how: &Thaw) -> Result<()> {
+        let effect = self.next(Operation::Thaw);
+        self.hit(Operation::Thaw, name, effect, || {
+            self.inner.thaw(name, warmth, how)
+        })
     }
 
     fn remove_folder(&self, folder: &str) -> Result<()> {

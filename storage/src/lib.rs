@@ -12,6 +12,8 @@ pub mod counting;
 mod dropbox;
 pub mod error;
 pub mod faulty;
+#[cfg(any(test, feature = "testing"))]
+pub mod frozen;
 mod ftp;
 mod http;
 pub mod limit;
@@ -28,6 +30,7 @@ pub mod retry;
 mod runtime;
 pub mod secret;
 mod sftp;
+pub mod thaw;
 mod webdav;
 
 pub use http::notice;
@@ -38,6 +41,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use error::{ErrorKind, Operation, Result, StorageError};
+use thaw::{Readiness, Thaw, Warmth};
 
 /// The longest name of an object in bytes.
 pub const NAME_BYTES: usize = 512;
@@ -81,6 +85,29 @@ pub trait Storage: Send + Sync {
 
     /// Gives an object's size in bytes.
     fn size(&self, name: &str) -> Result<u64>;
+
+    /// Tells whether an object can be read, or has to be brought back from cold storage first; it costs
+    /// what its size does.
+    fn warmth(&self, name: &str) -> Result<Warmth> {
+        Ok(Warmth {
+            size_bytes: self.size(name)?,
+            class: String::new(),
+            readiness: Readiness::Warm,
+        })
+    }
+
+    /// Asks for an object that is cold, of which [`warmth`](Self::warmth) told how it stands, to be brought
+    /// back; when it can be read, that tells too. Asking again is no error.
+    fn thaw(&self, name: &str, _warmth: &Warmth, _how: &Thaw) -> Result<()> {
+        let (kind, why) = (ErrorKind::Permanent, "this storage keeps nothing cold");
+        Err(StorageError::new(
+            Operation::Thaw,
+            self.describe(),
+            name,
+            kind,
+            why,
+        ))
+    }
 
     /// Removes what writers that died left of unfinished writes `age` ago or earlier; gives how many
     /// there were. A write that is unfinished for so long and still goes on fails.
@@ -128,6 +155,8 @@ pub struct Capabilities {
     pub atomic_put: bool,
     /// The largest object in bytes, if there is a bound.
     pub object_bytes_max: Option<u64>,
+    /// Whether objects may lie in classes from which they have to be brought back before they can be read.
+    pub thaws: bool,
 }
 
 /// How a storage decides who creates an object.

@@ -11,6 +11,7 @@ use jiff::Zoned;
 use super::error::Result;
 use super::location::Rate;
 use super::network::Network;
+use super::thaw::{Thaw, Warmth};
 use super::{Capabilities, ObjectInfo, Storage};
 
 /// The longest wait before the rate is looked at again, which changes with the hour.
@@ -135,6 +136,14 @@ impl Storage for Limited {
 
     fn size(&self, name: &str) -> Result<u64> {
         self.call(|inner| inner.size(name))
+    }
+
+    fn warmth(&self, name: &str) -> Result<Warmth> {
+        self.call(|inner| inner.warmth(name))
+    }
+
+    fn thaw(&self, name: &str, warmth: &Warmth, how: &Thaw) -> Result<()> {
+        self.call(|inner| inner.thaw(name, warmth, how))
     }
 
     fn sweep(&self, age: Duration) -> Result<u64> {

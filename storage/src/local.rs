@@ -87,6 +87,7 @@ impl LocalStorage {
             sorted_listing: false,
             atomic_put: true,
             object_bytes_max: None,
+            thaws: false,
         };
         Ok(Self {
             objects: ObjectStorage::new(Arc::new(store), description.clone(), capabilities),

@@ -14,6 +14,7 @@ use object_store::{
 
 use super::error::{ErrorKind, Operation, Reason, Result, StorageError};
 use super::retry::Retry;
+use super::thaw::{Readiness, Thaw, Warmth};
 use super::{
     Capabilities, CreateExclusive, ObjectInfo, Storage, check_folder, check_name, cloud,
     is_valid_name, runtime,
@@ -39,6 +40,7 @@ struct Cloud {
     part_bytes: Option<u64>,
     retry: Retry,
     right: fn(Operation) -> &'static str,
+    thawer: Option<cloud::Thawer>,
 }
 
 /// What a storage over a network is made of.
@@ -56,6 +58,8 @@ pub(super) struct Setup<S> {
     pub retry: Retry,
     /// Names the right that an operation takes of the user.
     pub right: fn(Operation) -> &'static str,
+    /// What brings objects back from archives, where the storage has such.
+    pub thawer: Option<cloud::Thawer>,
 }
 
 impl ObjectStorage {
@@ -67,6 +71,7 @@ impl ObjectStorage {
             sorted_listing: true,
             atomic_put: true,
             object_bytes_max: None,
+            thaws: false,
         };
         let store = Arc::new(object_store::memory::InMemory::new());
         Self::new(store, "memory".to_owned(), capabilities)
@@ -100,6 +105,7 @@ impl ObjectStorage {
                 part_bytes: setup.part_bytes,
                 retry: setup.retry,
                 right: setup.right,
+                thawer: setup.thawer,
             }),
         }
     }
@@ -317,7 +323,7 @@ impl ObjectStorage {
 
 /// Tells whether an object is a data pack: its name says pack, and the header that every object has,
 /// unencrypted, says which kind (SPEC, section 2).
-fn is_data_pack(name: &str, bytes: &[u8]) -> bool {
+pub(super) fn is_data_pack(name: &str, bytes: &[u8]) -> bool {
     const MAGIC: &[u8] = b"\x89LARDER\n";
     const KIND_AT: usize = 9;
     const DATA_PACK: u8 = 3;
@@ -368,7 +374,8 @@ impl Storage for ObjectStorage {
             Err(Ok(size_bytes)) => Err(past_the_end(size_bytes)),
             // A range that starts past the end is an unsorted error in most implementations.
             Err(Err(error))
-                if matches!(error.kind, ErrorKind::Permanent | ErrorKind::Truncated) =>
+                if matches!(error.kind, ErrorKind::Permanent | ErrorKind::Truncated)
+                    && error.reason != Reason::Cold =>
             {
                 Err(match self.size(name) {
                     Ok(size_bytes) if size_bytes < end => past_the_end(size_bytes),
@@ -420,6 +427,31 @@ impl Storage for ObjectStorage {
         let path = self.path(Operation::Size, name)?;
         let meta = self.run(Operation::Size, name, self.store.head(&path))?;
         Ok(meta.size)
+    }
+
+    fn warmth(&self, name: &str) -> Result<Warmth> {
+        check_name(Operation::Size, &self.description, name)?;
+        let thawer = self.cloud.as_ref().and_then(|cloud| cloud.thawer.as_ref());
+        match thawer {
+            Some(thawer) => thawer.warmth(name),
+            None => Ok(Warmth {
+                size_bytes: self.size(name)?,
+                class: String::new(),
+                readiness: Readiness::Warm,
+            }),
+        }
+    }
+
+    fn thaw(&self, name: &str, warmth: &Warmth, how: &Thaw) -> Result<()> {
+        check_name(Operation::Thaw, &self.description, name)?;
+        let thawer = self.cloud.as_ref().and_then(|cloud| cloud.thawer.as_ref());
+        match thawer {
+            Some(thawer) => thawer.thaw(name, warmth, how),
+            None => {
+                let why = "this storage keeps nothing cold";
+                Err(self.error(Operation::Thaw, name, ErrorKind::Permanent, why))
+            }
+        }
     }
 
     fn capabilities(&self) -> Capabilities {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::error::{ErrorKind, Result, StorageError};
+use super::thaw::{Thaw, Warmth};
 use super::{Capabilities, ObjectInfo, Storage};
 
 /// The first pause before another attempt.
@@ -179,6 +180,14 @@ impl Storage for Retrying {
 
     fn size(&self, name: &str) -> Result<u64> {
         self.retry.run(|| self.inner.size(name))
+    }
+
+    fn warmth(&self, name: &str) -> Result<Warmth> {
+        self.retry.run(|| self.inner.warmth(name))
+    }
+
+    fn thaw(&self, name: &str, warmth: &Warmth, how: &Thaw) -> Result<()> {
+        self.retry.run(|| self.inner.thaw(name, warmth, how))
     }
 
     fn sweep(&self, age: Duration) -> Result<u64> {

@@ -64,6 +64,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if query.get('comp') == 'tags':
             blobs[key]['tags'] = body.decode()
             return self.answer(204)
+        if query.get('comp') == 'tier':
+            return self.tier(key)
         if query.get('comp') == 'block':
             blocks.setdefault(key, {})[query['blockid']] = body
             return self.answer(201)
@@ -90,7 +92,33 @@ class Handler(http.server.BaseHTTPRequestHandler):
         }
         self.answer(201, headers={'ETag': '"%s"' % blobs[key]['etag']})
 
+    def tier(self, key):
+        """What comes out of the archive is there at the third look at it."""
+        blob, tier = blobs.get(key), self.headers['x-ms-access-tier']
+        if blob is None:
+            return self.answer(404, error('BlobNotFound'))
+        if blob.get('looks'):
+            return self.answer(409, error('BlobBeingRehydrated'))
+        if blob['tier'] != 'Archive' or self.headers['x-ms-rehydrate-priority'] not in ('Standard', 'High'):
+            blob['tier'] = tier
+            return self.answer(200)
+        blob.update(looks=3, to=tier)
+        self.answer(202)
+
+    def look(self, blob):
+        headers = {'ETag': '"%s"' % blob['etag'], 'Last-Modified': blob['time'], **blob['headers']}
+        if blob.get('looks'):
+            blob['looks'] -= 1
+            if not blob['looks']:
+                blob['tier'] = blob['to']
+        if blob.get('looks'):
+            headers['x-ms-archive-status'] = 'rehydrate-pending-to-' + blob['to'].lower()
+        headers['x-ms-access-tier'] = blob['tier'] or 'Hot'
+        self.answer(200, blob['body'], headers)
+
     def get(self, blob):
+        if self.command == 'HEAD':
+            return self.look(blob)
         if blob['tier'] == 'Archive':
             return self.answer(409, error('BlobArchived'))
         tag = '"%s"' % blob['etag']

@@ -148,6 +148,7 @@ impl Storage for Overlay {
             sorted_listing: true,
             atomic_put: true,
             object_bytes_max: None,
+            thaws: false,
         }
     }
 

@@ -330,6 +330,7 @@ impl Storage for BundleFile {
             sorted_listing: false,
             atomic_put: true,
             object_bytes_max: None,
+            thaws: false,
         }
     }
 

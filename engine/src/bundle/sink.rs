@@ -212,6 +212,7 @@ impl<W: Write + Send> Storage for Sink<W> {
             sorted_listing: false,
             atomic_put: true,
             object_bytes_max: None,
+            thaws: false,
         }
     }
 

@@ -10,6 +10,7 @@ use larder_format::names::{self, Name};
 use super::{Newest, newest_manifest, read_marker};
 use crate::error::Result;
 use crate::storage::error::{ErrorKind, Operation, Result as StorageResult, StorageError};
+use crate::storage::thaw::{Thaw, Warmth};
 use crate::storage::{Capabilities, ObjectInfo, Storage};
 use crate::sync::lock;
 
@@ -115,6 +116,14 @@ impl Storage for Mirror {
 
     fn size(&self, name: &str) -> StorageResult<u64> {
         self.inner.size(name)
+    }
+
+    fn warmth(&self, name: &str) -> StorageResult<Warmth> {
+        self.inner.warmth(name)
+    }
+
+    fn thaw(&self, name: &str, warmth: &Warmth, how: &Thaw) -> StorageResult<()> {
+        self.inner.thaw(name, warmth, how)
     }
 
     fn capabilities(&self) -> Capabilities {

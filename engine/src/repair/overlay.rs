@@ -10,6 +10,7 @@ use bytes::Bytes;
 use crate::error::Result;
 use crate::scratch::file::ScratchFile;
 use crate::storage::error::{ErrorKind, Operation, Result as StorageResult, StorageError};
+use crate::storage::thaw::{Thaw, Warmth};
 use crate::storage::{Capabilities, ObjectInfo, Storage};
 use crate::sync::lock;
 
@@ -170,6 +171,14 @@ impl Storage for Overlay {
             Some((_, size)) => Ok(size),
             None => self.holder(name).size(name),
         }
+    }
+
+    fn warmth(&self, name: &str) -> StorageResult<Warmth> {
+        self.holder(name).warmth(name)
+    }
+
+    fn thaw(&self, name: &str, warmth: &Warmth, how: &Thaw) -> StorageResult<()> {
+        self.holder(name).thaw(name, warmth, how)
     }
 
     fn sweep(&self, age: Duration) -> StorageResult<u64> {

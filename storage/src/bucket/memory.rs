@@ -11,6 +11,7 @@ use super::{
     Answer, Ask, Bucket, CLASS, Got, Listed, OpenUpload, Page, PageFrom, Properties, Upload,
 };
 use crate::error::{ErrorKind, Operation, Reason, Result, StorageError};
+use crate::thaw::{Readiness, Thaw, Warmth};
 
 /// An object of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +41,10 @@ pub struct Counts {
     pub puts: u64,
     /// Objects that were removed.
     pub deletes: u64,
+    /// Looks at how objects stand with cold storage.
+    pub looks: u64,
+    /// Objects that were asked to be brought back.
+    pub thaws: u64,
 }
 
 /// What goes wrong with a listing, at a page by its number.
@@ -75,6 +80,8 @@ pub struct MemoryBucket {
 struct State {
     objects: BTreeMap<Vec<u8>, Held>,
     uploads: BTreeMap<String, Begun>,
+    /// What was asked to be brought back, with the looks that are left until it is there.
+    thawing: BTreeMap<Vec<u8>, u32>,
     /// Uploads that were ever begun, which number them.
     begun: u64,
     writes: u64,
@@ -342,7 +349,8 @@ impl Bucket for MemoryBucket {
         let Some(held) = state.objects.get(key) else {
             return Ok(Answer::Missing);
         };
-        if super::is_cold(held.class.as_bytes()) {
+        let is_thawed = state.thawing.get(key) == Some(&0);
+        if super::is_cold(held.class.as_bytes()) && !is_thawed {
             return Ok(Answer::Cold);
         }
         if ask.if_match.is_some_and(|etag| etag != held.etag) {
@@ -440,6 +448,39 @@ impl Bucket for MemoryBucket {
         let mut state = self.lock();
         state.counts.deletes += 1;
         state.objects.remove(key);
+        Ok(())
+    }
+
+    fn thaws(&self) -> bool {
+        true
+    }
+
+    fn warmth(&self, key: &[u8], _: Option<&str>) -> Result<Option<Warmth>> {
+        let mut state = self.lock();
+        state.counts.looks += 1;
+        let is_asked = state.thawing.contains_key(key);
+        let is_left = state.thawing.get(key).is_some_and(|left| *left > 0);
+        if let Some(left) = state.thawing.get_mut(key) {
+            *left = left.saturating_sub(1);
+        }
+        let held = state.objects.get(key);
+        Ok(held.map(|held| Warmth {
+            size_bytes: held.bytes.len() as u64,
+            class: held.class.clone(),
+            readiness: match (super::is_cold(held.class.as_bytes()), is_asked, is_left) {
+                (false, ..) => Readiness::Warm,
+                (true, false, _) => Readiness::Cold,
+                (true, true, true) => Readiness::Thawing,
+                (true, true, false) => Readiness::Thawed(None),
+            },
+        }))
+    }
+
+    /// What is asked for is there at the third look.
+    fn thaw(&self, key: &[u8], _: Option<&str>, _: &Warmth, _: &Thaw) -> Result<()> {
+        let mut state = self.lock();
+        state.counts.thaws += 1;
+        state.thawing.entry(key.to_vec()).or_insert(2);
         Ok(())
     }
 

@@ -6,6 +6,7 @@
 
 #[cfg(any(test, feature = "testing"))]
 pub mod memory;
+pub mod thawing;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,6 +20,7 @@ use super::cloud;
 use super::error::{ErrorKind, Operation, Reason, Result, StorageError};
 use super::location::{Location, Scheme};
 use super::network::Network;
+use super::thaw::{Thaw, Warmth};
 
 /// The longest key of an object in bytes; S3 and Google allow 1,024 of them, Azure 1,024 characters.
 pub const KEY_BYTES: usize = 4096;
@@ -91,6 +93,21 @@ pub trait Bucket: Send + Sync + fmt::Debug {
 
     /// Removes an object; one that is not there is removed already.
     fn delete(&self, key: &[u8]) -> Result<()>;
+
+    /// Tells whether objects may have to be brought back from archives here.
+    fn thaws(&self) -> bool;
+
+    /// Tells whether an object is worth reading whose class says that it has to be brought back: it may be there
+    /// by now, and is asked for if it is not.
+    fn reads_cold(&self) -> bool {
+        false
+    }
+
+    /// Tells whether an object, or a version of it, can be read; none if there is none.
+    fn warmth(&self, key: &[u8], version: Option<&str>) -> Result<Option<Warmth>>;
+
+    /// Asks for an object to be brought back; asking again is no error.
+    fn thaw(&self, key: &[u8], version: Option<&str>, warmth: &Warmth, how: &Thaw) -> Result<()>;
 
     /// Tells how many calls at once are of use.
     fn calls_at_once(&self) -> usize;

@@ -7,6 +7,7 @@ use object_store::azure::{AzureConfigKey, MicrosoftAzure, MicrosoftAzureBuilder}
 use super::blobs::Container;
 use super::client::{Client, Md5};
 use super::requests::{self, Signer};
+use super::thaw::Thawer;
 use super::{endpoint, prefix, refuse, resumes};
 use crate::bucket::Bucket;
 use crate::error::{ErrorKind, Operation, Reason, Result, StorageError};
@@ -23,9 +24,10 @@ pub(crate) fn open(
     _containers_are_never_made: Mode,
 ) -> Result<Arc<dyn Storage>> {
     let settings = &location.settings;
-    let store = store(location, network)?.store;
+    let made = store(location, network)?;
+    let thawer = Thawer::new(requests_of(location, network.clone(), &made));
     let storage = ObjectStorage::cloud(Setup {
-        store: Arc::new(store),
+        store: Arc::new(made.store),
         description: location.place.to_string(),
         capabilities: Capabilities {
             create_exclusive: CreateExclusive::Native,
@@ -34,12 +36,14 @@ pub(crate) fn open(
             atomic_put: true,
             // What one request can put.
             object_bytes_max: Some(5000 << 20),
+            thaws: true,
         },
         prefix: prefix(location),
         class: settings.text("access-tier").map(str::to_owned),
         part_bytes: None,
         retry: network.retry.clone(),
         right,
+        thawer: Some(thawer),
     });
     storage.check_bucket()?;
     Ok(Arc::new(storage))
@@ -48,13 +52,20 @@ pub(crate) fn open(
 /// Opens a container of the user's.
 pub(crate) fn open_container(location: &Location, network: Network) -> Result<Arc<dyn Bucket>> {
     let made = store(location, &network)?;
+    Ok(Arc::new(Container::new(requests_of(
+        location, network, &made,
+    ))))
+}
+
+/// Gives what requests that are made here are made of.
+fn requests_of(location: &Location, network: Network, made: &Made) -> requests::Setup {
     let tier = location.settings.text("access-tier");
-    Ok(Arc::new(Container::new(requests::Setup {
-        client: made.client,
+    requests::Setup {
+        client: made.client.clone(),
         base: format!("{}/{}", made.url, location.place.host),
         prefix: prefix(location),
         description: location.place.to_string(),
-        signer: Signer::Azure(Arc::clone(made.store.credentials()), made.account),
+        signer: Signer::Azure(Arc::clone(made.store.credentials()), made.account.clone()),
         network,
         stored_with: tier
             .map(|tier| ("x-ms-access-tier", tier.to_owned()))
@@ -62,7 +73,7 @@ pub(crate) fn open_container(location: &Location, network: Network) -> Result<Ar
             .collect(),
         with_checksum: false,
         right,
-    })))
+    }
 }
 
 /// What a container is reached by.
@@ -175,7 +186,7 @@ fn add_credentials(
 /// Names the right that an operation takes, as Azure's roles call it.
 fn right(operation: Operation) -> &'static str {
     match operation {
-        Operation::Put | Operation::Create => {
+        Operation::Put | Operation::Create | Operation::Thaw => {
             "Microsoft.Storage/storageAccounts/blobServices/containers/blobs/write"
         }
         Operation::Delete => {

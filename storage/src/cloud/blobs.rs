@@ -13,6 +13,7 @@ use super::refusal::{Ask as Asked, Refusal};
 use super::requests::{Requests, Setup, Wanted};
 use crate::bucket::{Answer, Ask, Bucket, OpenUpload, Page, PageFrom, Properties, Upload};
 use crate::error::{ErrorKind, Operation, Reason, Result};
+use crate::thaw::{Thaw, Warmth};
 
 /// Random bytes that tell one upload's blocks from another's.
 const UPLOAD_BYTES: usize = 16;
@@ -182,6 +183,19 @@ impl Bucket for Container {
 
     fn delete(&self, key: &[u8]) -> Result<()> {
         self.0.delete(key)
+    }
+
+    fn thaws(&self) -> bool {
+        self.0.thaws()
+    }
+
+    fn warmth(&self, key: &[u8], _version: Option<&str>) -> Result<Option<Warmth>> {
+        self.0.run(Operation::Size, || self.0.warmth(key, None))
+    }
+
+    fn thaw(&self, key: &[u8], _version: Option<&str>, warmth: &Warmth, how: &Thaw) -> Result<()> {
+        self.0
+            .run(Operation::Thaw, || self.0.thaw(key, None, warmth, how))
     }
 
     fn calls_at_once(&self) -> usize {

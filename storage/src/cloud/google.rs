@@ -34,12 +34,14 @@ pub(crate) fn open(
             sorted_listing: true,
             atomic_put: true,
             object_bytes_max: Some(5 << 40),
+            thaws: false,
         },
         prefix: prefix(location),
         class: settings.text("storage-class").map(str::to_owned),
         part_bytes: None,
         retry: network.retry.clone(),
         right,
+        thawer: None,
     });
     storage.check_bucket()?;
     Ok(Arc::new(storage))
@@ -134,6 +136,7 @@ fn add_credentials(
 fn right(operation: Operation) -> &'static str {
     match operation {
         Operation::Get | Operation::GetRange | Operation::Size => "storage.objects.get",
+        Operation::Thaw => "storage.objects.update",
         Operation::Put => "storage.objects.create (and storage.objects.delete to replace)",
         Operation::Create => "storage.objects.create",
         Operation::Delete => "storage.objects.delete",

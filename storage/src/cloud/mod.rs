@@ -13,6 +13,7 @@ mod pages;
 mod refusal;
 mod requests;
 mod s3;
+mod thaw;
 mod urls;
 mod versions;
 
@@ -20,6 +21,7 @@ pub(crate) use azure::{open as open_azure, open_container};
 pub(crate) use google::{open as open_google, open_bucket as open_google_bucket};
 pub(crate) use refusal::explain;
 pub(crate) use s3::{open as open_s3, open_bucket as open_s3_bucket};
+pub(crate) use thaw::Thawer;
 
 use std::net::IpAddr;
 use std::time::Duration;

@@ -12,6 +12,7 @@ use super::requests::{Requests, Setup, Wanted};
 use super::versions::{self, Marker};
 use crate::bucket::{Answer, Ask, Bucket, OpenUpload, Page, PageFrom, Properties, Upload};
 use crate::error::{Operation, Result};
+use crate::thaw::{Thaw, Warmth};
 
 /// The most pages of open uploads that are asked for, of 1,000 each.
 const UPLOAD_PAGES_MAX: usize = 10;
@@ -35,6 +36,13 @@ impl CloudBucket {
             requests: Requests::new(setup),
             as_of,
         }
+    }
+
+    /// Gives the version that is read; none where the newest is.
+    fn version<'a>(&self, version: Option<&'a str>) -> Option<&'a str> {
+        // What a bucket had before it kept versions has one of this name.
+        let version = version.filter(|version| !version.is_empty());
+        self.as_of.map(|_| version.unwrap_or("null"))
     }
 
     /// Gives a page of the listing of what there was at a time, out of that of all versions.
@@ -107,10 +115,7 @@ impl Bucket for CloudBucket {
     }
 
     fn get(&self, key: &[u8], ask: &Ask<'_>) -> Result<Answer> {
-        // What a bucket had before it kept versions has one of this name.
-        let version = ask.version.filter(|version| !version.is_empty());
-        let version = version.unwrap_or("null");
-        self.requests.get(key, ask, self.as_of.map(|_| version))
+        self.requests.get(key, ask, self.version(ask.version))
     }
 
     fn tags(&self, key: &[u8]) -> Result<Option<Properties>> {
@@ -243,6 +248,23 @@ impl Bucket for CloudBucket {
 
     fn delete(&self, key: &[u8]) -> Result<()> {
         self.requests.delete(key)
+    }
+
+    fn thaws(&self) -> bool {
+        self.requests.thaws()
+    }
+
+    fn warmth(&self, key: &[u8], version: Option<&str>) -> Result<Option<Warmth>> {
+        let version = self.version(version);
+        self.requests
+            .run(Operation::Size, || self.requests.warmth(key, version))
+    }
+
+    fn thaw(&self, key: &[u8], version: Option<&str>, warmth: &Warmth, how: &Thaw) -> Result<()> {
+        let version = self.version(version);
+        self.requests.run(Operation::Thaw, || {
+            self.requests.thaw(key, version, warmth, how)
+        })
     }
 
     fn calls_at_once(&self) -> usize {

@@ -214,6 +214,8 @@ pub(super) enum Ask {
     Part,
     /// To remove an object.
     Delete,
+    /// To bring an object back from cold storage.
+    Thaw,
     /// Credentials, of a service beside the storage.
     Credentials,
 }
@@ -323,6 +325,10 @@ fn of_code(ask: Ask, words: &Words) -> Option<(ErrorKind, Reason)> {
         | "XMinioStorageFull"
         | "XMinioAdminBucketQuotaExceeded" => (Full, Reason::Other),
         "EntityTooLarge" | "RequestBodyTooLarge" => (Oversized, Reason::Settings),
+        // It lies in an archive, or is on its way out of one.
+        "InvalidObjectState" | "BlobArchived" | "BlobBeingRehydrated" => (Permanent, Reason::Cold),
+        // There is no room for what is fast, now.
+        "GlacierExpeditedRetrievalNotAvailable" => (Transient, Reason::Other),
         // Somebody keeps this one object from being changed.
         "LeaseIdMissing" => (Permanent, Reason::Other),
         // There is no such thing there, now or later.
@@ -382,7 +388,7 @@ fn of_status(ask: Ask, status: u16) -> (ErrorKind, Reason) {
         (401, _) => (Denied, Reason::WrongLogin),
         (403, Ask::Credentials) => (Denied, Reason::WrongLogin),
         (403, _) => (Denied, Reason::NotPermitted),
-        (404, Ask::Read | Ask::Delete) => (NotFound, Reason::Other),
+        (404, Ask::Read | Ask::Delete | Ask::Thaw) => (NotFound, Reason::Other),
         (404 | 405, _) => (Permanent, Reason::Protocol),
         (409 | 412, Ask::Write) => (AlreadyExists, Reason::Other),
         (416, _) => (Truncated, Reason::Other),
@@ -596,6 +602,15 @@ mod tests {
                 Reason::Other,
             ),
             (Ask::Write, 403, "QuotaExceeded", "", Full, Reason::Other),
+            (
+                Ask::Read,
+                403,
+                "InvalidObjectState",
+                "",
+                Permanent,
+                Reason::Cold,
+            ),
+            (Ask::Read, 409, "BlobArchived", "", Permanent, Reason::Cold),
             (Ask::Write, 507, "", "", Full, Reason::Other),
             (
                 Ask::Listing,

@@ -76,7 +76,7 @@ pub(super) struct Wanted<'a> {
 }
 
 /// Why a request gave nothing.
-enum Failed {
+pub(super) enum Failed {
     /// The bucket refused, with its own word for it.
     Refused(u16, String, Refusal),
     /// It was not reached, or not understood.
@@ -142,7 +142,7 @@ impl Requests {
     }
 
     /// Sends a request; what is no success comes back as it was refused.
-    async fn send(
+    pub async fn send(
         &self,
         operation: Operation,
         asked: Asked,

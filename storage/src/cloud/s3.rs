@@ -9,6 +9,7 @@ use reqwest::Url;
 use super::client::{Client, Md5};
 use super::objects::CloudBucket;
 use super::requests::{self, Signer};
+use super::thaw::Thawer;
 use super::{credentials, endpoint, prefix, refuse, resumes};
 use crate::bucket::Bucket;
 use crate::error::{Operation, Result};
@@ -31,22 +32,25 @@ pub(crate) fn open(
     _buckets_are_never_made: Mode,
 ) -> Result<Arc<dyn Storage>> {
     let settings = &location.settings;
-    let store = store(location, network)?.store;
+    let made = store(location, network)?;
     let part_bytes = part_bytes(location).map_err(|cause| refuse(location, cause))?;
+    let thawer = Thawer::new(requests_of(location, network.clone(), &made));
     let storage = ObjectStorage::cloud(Setup {
-        store: Arc::new(store),
+        store: Arc::new(made.store),
         description: location.place.to_string(),
         capabilities: Capabilities {
             create_exclusive: CreateExclusive::Native,
             sorted_listing: true,
             atomic_put: true,
             object_bytes_max: Some(5 << 40),
+            thaws: true,
         },
         prefix: prefix(location),
         class: settings.text("storage-class").map(str::to_owned),
         part_bytes: Some(part_bytes),
         retry: network.retry.clone(),
         right,
+        thawer: Some(thawer),
     });
     storage.check_bucket()?;
     Ok(Arc::new(storage))
@@ -58,8 +62,14 @@ pub(crate) fn open_bucket(
     network: Network,
     as_of: Option<Timestamp>,
 ) -> Result<Arc<dyn Bucket>> {
-    let settings = &location.settings;
     let made = store(location, &network)?;
+    let setup = requests_of(location, network, &made);
+    Ok(Arc::new(CloudBucket::new(setup, as_of)))
+}
+
+/// Gives what requests that are made here are made of.
+fn requests_of(location: &Location, network: Network, made: &Made) -> requests::Setup {
+    let settings = &location.settings;
     let host = made.place.url.as_str().trim_end_matches('/');
     let mut stored_with = Vec::new();
     for (header, setting) in [
@@ -73,8 +83,8 @@ pub(crate) fn open_bucket(
     if settings.text("kms-key").is_some() && settings.text("encryption").is_none() {
         stored_with.push(("x-amz-server-side-encryption", "aws:kms".to_owned()));
     }
-    let setup = requests::Setup {
-        client: made.client,
+    requests::Setup {
+        client: made.client.clone(),
         base: match made.place.has_bucket_in_path {
             true => format!("{host}/{}", location.place.host),
             false => host.to_owned(),
@@ -83,15 +93,14 @@ pub(crate) fn open_bucket(
         description: location.place.to_string(),
         signer: Signer::Aws(
             Arc::clone(made.store.credentials()),
-            made.region,
+            made.region.clone(),
             settings.flag("request-payer").unwrap_or(false),
         ),
         network,
         stored_with,
         with_checksum: settings.flag("checksum").unwrap_or(made.place.is_aws),
         right,
-    };
-    Ok(Arc::new(CloudBucket::new(setup, as_of)))
+    }
 }
 
 /// What a bucket is reached by.
@@ -142,6 +151,7 @@ fn right(operation: Operation) -> &'static str {
         Operation::Get | Operation::GetRange | Operation::Size => "s3:GetObject",
         Operation::Put | Operation::Create => "s3:PutObject",
         Operation::Delete => "s3:DeleteObject",
+        Operation::Thaw => "s3:RestoreObject",
         Operation::Open | Operation::List => "s3:ListBucket",
     }
 }

@@ -481,6 +481,7 @@ impl Storage for Dropbox {
             sorted_listing: false,
             atomic_put: true,
             object_bytes_max: Some(OBJECT_BYTES_MAX),
+            thaws: false,
         }
     }
 

@@ -261,6 +261,7 @@ impl Storage for FtpStorage {
             sorted_listing: false,
             atomic_put: self.files.replaces_at_once(),
             object_bytes_max: None,
+            thaws: false,
         }
     }
 

@@ -288,6 +288,7 @@ impl Storage for SftpStorage {
             sorted_listing: false,
             atomic_put: self.files.replaces_at_once(),
             object_bytes_max: None,
+            thaws: false,
         }
     }
 

@@ -518,6 +518,7 @@ impl Storage for WebDav {
             sorted_listing: false,
             atomic_put: false,
             object_bytes_max: None,
+            thaws: false,
         }
     }
 

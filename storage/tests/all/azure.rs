@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use larder_storage::bucket::{self, Answer, Ask, Bucket, PageFrom};
 use larder_storage::error::{ErrorKind, Reason};
+use larder_storage::thaw::{Readiness, Thaw, Tier};
 
 use super::bucket::{got, keys, open, properties, round_trip, whole};
 use super::cloud::{Proxy, recipe};
@@ -247,6 +248,44 @@ fn requests_that_fail_for_the_moment_are_sent_again() {
     }
 }
 
+/// Brings a blob back out of the archive, which can be asked for again meanwhile.
+fn brings_back(bucket: &dyn Bucket, is_at_once: bool) {
+    let cold = properties(&[(bucket::CLASS, "Archive")]);
+    bucket
+        .put(b"cold", Bytes::from_static(b"c"), &cold)
+        .unwrap();
+    bucket
+        .put(b"warm", Bytes::from_static(b"w"), &properties(&[]))
+        .unwrap();
+    let readiness = |key: &str| {
+        let warmth = bucket.warmth(key.as_bytes(), None).unwrap();
+        warmth.map(|warmth| (warmth.readiness, warmth.size_bytes))
+    };
+    assert_eq!(readiness("missing"), None);
+    assert_eq!(readiness("warm"), Some((Readiness::Warm, 1)));
+    assert_eq!(readiness("cold"), Some((Readiness::Cold, 1)));
+    let answer = bucket.get(b"cold", &whole()).unwrap();
+    assert!(matches!(answer, Answer::Cold), "{answer:?}");
+    let how = Thaw {
+        tier: Tier::Expedited,
+        days: 1,
+    };
+    let warmth = bucket.warmth(b"cold", None).unwrap().unwrap();
+    bucket.thaw(b"cold", None, &warmth, &how).unwrap();
+    if !is_at_once {
+        assert_eq!(readiness("cold"), Some((Readiness::Thawing, 1)));
+    }
+    bucket.thaw(b"cold", None, &warmth, &how).unwrap();
+    assert!((0..10).any(|_| readiness("cold") == Some((Readiness::Warm, 1))));
+    assert_eq!(got(bucket, "cold", &whole()).bytes, "c");
+}
+
+#[test]
+fn blobs_are_brought_back_out_of_the_archive() {
+    let server = fake();
+    brings_back(on_fake(server.port, "az://test/p", &[]).as_ref(), false);
+}
+
 /// Against a server that takes long to install.
 mod heavy {
     use std::process::Command;
@@ -328,6 +367,7 @@ mod heavy {
             super::round_trip(bucket.as_ref(), &super::HURTFUL);
             super::keeps_what_blobs_are_stored_with(bucket.as_ref());
             super::writes_in_blocks(bucket.as_ref());
+            super::brings_back(bucket.as_ref(), true);
         }
     }
 

@@ -166,6 +166,7 @@ impl Storage for Seat {
             sorted_listing: false,
             atomic_put: true,
             object_bytes_max: None,
+            thaws: false,
         }
     }
 
