@@ -204,6 +204,7 @@ fn measure_plan(folder: &Path) -> Result<()> {
         accept_rollback: false,
         assume_forgotten: Default::default(),
         accept_racy_creates: false,
+        thaw: None,
         author: Author {
             host: "scale".to_owned(),
             user: "scale".to_owned(),

@@ -19,6 +19,7 @@ mod progress;
 mod render;
 mod settings;
 mod streams;
+mod thaw;
 mod times;
 
 use std::io::Write as _;

@@ -97,6 +97,14 @@ impl Reporter {
         }
     }
 
+    /// Says something on standard error, above the bar.
+    pub fn above(&self, text: &str) {
+        let line = format!("larder: {}\n", render::printable(text.as_bytes()));
+        self.bar.suspend(|| {
+            let _ = std::io::stderr().write_all(line.as_bytes());
+        });
+    }
+
     /// Takes the bar away, before a summary is written.
     pub fn finish(&self) {
         self.bar.finish_and_clear();

@@ -29,6 +29,7 @@ mod verify;
 mod walk;
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -40,6 +41,7 @@ use larder_format::verify::verify;
 use crate::cancel::Cancel;
 use crate::collection;
 use crate::error::{EngineError, Result};
+use crate::index::PackKind;
 use crate::ledger::Verified;
 use crate::parity::{self, Coverage};
 use crate::progress::Progress;
@@ -47,6 +49,8 @@ use crate::protocol::Newest;
 use crate::prune::record_suspects;
 use crate::random;
 use crate::repository::Repository;
+use crate::thaw::Need;
+use crate::view;
 use context::Context;
 pub(crate) use context::{Outcome, Problem, attempt};
 pub use cost::{Cost, Costs, costs};
@@ -130,6 +134,10 @@ pub struct CheckReport {
     pub packs: u64,
     /// Packs whose bytes were all read, opened and hashed.
     pub packs_read: u64,
+    /// Packs that were to be read, lie in cold storage, and were not.
+    pub cold_packs: u64,
+    /// Their bytes.
+    pub cold_bytes: u64,
     /// Bytes read from the storage.
     pub bytes_read: u64,
     /// Damaged packs that were recorded as suspect.
@@ -194,6 +202,37 @@ pub fn drill(
     let once = || drill::check_once(&Context::new(repository, progress, cancel), options);
     let records = options.records_suspects;
     settled(repository, records, progress, cancel, &once)
+}
+
+/// Gives the data packs that a check with this share of the data would read, and reads none.
+///
+/// # Errors
+/// `Request` for a share that is chosen only as the check goes; what the storage answers.
+pub fn needs(repository: &Arc<Repository>, read_data: ReadData) -> Result<Vec<Need>> {
+    read_data.check()?;
+    if !matches!(read_data, ReadData::All | ReadData::Part(..)) {
+        return Err(EngineError::Request(
+            "which packs are read is decided only as the check goes; to bring packs back before, give --read-data or --read-data=N/M"
+                .to_owned(),
+        ));
+    }
+    let view = view::read(repository, true, None)?;
+    let deleted = &view.collection.state.deleted;
+    let mut needs = Vec::new();
+    repository.index().packs(&mut |pack| {
+        let is_read = pack.kind == PackKind::Data
+            && !deleted.contains(&pack.id)
+            && read_data.chooses(&pack.id).unwrap_or(false);
+        if is_read {
+            needs.push(Need {
+                pack: pack.id,
+                ranges: 1,
+                bytes: pack.size,
+            });
+        }
+        ControlFlow::Continue(())
+    })?;
+    Ok(needs)
 }
 
 /// What came of checking once.
@@ -278,6 +317,8 @@ fn check_once(
         chunks: walked.chunks,
         packs: packs.packs,
         packs_read: packs.packs_read,
+        cold_packs: packs.cold.0,
+        cold_bytes: packs.cold.1,
         bytes_read: context.bytes_read(),
         verified: Some(packs.verified),
         ledger_not_recorded: packs.not_recorded,

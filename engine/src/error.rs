@@ -111,6 +111,13 @@ pub enum EngineError {
 }
 
 impl EngineError {
+    /// Tells whether what was to be read lies in cold storage.
+    #[must_use]
+    pub fn is_cold(&self) -> bool {
+        use crate::storage::error::Reason;
+        matches!(self, Self::Storage(error) if error.reason == Reason::Cold)
+    }
+
     /// Says that an object is damaged, with what the format found wrong.
     pub(crate) fn damaged(object: &str, why: &dyn std::fmt::Display) -> Self {
         Self::Damaged {

@@ -56,6 +56,7 @@ pub mod stats;
 pub mod status;
 mod sync;
 pub mod target;
+pub mod thaw;
 pub mod view;
 
 /// Where runs of bytes are cut into chunks.

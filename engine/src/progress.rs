@@ -35,6 +35,31 @@ pub trait Progress: Send + Sync {
     }
 }
 
+/// Passes everything on but warnings, for what is done twice and told once.
+pub struct Muted<'a>(pub &'a dyn Progress);
+
+impl Progress for Muted<'_> {
+    fn phase(&self, name: &'static str, items: Option<u64>, bytes: Option<u64>) {
+        self.0.phase(name, items, bytes);
+    }
+
+    fn advance(&self, items: u64, bytes: u64) {
+        self.0.advance(items, bytes);
+    }
+
+    fn total(&self, items: u64, bytes: u64) {
+        self.0.total(items, bytes);
+    }
+
+    fn wants_totals(&self) -> bool {
+        self.0.wants_totals()
+    }
+
+    fn current(&self, path: &[u8]) {
+        self.0.current(path);
+    }
+}
+
 /// Shows nothing.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Silent;

@@ -79,6 +79,17 @@ pub(crate) fn rfc3339<S: serde::Serializer>(
     serializer.collect_str(time)
 }
 
+/// Writes a time as RFC 3339, in UTC, or null.
+pub(crate) fn rfc3339_option<S: serde::Serializer>(
+    time: &Option<Timestamp>,
+    serializer: S,
+) -> std::result::Result<S::Ok, S::Error> {
+    match time {
+        Some(time) => serializer.collect_str(time),
+        None => serializer.serialize_none(),
+    }
+}
+
 /// What a backup counted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Statistics {

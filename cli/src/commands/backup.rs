@@ -5,6 +5,7 @@ use std::io::Read as _;
 use std::num::NonZeroU64;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
@@ -16,6 +17,8 @@ use larder_engine::backup::{
 };
 use larder_engine::hooks::HookReport;
 use larder_engine::snapshots::parse_time;
+use larder_engine::storage::bucket::Bucket;
+use larder_engine::storage::bucket::thawing::Thawing;
 
 use crate::args::parse_setting;
 use crate::context::Context;
@@ -23,8 +26,11 @@ use crate::exit::Exit;
 use crate::hooks::{HookArgs, Hooks, Outcome};
 use crate::settings::{BackupSettings, Env, Settings, process_env};
 use crate::streams::{self, Given, Turn};
+use crate::thaw::{ThawArgs, thawing, wait_for_buckets};
 use crate::{output, password, person, render, times};
 
+/// How often a backup is made again for what was brought back from cold storage meanwhile.
+const THAWS_MAX: usize = 5;
 /// Seconds between checkpoints unless told otherwise.
 const CHECKPOINT_SECONDS: u64 = 300;
 
@@ -214,6 +220,8 @@ pub struct BackupArgs {
     /// What -o sets is of the repository's location alone.
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_setting, help_heading = "Buckets")]
     bucket_option: Vec<(String, String)>,
+    #[command(flatten)]
+    thaw: ThawArgs,
 
     /// `off`, `auto` (zstd level 3 where it pays), or a level of zstd from 1 to 19 [default: auto]
     #[arg(long, value_name = "HOW", value_parser = compression, help_heading = "Writing")]
@@ -279,7 +287,7 @@ pub fn run(context: &Context, args: &BackupArgs) -> anyhow::Result<Exit> {
 /// # Errors
 /// What keeps the snapshot from being made.
 pub fn carry_out(context: &Context, args: &BackupArgs) -> anyhow::Result<Made> {
-    let mut options = options_of(context, args)?;
+    let (mut options, thawing) = options_of(context, args)?;
     let location = context.place()?.place.to_string();
     let mut hooks = args.hooks(&context.settings.backup, location, options.host.clone())?;
     options.hooks = hooks.of_sources.clone();
@@ -289,7 +297,15 @@ pub fn carry_out(context: &Context, args: &BackupArgs) -> anyhow::Result<Made> {
         // A repository that does not open is a failure that hooks are told of, and one of those before may
         // mount the disk that it is on.
         let repository = context.open()?;
-        let report = backup(&repository, &options, &reporter, cancel)?;
+        let mut report = backup(&repository, &options, &reporter, cancel)?;
+        if let Some(how) = args.thaw.how() {
+            for _ in 0..THAWS_MAX {
+                if report.cold == 0 || !wait_for_buckets(context, &thawing, &how, &reporter)? {
+                    break;
+                }
+                report = backup(&repository, &options, &reporter, cancel)?;
+            }
+        }
         Ok((exit_of(&report), report))
     });
     reporter.finish();
@@ -338,7 +354,11 @@ pub fn carry_out(context: &Context, args: &BackupArgs) -> anyhow::Result<Made> {
 }
 
 /// Gives what is backed up, and how, with its buckets, databases and streams.
-fn options_of(context: &Context, args: &BackupArgs) -> anyhow::Result<BackupOptions> {
+fn options_of(
+    context: &Context,
+    args: &BackupArgs,
+) -> anyhow::Result<(BackupOptions, Vec<Arc<Thawing>>)> {
+    let mut all_thawing = Vec::new();
     let now = Zoned::now();
     let mut options = args.options(&context.settings, &process_env, &now)?;
     let at = args.at(&now)?;
@@ -354,7 +374,19 @@ fn options_of(context: &Context, args: &BackupArgs) -> anyhow::Result<BackupOpti
             name
         } else if let Some(bucket) = context.bucket(source, &args.bucket_option, at)? {
             let name = bucket.describe();
-            options.buckets.sources.push(bucket);
+            // A dry run asks for nothing.
+            let how = args.thaw.how().filter(|_| !options.dry_run);
+            let thawing = how.and_then(|how| thawing(Arc::clone(&bucket), &how));
+            if how.is_some() && thawing.is_none() && !context.globals.quiet {
+                eprintln!(
+                    "larder: {name} keeps nothing in cold storage, so there is nothing to bring back"
+                );
+            }
+            options.buckets.sources.push(match &thawing {
+                Some(thawing) => Arc::clone(thawing) as Arc<dyn Bucket>,
+                None => bucket,
+            });
+            all_thawing.extend(thawing);
             name
         } else {
             continue;
@@ -378,8 +410,13 @@ fn options_of(context: &Context, args: &BackupArgs) -> anyhow::Result<BackupOpti
     let reads_input = |stream: &Stream| matches!(stream.origin, Origin::StandardInput(_));
     if options.streams.sources.iter().any(reads_input) {
         password::keep_standard_input();
+        if args.thaw.is_given() {
+            bail!(
+                "--thaw reads the sources again once all is there, and what is piped in cannot be read twice"
+            );
+        }
     }
-    Ok(options)
+    Ok((options, all_thawing))
 }
 
 /// Reads the URL of a server of PostgreSQL, and gets its password, if it is one.

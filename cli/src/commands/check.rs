@@ -9,7 +9,7 @@ use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum, ValueHint};
 use larder_engine::check::{
     CheckOptions, CheckReport, Cost, Costs, DrillOptions, Drilled, Due, Finding, Healing, ReadData,
-    SAMPLE_MAX, Severity, check, costs, drill, healing, quick,
+    SAMPLE_MAX, Severity, check, costs, drill, healing, needs, quick,
 };
 use larder_engine::error::EngineError;
 use larder_engine::format::names;
@@ -22,6 +22,7 @@ use crate::context::Context;
 use crate::exit::Exit;
 use crate::output::{self, Output};
 use crate::render::{self, Side, Table};
+use crate::thaw::{ThawArgs, bring_back};
 use crate::times;
 
 /// Paths shown of one finding unless `-v` is given.
@@ -85,8 +86,10 @@ pub struct CheckArgs {
     /// Compare a drill's paths also with the files there now that have the size and time they had
     #[arg(long, value_name = "SOURCE", value_hint = ValueHint::AnyPath)]
     against: Option<PathBuf>,
+    #[command(flatten)]
+    thaw: ThawArgs,
     /// Say what each level would ask of the storage, and check nothing
-    #[arg(short = 'n', long)]
+    #[arg(short = 'n', long, conflicts_with = "thaw")]
     dry_run: bool,
     /// Change nothing: record neither damaged packs nor what was verified
     #[arg(long)]
@@ -125,6 +128,9 @@ impl CheckArgs {
                 bail!("--read-data and budgets are of the level data; leave them out, or --level")
             }
         };
+        if self.thaw.is_given() && level != Level::Data {
+            bail!("--thaw brings back packs to be read, and only --read-data reads packs");
+        }
         let is_of_drill = self.sample.is_some() || self.seed.is_some() || self.against.is_some();
         if is_of_drill && level != Level::Drill && !self.dry_run {
             bail!("--sample, --seed and --against are of a drill; add --level drill");
@@ -182,6 +188,13 @@ pub fn run(context: &Context, args: &CheckArgs) -> anyhow::Result<Exit> {
         return tell_costs(context, &found?);
     }
     let records = !args.read_only;
+    if let Some(how) = args.thaw.how() {
+        let read_data = args.due().or(args.read_data);
+        let needs =
+            || -> anyhow::Result<_> { Ok(needs(&repository, read_data.unwrap_or(ReadData::All))?) };
+        let brought = bring_back(context, &repository, &how, &reporter, &needs);
+        brought.inspect_err(|_| reporter.finish())?;
+    }
     let result = match level {
         Level::Quick => quick(&repository, records, &reporter, cancel),
         Level::Drill => drill(&repository, &args.drill()?, &reporter, cancel),
@@ -207,6 +220,13 @@ pub fn run(context: &Context, args: &CheckArgs) -> anyhow::Result<Exit> {
     if let (Some(why), true) = (&report.ledger_not_recorded, args.due().is_some()) {
         reporter.warning(&format!(
             "what was verified could not be recorded: {why}; the next check with a budget reads the same again"
+        ));
+    }
+    if report.cold_packs > 0 {
+        reporter.warning(&format!(
+            "{} ({}) lie in cold storage and were not read; `larder check --read-data --thaw` brings them back, and reads them",
+            render::counted(report.cold_packs, "pack", "packs"),
+            render::size(report.cold_bytes)
         ));
     }
     if context.json() {
@@ -321,6 +341,8 @@ struct Summary {
     chunks: u64,
     packs: u64,
     packs_read: u64,
+    cold_packs: u64,
+    cold_bytes: u64,
     bytes_read: u64,
     new_suspects: u64,
     not_recorded: Option<String>,
@@ -343,6 +365,8 @@ impl Summary {
             chunks: report.chunks,
             packs: report.packs,
             packs_read: report.packs_read,
+            cold_packs: report.cold_packs,
+            cold_bytes: report.cold_bytes,
             bytes_read: report.bytes_read,
             new_suspects: report.new_suspects,
             not_recorded: report.not_recorded.clone(),

@@ -14,6 +14,7 @@ use larder_engine::repository::Repository;
 
 use crate::context::Context;
 use crate::exit::Exit;
+use crate::thaw::ThawArgs;
 use crate::{output, person, render, times};
 
 /// Seconds that a backup may write no checkpoint before it is taken to be dead.
@@ -63,6 +64,8 @@ pub struct TuningArgs {
     /// Prune on a storage that cannot decide which of two writers was first; nothing else may run
     #[arg(long)]
     accept_racy_creates: bool,
+    #[command(flatten)]
+    thaw: ThawArgs,
 }
 
 impl TuningArgs {
@@ -75,6 +78,7 @@ impl TuningArgs {
             || self.wait
             || self.accept_rollback
             || self.accept_racy_creates
+            || self.thaw.is_given()
     }
 
     /// Gives the options as the engine takes them.
@@ -94,6 +98,7 @@ impl TuningArgs {
             assume_forgotten: BTreeSet::new(),
             accept_rollback: self.accept_rollback,
             accept_racy_creates: self.accept_racy_creates,
+            thaw: self.thaw.how(),
             author: person::author(context)?,
         })
     }
@@ -220,6 +225,10 @@ fn plan(plan: &Plan, is_dry: bool) -> String {
     line("packs without use", of(&plan.delete));
     line("packs of no finished backup", of(&plan.orphans));
     line("packs to copy from", of(&plan.repack));
+    if !plan.cold.is_empty() {
+        let cold = format!("{}: --thaw copies from them, too", of(&plan.cold));
+        line("left in cold storage", cold);
+    }
     line(
         "index segments to merge",
         render::count(plan.merge_segments.len() as u64),

@@ -8,12 +8,15 @@ use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
 use jiff::tz::TimeZone;
 use larder_engine::backup::Server;
+use larder_engine::progress::{Muted, Progress};
 use larder_engine::repository::Repository;
 use larder_engine::restore::{
     BucketRestoreOptions, DatabaseRestoreOptions, Overwrite, RestoreOptions, RestoreReport,
-    restore, restore_into_bucket, restore_into_database,
+    contents_needs, restore, restore_into_bucket, restore_into_database, restore_needs,
 };
+use larder_engine::snapshots::SnapshotInfo;
 use larder_engine::storage::bucket::Bucket;
+use larder_engine::thaw::{self, Need};
 use serde::Serialize;
 
 use crate::args::{FilterArgs, SNAPSHOT_HELP, parse_setting};
@@ -21,6 +24,7 @@ use crate::commands::backup::database;
 use crate::context::{Context, Picked, parse_spec, pick};
 use crate::exit::Exit;
 use crate::progress::Reporter;
+use crate::thaw::ThawArgs;
 use crate::{output, render};
 
 /// Restore a snapshot, or a part of it, into a folder, a bucket or a database
@@ -80,8 +84,15 @@ pub struct RestoreArgs {
     #[arg(long)]
     sparse: bool,
     /// Write nothing; say what would be done
-    #[arg(short = 'n', long)]
+    #[arg(short = 'n', long, conflicts_with = "thaw")]
     dry_run: bool,
+    /// Write nothing; say which packs lie in cold storage and have to be brought back first, and what that takes
+    ///
+    /// None of them is read for it.
+    #[arg(long, conflicts_with_all = ["dry_run", "thaw"], help_heading = "Cold storage")]
+    plan: bool,
+    #[command(flatten)]
+    thaw: ThawArgs,
     /// Read every restored file back and compare it
     #[arg(long)]
     verify: bool,
@@ -156,7 +167,17 @@ pub fn run(context: &Context, args: &RestoreArgs) -> anyhow::Result<Exit> {
         tell_picked(context, &picked)?;
     }
     let reporter = context.reporter();
-    let result = args.restore(context, &repository, &picked, bucket, &options, &reporter);
+    let folder = (!is_bucket).then_some(&options);
+    let (snapshots, path) = (picked.snapshots.as_slice(), picked.path.as_deref());
+    let needs = |progress: &dyn Progress| {
+        needs_of(context, &repository, (snapshots, path), folder, progress)
+    };
+    if args.plan {
+        return tell_plan(context, &repository, &reporter, &needs);
+    }
+    let result = args
+        .bring_back(context, &repository, &reporter, &needs)
+        .and_then(|()| args.restore(context, &repository, &picked, bucket, &options, &reporter));
     reporter.finish();
     let report = result?;
     if context.json() {
@@ -165,6 +186,39 @@ pub fn run(context: &Context, args: &RestoreArgs) -> anyhow::Result<Exit> {
         output::line(&summary(&report, &options, is_bucket))?;
     }
     Ok(exit(&report))
+}
+
+/// Gives what a restore reads of packs; into anything but a folder, of all that the snapshots have.
+fn needs_of(
+    context: &Context,
+    repository: &Arc<Repository>,
+    (snapshots, path): (&[SnapshotInfo], Option<&[u8]>),
+    folder: Option<&RestoreOptions>,
+    progress: &dyn Progress,
+) -> anyhow::Result<Vec<Need>> {
+    let cancel = context.cancel();
+    let mut needs = Vec::new();
+    for snapshot in snapshots {
+        needs.extend(match folder {
+            Some(options) => {
+                restore_needs(repository, snapshot, path, options, progress, cancel)?.0
+            }
+            None => contents_needs(repository, snapshot, path, progress, cancel)?,
+        });
+    }
+    Ok(thaw::joined(needs))
+}
+
+/// Says what has to be brought back; asks for nothing and writes nothing.
+fn tell_plan(
+    context: &Context,
+    repository: &Arc<Repository>,
+    reporter: &Reporter,
+    needs: &dyn Fn(&dyn Progress) -> anyhow::Result<Vec<Need>>,
+) -> anyhow::Result<Exit> {
+    let needs = needs(reporter).inspect_err(|_| reporter.finish())?;
+    crate::thaw::tell_plan(context, repository, reporter, &needs)?;
+    Ok(Exit::Success)
 }
 
 /// Decides the exit code: what is lost weighs most, for it does not come back by trying again.
@@ -210,6 +264,22 @@ struct Chosen<'a> {
 }
 
 impl RestoreArgs {
+    /// Brings back what the restore will read and lies in cold storage, if that was asked for.
+    fn bring_back(
+        &self,
+        context: &Context,
+        repository: &Arc<Repository>,
+        reporter: &Reporter,
+        needs: &dyn Fn(&dyn Progress) -> anyhow::Result<Vec<Need>>,
+    ) -> anyhow::Result<()> {
+        let Some(how) = self.thaw.how() else {
+            return Ok(());
+        };
+        // What cannot be restored the restore itself says.
+        let needs = || needs(&Muted(reporter));
+        crate::thaw::bring_back(context, repository, &how, reporter, &needs)
+    }
+
     /// Restores from each of the snapshots, and gives what that did together.
     fn restore(
         &self,
@@ -265,11 +335,23 @@ impl RestoreArgs {
         }
         let reporter = context.reporter();
         let path = picked.path.as_deref();
+        let chosen = (std::slice::from_ref(snapshot), path);
+        let needs =
+            |progress: &dyn Progress| needs_of(context, &repository, chosen, None, progress);
+        if self.plan {
+            return tell_plan(context, &repository, &reporter, &needs);
+        }
         let options = DatabaseRestoreOptions {
             no_owner: self.no_owner,
         };
         let watched = (&reporter as _, context.cancel());
-        let result = restore_into_database(&repository, snapshot, path, server, options, watched);
+        let result = self
+            .bring_back(context, &repository, &reporter, &needs)
+            .and_then(|()| {
+                let restored =
+                    restore_into_database(&repository, snapshot, path, server, options, watched);
+                Ok(restored?)
+            });
         reporter.finish();
         let report = result?;
         if context.json() {

@@ -30,7 +30,7 @@ pub(super) fn read_object(
     ticket: u64,
     emit: &mut dyn FnMut(Piece) -> Result<(), Stopped>,
 ) -> Result<(), Stopped> {
-    if is_cold(&object.entry.class) {
+    if is_cold(&object.entry.class) && !object.bucket.reads_cold() {
         return emit(unread(object.entry.clone(), 0, Vec::new(), false));
     }
     let mut bytes_read = 0;

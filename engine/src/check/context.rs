@@ -13,7 +13,7 @@ use crate::cancel::Cancel;
 use crate::error::{EngineError, Result};
 use crate::progress::Progress;
 use crate::repository::Repository;
-use crate::storage::error::ErrorKind;
+use crate::storage::error::{ErrorKind, Reason};
 
 /// What was read, or what is wrong with it.
 pub(crate) type Outcome<T> = std::result::Result<T, Problem>;
@@ -108,6 +108,8 @@ pub(crate) fn attempt<T>(read: impl Fn() -> Result<T>) -> Result<Outcome<T>> {
         Err(EngineError::Storage(error)) => match error.kind {
             ErrorKind::NotFound => Ok(Err(Problem::Missing)),
             ErrorKind::Transient => Err(error.into()),
+            // It is there, and nobody knows whether it is right before it was brought back.
+            _ if error.reason == Reason::Cold => Err(error.into()),
             ErrorKind::Truncated => Ok(Err(Problem::Damaged(format!(
                 "it is too short: {}",
                 error.cause

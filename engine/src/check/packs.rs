@@ -29,6 +29,8 @@ use crate::view::{View, WRONG_OWNER};
 pub(super) struct Packs {
     pub packs: u64,
     pub packs_read: u64,
+    /// Packs that lie in cold storage and were not read, and their bytes.
+    pub cold: (u64, u64),
     pub verified: Verified,
     /// Why the ledger could not be written.
     pub not_recorded: Option<String>,
@@ -79,6 +81,7 @@ pub(super) fn check(
         }
     }
     let packs = feeder.packs;
+    let cold = verifier.cold();
     let (read, found) = verifier.finish();
     let mut not_recorded = None;
     if options.records_suspects && !(found.sound.is_empty() && found.damaged.is_empty()) {
@@ -94,6 +97,7 @@ pub(super) fn check(
     Ok(Packs {
         packs,
         packs_read,
+        cold,
         verified: ledger::coverage(context.repository, view, &book)?,
         not_recorded,
     })
@@ -348,7 +352,14 @@ impl Feeder<'_, '_, '_> {
         })?;
         for (id, size) in packs {
             self.context.cancel.check()?;
-            match attempt(|| read_directory(self.context.repository, &id, size))? {
+            let read = match attempt(|| read_directory(self.context.repository, &id, size)) {
+                Err(error) if error.is_cold() => {
+                    self.verifier.note_cold(size);
+                    continue;
+                }
+                read => read?,
+            };
+            match read {
                 Ok(record) => {
                     index.add_pending_pack(&record)?;
                     self.packs += 1;

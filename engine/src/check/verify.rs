@@ -56,6 +56,8 @@ pub(super) struct Verifier<'a, 'b> {
     failure: Mutex<Option<EngineError>>,
     packs_read: AtomicU64,
     found: Mutex<Findings>,
+    /// Packs that lie in cold storage and were not read, and their bytes.
+    cold: Mutex<(u64, u64)>,
     /// Packs that are to be judged again.
     again: Mutex<BTreeMap<ObjectId, Job>>,
 }
@@ -70,6 +72,7 @@ impl<'a, 'b> Verifier<'a, 'b> {
             failure: Mutex::new(None),
             packs_read: AtomicU64::new(0),
             found: Mutex::default(),
+            cold: Mutex::default(),
             again: Mutex::default(),
         }
     }
@@ -119,6 +122,18 @@ impl<'a, 'b> Verifier<'a, 'b> {
         (read, found)
     }
 
+    /// Counts a pack that lies in cold storage and was not read.
+    pub(super) fn note_cold(&self, bytes: u64) {
+        let mut cold = lock(&self.cold);
+        cold.0 += 1;
+        cold.1 = cold.1.saturating_add(bytes);
+    }
+
+    /// Gives the packs that lie in cold storage and were not read, and their bytes.
+    pub(super) fn cold(&self) -> (u64, u64) {
+        *lock(&self.cold)
+    }
+
     /// Notes for the ledger whether a pack is sound.
     fn note(&self, pack: &ObjectId, is_sound: bool) {
         let mut found = lock(&self.found);
@@ -134,7 +149,14 @@ impl<'a, 'b> Verifier<'a, 'b> {
         let Some(_held) = self.budget.hold(0, bytes.min(PACK_BYTES)) else {
             return Ok(());
         };
-        let outcome = verify(self.context, job)?;
+        let outcome = match verify(self.context, job) {
+            Err(error) if error.is_cold() => {
+                self.note_cold(job.size);
+                self.context.progress.advance(1, job.size);
+                return Ok(());
+            }
+            outcome => outcome?,
+        };
         let is_sound = matches!(&outcome, Ok(verdict) if verdict.problem.is_none());
         if job.is_judged_again && !is_sound {
             let again = Job {

@@ -35,6 +35,8 @@ use crate::repository::{KNOWN_FEATURES, Repository, Writing};
 use crate::session::Author;
 use crate::snapshots::rfc3339;
 use crate::storage::CreateExclusive;
+use crate::storage::thaw::Thaw;
+use crate::thaw::{self, Need};
 use crate::view;
 use facts::Facts;
 use plan::{Limits, Plan};
@@ -66,6 +68,9 @@ pub struct PruneOptions {
     pub assume_forgotten: BTreeSet<SessionId>,
     /// Prunes although the storage cannot decide which of two writers was first.
     pub accept_racy_creates: bool,
+    /// Has packs brought back that are to be repacked and lie in cold storage, and waits for them; without it they
+    /// stay as they are.
+    pub thaw: Option<Thaw>,
     /// Who prunes.
     pub author: Author,
 }
@@ -314,6 +319,7 @@ impl Run<'_> {
         if !self.may_repack {
             self.report.plan.leave_repacking_out();
         }
+        self.look_at_cold()?;
         if self.options.dry_run || self.report.plan.is_empty() {
             return Ok(Ended::Done);
         }
@@ -333,6 +339,39 @@ impl Run<'_> {
         };
         delete::delete(self, &facts, &found)?;
         Ok(Ended::Done)
+    }
+
+    /// Takes packs out of the plan that would have to be read and lie in cold storage, or has them brought back
+    /// if that was asked for.
+    fn look_at_cold(&mut self) -> Result<()> {
+        let repack = &self.report.plan.repack;
+        if repack.is_empty() || !self.repository.storage().capabilities().thaws {
+            return Ok(());
+        }
+        let needs: Vec<Need> = repack
+            .iter()
+            .map(|pack| Need {
+                pack: pack.id,
+                ranges: 1,
+                bytes: pack.bytes,
+            })
+            .collect();
+        let (progress, cancel) = (self.progress, self.cancel);
+        let plan = thaw::plan(self.repository, &needs, &mut |_| Ok(()), progress, cancel)?;
+        if plan.is_readable() {
+            return Ok(());
+        }
+        match &self.options.thaw {
+            Some(how) if !self.options.dry_run => {
+                thaw::thaw(self.repository, plan, how, progress, cancel)
+            }
+            // A dry run says what has to be brought back, and asks for nothing.
+            _ => {
+                let cold = plan.unreadable().collect();
+                self.report.plan.leave_cold_out(&cold);
+                Ok(())
+            }
+        }
     }
 
     /// Reads, marks and surveys; nothing if another collector came between.
@@ -393,6 +432,8 @@ impl Run<'_> {
             match repack::read_pack(self.repository, pack) {
                 Ok(_) => self.sound.insert(*pack),
                 Err(EngineError::Damaged { .. }) => self.suspects.insert(*pack),
+                // Until it was read, it stays what it was taken for.
+                Err(error) if error.is_cold() => self.suspects.insert(*pack),
                 Err(error) => return Err(error),
             };
         }

@@ -1,6 +1,7 @@
 //! What a prune would do, decided from a survey: pure, and printable.
 
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 
 use larder_format::ids::ObjectId;
 use larder_format::pack::close_bytes;
@@ -114,6 +115,9 @@ pub struct Plan {
     pub delete: Vec<PlannedPack>,
     /// Packs whose needed chunks are written anew.
     pub repack: Vec<PlannedPack>,
+    /// Packs of which the needed chunks would be written anew, but that lie in cold storage: they stay as they
+    /// are.
+    pub cold: Vec<PlannedPack>,
     /// Packs that no finished backup names.
     pub orphans: Vec<PlannedPack>,
     /// Segments that are replaced, by content name.
@@ -211,6 +215,25 @@ impl PackUse {
 }
 
 impl Plan {
+    /// Takes packs out of what is repacked that lie in cold storage.
+    pub fn leave_cold_out(&mut self, cold: &BTreeSet<ObjectId>) {
+        let (left, stays): (Vec<_>, Vec<_>) = std::mem::take(&mut self.repack)
+            .into_iter()
+            .partition(|pack| cold.contains(&pack.id));
+        self.repack = stays;
+        let totals = &mut self.totals;
+        for pack in &left {
+            totals.repack_bytes = totals.repack_bytes.saturating_sub(pack.bytes);
+            if pack.why != Why::NeededAgain {
+                let bytes = pack.unused_bytes;
+                totals.freed_bytes = totals.freed_bytes.saturating_sub(bytes);
+                totals.kept_bytes = totals.kept_bytes.saturating_add(bytes);
+                totals.unused_after_bytes = totals.unused_after_bytes.saturating_add(bytes);
+            }
+        }
+        self.cold = left;
+    }
+
     /// Takes out what needs room, for a storage that has none.
     pub fn leave_repacking_out(&mut self) {
         let saved = self

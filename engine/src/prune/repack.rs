@@ -256,7 +256,19 @@ impl Copier<'_, '_> {
 fn verify(run: &Run<'_>, segment: &ObjectId) -> Result<()> {
     for pack in view::read_segment(run.repository, segment)?.packs {
         run.cancel.check()?;
-        if read_pack(run.repository, &pack.id)? != pack.directory {
+        let read = match read_pack(run.repository, &pack.id) {
+            // It went straight into cold storage: that it is there in its length is what can be told.
+            Err(error) if error.is_cold() => {
+                let size = run.repository.storage().size(&names::pack(&pack.id))?;
+                if size != pack.length {
+                    let why = "it has not the length that was written";
+                    return Err(EngineError::damaged(&names::pack(&pack.id), &why));
+                }
+                continue;
+            }
+            read => read?,
+        };
+        if read != pack.directory {
             return Err(EngineError::damaged(
                 &names::pack(&pack.id),
                 &"its directory is not the one that was written",

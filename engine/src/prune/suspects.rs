@@ -45,6 +45,7 @@ pub fn record_suspects(
         accept_rollback: false,
         assume_forgotten: BTreeSet::new(),
         accept_racy_creates: false,
+        thaw: None,
         author: Author::of_this_process(),
     };
     refuse(repository, &options)?;

@@ -16,6 +16,7 @@ use crate::chunks::{fetch_range, open_any};
 use crate::error::{EngineError, Result};
 use crate::repository::Repository;
 use crate::sync::lock;
+use crate::thaw::Need;
 
 use super::files::{Hand, Workshop};
 use super::plan::{Item, Items, Planned};
@@ -100,6 +101,43 @@ pub(super) fn fetch_all(workshop: &Workshop<'_>, items: &Items) -> Result<()> {
         drop(to_fetchers);
     });
     round.end()
+}
+
+/// Gives what would be fetched of each pack, in the order of the plan.
+pub(super) fn needs(items: &Items) -> Result<Vec<Need>> {
+    let mut needs: Vec<Need> = Vec::new();
+    let mut add = |range: &Range| -> Result<()> {
+        let pack = items.pack(range.pack)?;
+        let bytes = range.end.saturating_sub(range.offset);
+        match needs.last_mut() {
+            Some(last) if last.pack == pack => {
+                last.ranges += 1;
+                last.bytes = last.bytes.saturating_add(bytes);
+            }
+            _ => needs.push(Need {
+                pack,
+                ranges: 1,
+                bytes,
+            }),
+        }
+        Ok(())
+    };
+    let mut open: Option<Range> = None;
+    for planned in items.iter() {
+        let planned = planned?;
+        if let Some(range) = open.as_mut()
+            && range.take(&planned)
+        {
+            continue;
+        }
+        if let Some(range) = open.replace(Range::new(String::new(), &planned)) {
+            add(&range)?;
+        }
+    }
+    if let Some(range) = &open {
+        add(range)?;
+    }
+    Ok(needs)
 }
 
 struct Round<'a> {

@@ -15,6 +15,7 @@ mod database;
 mod fetch;
 mod files;
 mod finish;
+mod needs;
 pub(crate) mod objects;
 mod plan;
 mod planner;
@@ -29,6 +30,7 @@ mod tests;
 
 pub use bucket::{BucketRestoreOptions, restore_into_bucket};
 pub use database::{DatabaseRestoreOptions, restore_into_database};
+pub use needs::{contents_needs, restore_needs};
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -170,5 +172,5 @@ pub fn restore(
     progress: &dyn Progress,
     cancel: &Cancel,
 ) -> Result<RestoreReport> {
-    run::run(repository, snapshot, path, options, progress, cancel)
+    run::run(repository, snapshot, path, options, None, progress, cancel)
 }

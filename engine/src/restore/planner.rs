@@ -10,9 +10,10 @@ use crate::error::{EngineError, Result};
 use crate::scratch::ScratchMap;
 use crate::target::plan::Action;
 use crate::target::{Made, Metadata};
+use crate::thaw::Need;
 
 use super::compare::{There, compare};
-use super::fetch::fetch_all;
+use super::fetch::{fetch_all, needs};
 use super::files::{Context, Hand, Workshop, link_key};
 use super::finish;
 use super::plan::{Files, Items, Note, Wanted, for_each_extent, plan_all};
@@ -438,6 +439,12 @@ impl<'a> Planner<'a> {
             Ok(None) => Ok(Found::Nothing),
             Err(error) => self.context.tally.failed(error).map(|()| Found::Error),
         }
+    }
+
+    /// Gives what would be read of packs.
+    pub(super) fn needs(&mut self) -> Result<Vec<Need>> {
+        self.look_up()?;
+        needs(&self.items)
     }
 
     /// Does what was planned.

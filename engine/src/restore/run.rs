@@ -15,6 +15,7 @@ use crate::snapshots::{SnapshotInfo, is_url, narrowed};
 use crate::source::paths::real_path;
 use crate::target::options::{Handles, Options, Owners};
 use crate::target::{Target, options};
+use crate::thaw::Need;
 use crate::view;
 
 use super::files::Context;
@@ -32,12 +33,13 @@ const LONG_BYTES: u64 = if cfg!(test) {
     256 << 20
 };
 
-/// Restores what was asked for; see [`super::restore`].
+/// Restores what was asked for, or says in `needs` what that would read of packs; see [`super::restore`].
 pub(super) fn run(
     repository: &Arc<Repository>,
     snapshot: &SnapshotInfo,
     path: Option<&[u8]>,
     options: &RestoreOptions,
+    needs: Option<&mut Vec<Need>>,
     progress: &dyn Progress,
     cancel: &Cancel,
 ) -> Result<RestoreReport> {
@@ -88,7 +90,10 @@ pub(super) fn run(
         }
         Scan::new(&mut planner, root, number, choice).run(&mut reader)?;
     }
-    planner.carry_out()?;
+    match needs {
+        Some(needs) => *needs = planner.needs()?,
+        None => planner.carry_out()?,
+    }
     for warning in context.target.warnings() {
         context.tally.warning(warning.to_string());
     }

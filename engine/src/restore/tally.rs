@@ -117,6 +117,8 @@ pub(super) fn is_damage(error: &EngineError) -> bool {
     use crate::storage::error::ErrorKind::{Denied, NotFound, Oversized, Permanent, Truncated};
     match error {
         EngineError::Damaged { .. } | EngineError::Format(_) => true,
+        // What lies in cold storage is there, and can be brought back.
+        error if error.is_cold() => false,
         EngineError::Storage(error) => matches!(
             error.kind,
             NotFound | Truncated | Oversized | Denied | Permanent

@@ -407,6 +407,7 @@ fn prune_options() -> PruneOptions {
         accept_rollback: false,
         assume_forgotten: Default::default(),
         accept_racy_creates: false,
+        thaw: None,
         author: author(),
     }
 }

@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::program::World;
 
 /// A server that is running; it ends with the value.
-struct Server {
+pub struct Server {
     child: Child,
     port: u16,
 }
@@ -63,10 +63,11 @@ impl Drop for Server {
 }
 
 /// A server of S3 with a bucket `test`.
-struct Moto(Server);
+pub struct Moto(Server);
 
 impl Moto {
-    fn start() -> Self {
+    /// Starts it.
+    pub fn start() -> Self {
         let moto = Self(Server::start(|port| {
             let mut command = Command::new(python("moto_server"));
             command.args(["-H", "127.0.0.1", "-p", &port.to_string()]);
@@ -77,7 +78,7 @@ impl Moto {
     }
 
     /// Runs lines of Python that have a client `s3`, the one of Amazon; gives what they print.
-    fn python(&self, lines: &str) -> String {
+    pub fn python(&self, lines: &str) -> String {
         let program = format!(
             "import boto3, json, sys\ns3 = boto3.client('s3', endpoint_url='http://127.0.0.1:{}', \
              region_name='us-east-1', aws_access_key_id='x', aws_secret_access_key='y')\n{lines}\n",
@@ -108,7 +109,14 @@ print(json.dumps(found))"
     }
 
     /// A world whose buckets are at this server.
-    fn world(&self) -> World {
+    pub fn world(&self) -> World {
+        let world = self.bare_world();
+        world.ok(["init"]);
+        world
+    }
+
+    /// The same without a repository.
+    pub fn bare_world(&self) -> World {
         let mut world = World::bare();
         let endpoint = format!("http://127.0.0.1:{}", self.0.port);
         for (name, value) in [
@@ -118,7 +126,6 @@ print(json.dumps(found))"
         ] {
             world.environment.push((name.to_owned(), value.to_owned()));
         }
-        world.ok(["init"]);
         world
     }
 }

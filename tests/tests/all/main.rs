@@ -14,6 +14,7 @@ mod bad_input;
 mod bucket;
 mod bundle;
 mod cli;
+mod cold;
 mod collection;
 mod copy;
 mod cost;

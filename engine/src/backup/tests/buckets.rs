@@ -23,7 +23,9 @@ use crate::snapshots::fixture::{back_up, init, open, options};
 use crate::storage::Storage;
 use crate::storage::bucket::Properties;
 use crate::storage::bucket::memory::{Counts, Held, MemoryBucket, Wrong};
+use crate::storage::bucket::thawing::Thawing;
 use crate::storage::object::ObjectStorage;
+use crate::storage::thaw::{Thaw, Tier};
 
 /// Objects of a page: few, so that listings have many pages.
 const PAGE: usize = 7;
@@ -925,4 +927,51 @@ fn a_bucket_without_order_is_sorted_where_that_is_asked_for() {
     });
     assert_eq!((report.files, report.deleted), (50, 3));
     assert!(target.objects().keys().eq(world.bucket.objects().keys()));
+}
+
+#[test]
+fn what_is_cold_is_asked_for_once_and_read_when_it_is_there() {
+    let world = World::new();
+    world.put(b"cold", b"c");
+    world.put(b"warm", b"w");
+    let freeze = |key: &'static [u8]| {
+        world
+            .bucket
+            .change(|objects| objects.get_mut(key).unwrap().class = "GLACIER".to_owned());
+    };
+    freeze(b"cold");
+    let how = Thaw {
+        tier: Tier::Bulk,
+        days: 7,
+    };
+    let thawing = Arc::new(Thawing::new(Arc::clone(&world.bucket) as _, how));
+    let with = BackupOptions {
+        buckets: Buckets {
+            sources: vec![Arc::clone(&thawing) as _],
+            ..Buckets::default()
+        },
+        ..world.options()
+    };
+    let report = back_up(&world.repository, &with);
+    let counts = world.bucket.take_counts();
+    assert_eq!((report.cold, counts.thaws), (1, 1));
+    let mut asked = thawing.take();
+    assert_eq!((asked.objects, asked.bytes), (1, 1));
+    // Another backup meanwhile does not ask again.
+    let report = back_up(&world.repository, &with);
+    assert_eq!((report.cold, world.bucket.take_counts().thaws), (1, 0));
+    assert!((0..10).any(|_| !thawing.is_on_its_way(&mut asked).unwrap()));
+    let report = back_up(&world.repository, &with);
+    assert_eq!((report.cold, world.bucket.take_counts().thaws), (0, 0));
+    let newest = world.newest();
+    let (entry, bytes) = &newest[&b"cold"[..]];
+    assert_eq!(
+        (entry.class.as_slice(), bytes.as_slice()),
+        (&b"GLACIER"[..], &b"c"[..])
+    );
+    assert!(!entry.flags.unreadable);
+    // What is unchanged is not asked for, however cold.
+    let report = back_up(&world.repository, &with);
+    let counts = world.bucket.take_counts();
+    assert_eq!((report.cold, counts.gets, counts.looks), (0, 0, 0));
 }

@@ -45,6 +45,7 @@ pub(crate) fn options() -> PruneOptions {
         accept_rollback: false,
         assume_forgotten: Default::default(),
         accept_racy_creates: false,
+        thaw: None,
         author: Author {
             host: "desk".to_owned(),
             user: "me".to_owned(),

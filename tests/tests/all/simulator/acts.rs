@@ -303,6 +303,7 @@ impl Person {
             accept_rollback: false,
             assume_forgotten: Default::default(),
             accept_racy_creates: false,
+            thaw: None,
             author: self.author(),
         };
         let repository = self.repository()?;
