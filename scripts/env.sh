@@ -37,3 +37,7 @@ fi
 # The servers that the tests of storages talk to (scripts/servers.sh).
 export LARDER_SERVERS_VENV=$LARDER_BUILD_DIR/servers-python-$(cat tests/servers/requirements.txt <(python3 --version 2>&1) | cksum | cut -d' ' -f1)
 export LARDER_SERVERS_NODE=$LARDER_BUILD_DIR/servers-node-$(cksum <tests/servers/package-lock.json | cut -d' ' -f1)
+
+# Where fuzz targets may leave what they work with, to be cleared by who starts them.
+fuzz_scratch_parent=/dev/shm
+[ -d "$fuzz_scratch_parent" ] || fuzz_scratch_parent=${TMPDIR:-/tmp}

@@ -8,6 +8,11 @@ seconds=${2:-0}
 
 scripts/fuzz-build.sh
 mkdir -p "fuzz/corpus/$target" "fuzz/artifacts/$target" "fuzz/seeds/$target"
-exec "$CARGO_TARGET_DIR/fuzz/bin/$target" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 \
-    -max_len=65536 -artifact_prefix="fuzz/artifacts/$target/" \
+TMPDIR=$(mktemp -d -p "$fuzz_scratch_parent" larder-fuzz-XXXXXX)
+export TMPDIR
+trap 'rm -rf "$TMPDIR"' EXIT
+more=()
+[ "$target" = repository ] && more=(-len_control=0)
+"$CARGO_TARGET_DIR/fuzz/bin/$target" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 \
+    -max_len=65536 -artifact_prefix="fuzz/artifacts/$target/" ${more[@]+"${more[@]}"} \
     "fuzz/corpus/$target" "fuzz/seeds/$target"

@@ -29,6 +29,7 @@ use larder_format::secret_text::recovery_key_text;
 use larder_format::session::{Amendment, Base, Change, Session, SessionEnd};
 use larder_format::slot::{KdfParams, SlotKind, SlotParams};
 use larder_fuzz::KEYRING;
+use larder_tests::hostile::inputs::{input_of, mutate};
 use zstd_safe::CCtx;
 
 const SESSION: SessionId = SessionId([5; 24]);
@@ -40,6 +41,7 @@ fn main() {
     records();
     undo();
     pages();
+    repositories();
 }
 
 fn put(target: &str, name: &str, bytes: impl AsRef<[u8]>) {
@@ -65,6 +67,19 @@ fn runs() {
     let mut quiet = sizes(3, [40, 3, 9, 200]);
     quiet.resize(3000, 0);
     put("chunker", "constant", quiet);
+}
+
+/// One edit of each kind in the order of `hostile::edits`, with bytes made up by the mutator; and none.
+fn repositories() {
+    put("repository", "untouched", []);
+    for kind in 0..18 {
+        let edit = [vec![kind], vec![0; 24]].concat();
+        let mut input = input_of(&[edit], 256);
+        for round in 0..8 {
+            input = mutate(&input, 256, u64::from(kind) << 8 | round);
+        }
+        put("repository", &format!("edit-{kind:02}"), input);
+    }
 }
 
 /// The heads of a bundle of one snapshot, and its record.

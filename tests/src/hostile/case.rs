@@ -62,10 +62,22 @@ struct Case<'a> {
 /// # Errors
 /// What must not happen and did. Panics go through.
 pub fn run(ground: &Ground, bytes: &[u8]) -> Judged {
+    run_edited(ground, |forge| edits::edit(forge, bytes))
+}
+
+/// Does the same with edits of which each has bytes of its own.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_each(ground: &Ground, edits: &[Vec<u8>]) -> Judged {
+    run_edited(ground, |forge| edits::edit_each(forge, edits))
+}
+
+fn run_edited(ground: &Ground, edit: impl FnOnce(&mut Forge)) -> Judged {
     let now_ns = 1_700_200_000_000_000_000;
     simulated::enter(Some(Simulated::new(1, now_ns, Duration::from_millis(1))));
     let mut forge = ground.forge.clone();
-    edits::edit(&mut forge, bytes);
+    edit(&mut forge);
     let folder = tempfile::tempdir_in(ground.folder.path()).unwrap();
     fs::create_dir(folder.path().join("outside")).unwrap();
     fs::write(folder.path().join("outside/secret"), b"secret").unwrap();

@@ -24,6 +24,13 @@ use super::{packs, trees};
 /// Edits of one case.
 const EDITS_MAX: usize = 6;
 
+/// Does to the repository what each of several slices says, so that what the one decides moves nothing in the next.
+pub fn edit_each(forge: &mut Forge, edits: &[Vec<u8>]) {
+    for bytes in edits.iter().take(EDITS_MAX) {
+        one(forge, &mut Choices::new(bytes));
+    }
+}
+
 /// Does to the repository what the bytes say.
 pub fn edit(forge: &mut Forge, bytes: &[u8]) {
     let mut choices = Choices::new(bytes);

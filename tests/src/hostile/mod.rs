@@ -15,11 +15,12 @@ pub mod choices;
 pub mod edits;
 pub mod forge;
 pub mod ground;
+pub mod inputs;
 pub mod meter;
 pub mod packs;
 pub mod restored;
 pub mod trees;
 pub mod truth;
 
-pub use case::run;
+pub use case::{run, run_each};
 pub use ground::Ground;
