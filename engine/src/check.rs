@@ -19,6 +19,7 @@ mod findings;
 mod healing;
 mod listing;
 mod nodes;
+mod opened;
 mod openers;
 mod packs;
 mod quick;
@@ -299,7 +300,7 @@ fn check_once(
     let mut listing = Listing::read(&context, &mut damage)?;
     let view = records::check(&context, &listing, &mut damage)?;
     let packs = packs::check(&context, &mut listing, &view, options, &mut damage)?;
-    let walked = walk::check(&context, &view, &mut damage);
+    let walked = walk::check(&context, &view, &packs.opened, &mut damage);
     // What counted for this check alone must not be deduplicated against afterwards.
     repository.index().drop_pending()?;
     let walked = walked?;

@@ -32,10 +32,11 @@ const SEEN_BYTES: usize = 32 << 20;
 /// The owner of what several snapshots need.
 pub const SHARED: u32 = u32::MAX;
 
-/// Bytes of a record that says only that a chunk is needed: its prefix.
-pub const NEEDED: usize = ChunkPrefix::SIZE;
-/// Bytes of a record that says by whom, too: the prefix, and the owner's number, big-endian.
-pub const OWNED: usize = ChunkPrefix::SIZE + 4;
+/// Bytes of a record that says only that a chunk is needed: its prefix, and four more of its id. Of a chunk there is one,
+/// so a prefix that has several is that of several chunks.
+pub const NEEDED: usize = ChunkPrefix::SIZE + 4;
+/// Bytes of a record that says by whom, too: the same, and the owner's number, big-endian.
+pub const OWNED: usize = NEEDED + 4;
 
 /// What a set of snapshots needs: [`Needed`] or [`Owned`].
 pub struct Marks<const N: usize> {
@@ -231,7 +232,7 @@ impl<const N: usize> Marker<'_, N> {
     }
 
     fn push(&mut self, id: &ChunkId, owner: u32) -> Result<()> {
-        let whole = id.prefix().0.into_iter().chain(owner.to_be_bytes());
+        let whole = id.0.into_iter().take(NEEDED).chain(owner.to_be_bytes());
         let mut record = [0; N];
         for (to, from) in record.iter_mut().zip(whole) {
             *to = from;
@@ -278,7 +279,7 @@ fn explain(
 }
 
 /// Sorted records, taken chunk by chunk.
-struct Groups<'a, const N: usize> {
+pub(crate) struct Groups<'a, const N: usize> {
     records: Records<'a, N>,
     next: Option<[u8; N]>,
     /// The records of the chunk that was taken last.
@@ -286,7 +287,8 @@ struct Groups<'a, const N: usize> {
 }
 
 impl<'a, const N: usize> Groups<'a, N> {
-    fn new(mut records: Records<'a, N>) -> Result<Self> {
+    /// Starts before the first record.
+    pub(crate) fn new(mut records: Records<'a, N>) -> Result<Self> {
         let next = records.next().transpose()?;
         Ok(Self {
             records,
@@ -317,6 +319,15 @@ impl<'a, const N: usize> Groups<'a, N> {
             visit(&next, &[], &self.group)?;
         }
         Ok(())
+    }
+
+    /// Gives the records of a chunk, passing over those of chunks before it.
+    pub(crate) fn of(&mut self, prefix: &ChunkPrefix) -> Result<&[[u8; N]]> {
+        while self.next_prefix().is_some_and(|next| next < *prefix) {
+            self.next = self.records.next().transpose()?;
+        }
+        self.take(prefix)?;
+        Ok(&self.group)
     }
 
     /// Takes the records of a chunk, of which there may be none.

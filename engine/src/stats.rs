@@ -174,13 +174,12 @@ fn history(
         };
         let bytes = packs.share(place);
         needed.add(bytes);
-        let mut owners = records.iter().map(owner);
-        // The oldest comes first, and what is shared last.
-        let first = owners.next().unwrap_or(SHARED);
+        // The oldest is the lowest, and what is shared the highest.
+        let first = records.iter().map(owner).min().unwrap_or(SHARED);
         if let Some(sum) = added.get_mut(first as usize) {
             sum.add(bytes);
         }
-        if owners.next().is_none()
+        if records.len() == 1
             && let Some(sum) = unique.get_mut(first as usize)
         {
             sum.add(bytes);

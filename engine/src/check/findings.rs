@@ -178,7 +178,7 @@ impl Damage {
         }
         if self.suspects.is_empty() {
             let problem = format!(
-                "{what} and perhaps others are in no pack that the index names with the right length"
+                "{what} and perhaps others are in no pack that the index names: what it has under half of such an id has another length, or is another chunk"
             );
             let draft = self.add(Severity::Loss, names::SEGMENTS, problem);
             self.suspects.push(draft);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use larder_format::block::chunk_of;
 use larder_format::compression::Decompressor;
 use larder_format::ids::{ChunkId, ChunkType, ObjectId};
+use larder_format::keys::Keyring;
 use larder_format::names;
 
 use super::context::{Context, Problem, attempt};
@@ -53,7 +54,9 @@ impl<'a, 'b> Nodes<'a, 'b> {
                 continue;
             }
             let problem = match self.read_at(chunk_type, id, place)? {
-                Ok(chunk) => return Ok(Ok(chunk)),
+                Ok(Some(chunk)) => return Ok(Ok(chunk)),
+                // Another chunk whose id begins alike: there is nothing wrong with the pack.
+                Ok(None) => continue,
                 Err(problem) => problem,
             };
             let lost = [id.prefix()];
@@ -69,21 +72,23 @@ impl<'a, 'b> Nodes<'a, 'b> {
         Ok(Err(damage.blame(&places, &format!("{what} {id}"))))
     }
 
+    /// Reads what is at a place; nothing if that is what the index says, and not what is looked for.
     fn read_at(
         &mut self,
         chunk_type: ChunkType,
         id: &ChunkId,
         place: &Place,
-    ) -> Result<std::result::Result<Arc<[u8]>, Problem>> {
+    ) -> Result<std::result::Result<Option<Arc<[u8]>>, Problem>> {
         let block = match self.block(chunk_type, place)? {
             Ok(block) => block,
             Err(problem) => return Ok(Err(problem)),
         };
         let keyring = self.context.repository.keyring();
-        let chunk = chunk_of(keyring, chunk_type, &block, place.offset, place.length, id);
-        Ok(chunk
-            .map(Arc::from)
-            .map_err(|error| Problem::Damaged(error.to_string())))
+        match chunk_of(keyring, chunk_type, &block, place.offset, place.length, id) {
+            Ok(chunk) => Ok(Ok(Some(Arc::from(chunk)))),
+            Err(_) if is_as_said(keyring, chunk_type, &block, place, id) => Ok(Ok(None)),
+            Err(error) => Ok(Err(Problem::Damaged(error.to_string()))),
+        }
     }
 
     /// Gives the plaintext of the block at a place.
@@ -128,4 +133,17 @@ impl<'a, 'b> Nodes<'a, 'b> {
         }
         Ok(Ok(plaintext))
     }
+}
+
+/// Tells whether a place holds a chunk whose id begins like this one.
+fn is_as_said(
+    keyring: &Keyring,
+    chunk_type: ChunkType,
+    block: &[u8],
+    place: &Place,
+    id: &ChunkId,
+) -> bool {
+    let chunk = block.get(place.offset as usize..);
+    let chunk = chunk.and_then(|rest| rest.get(..place.length as usize));
+    chunk.is_some_and(|chunk| keyring.chunk_id(chunk_type, chunk).prefix() == id.prefix())
 }

@@ -16,6 +16,7 @@ use super::context::{Context, Outcome, Problem, attempt};
 use super::due::{Candidate, choose};
 use super::findings::Damage;
 use super::listing::Listing;
+use super::opened::Opened;
 use super::verify::{Job, Named, Verifier};
 use super::{CheckOptions, Due, ReadData, Severity};
 use crate::clock;
@@ -31,6 +32,8 @@ pub(super) struct Packs {
     pub packs_read: u64,
     /// Packs that lie in cold storage and were not read, and their bytes.
     pub cold: (u64, u64),
+    /// What those that were read hold.
+    pub opened: Opened,
     pub verified: Verified,
     /// Why the ledger could not be written.
     pub not_recorded: Option<String>,
@@ -92,12 +95,13 @@ pub(super) fn check(
             Err(error) => not_recorded = Some(error.to_string()),
         }
     }
-    let packs_read = read?;
+    let (packs_read, held) = read?;
     fed?;
     Ok(Packs {
         packs,
         packs_read,
         cold,
+        opened: Opened::new(&found, held)?,
         verified: ledger::coverage(context.repository, view, &book)?,
         not_recorded,
     })

@@ -9,7 +9,7 @@ use crossbeam_channel::Receiver;
 use larder_format::block::open_block;
 use larder_format::compression::Decompressor;
 use larder_format::directory::{Directory, DirectoryBlock};
-use larder_format::ids::{ChunkPrefix, ObjectId};
+use larder_format::ids::{ChunkPrefix, ChunkType, ObjectId};
 use larder_format::limits::PACK_BYTES;
 use larder_format::names;
 use larder_format::object::{Header, Kind};
@@ -18,11 +18,13 @@ use rayon::prelude::*;
 
 use super::context::{Context, Outcome, Problem, attempt};
 use super::findings::Damage;
+use super::opened::{HELD, sorter};
 use crate::budget::Budget;
 use crate::chunks::open_any;
 use crate::error::{EngineError, Result};
 use crate::ledger::Findings;
 use crate::repository::Repository;
+use crate::scratch::runs::Sorter;
 use crate::storage::error::ErrorKind;
 use crate::sync::lock;
 
@@ -58,6 +60,8 @@ pub(super) struct Verifier<'a, 'b> {
     found: Mutex<Findings>,
     /// Packs that lie in cold storage and were not read, and their bytes.
     cold: Mutex<(u64, u64)>,
+    /// The chunks of files that they hold.
+    held: Mutex<Sorter<HELD>>,
     /// Packs that are to be judged again.
     again: Mutex<BTreeMap<ObjectId, Job>>,
 }
@@ -73,6 +77,7 @@ impl<'a, 'b> Verifier<'a, 'b> {
             packs_read: AtomicU64::new(0),
             found: Mutex::default(),
             cold: Mutex::default(),
+            held: Mutex::new(sorter(context.repository.cache_dir())),
             again: Mutex::default(),
         }
     }
@@ -111,13 +116,13 @@ impl<'a, 'b> Verifier<'a, 'b> {
         std::mem::take(&mut *lock(&self.again))
     }
 
-    /// Gives the number of packs that were read, or what failed; and what was found of each, even so.
-    pub(super) fn finish(self) -> (Result<u64>, Findings) {
+    /// Gives the number of packs that were read, or what failed; and, even so, what was found of each and what they hold.
+    pub(super) fn finish(self) -> (Result<(u64, Sorter<HELD>)>, Findings) {
         let found = std::mem::take(&mut *lock(&self.found));
-        let read = match self.failure.into_inner() {
-            Ok(None) => Ok(self.packs_read.into_inner()),
-            Ok(Some(error)) => Err(error),
-            Err(_) => Err(EngineError::Internal("a verifying thread died".to_owned())),
+        let read = match (self.failure.into_inner(), self.held.into_inner()) {
+            (Ok(None), Ok(held)) => Ok((self.packs_read.into_inner(), held)),
+            (Ok(Some(error)), _) => Err(error),
+            _ => Err(EngineError::Internal("a verifying thread died".to_owned())),
         };
         (read, found)
     }
@@ -173,6 +178,10 @@ impl<'a, 'b> Verifier<'a, 'b> {
                 if let Some(problem) = verdict.problem {
                     self.with_damage(|damage| damage.add_pack(&job.id, problem, &verdict.lost))?;
                 }
+                let mut held = lock(&self.held);
+                for one in verdict.held {
+                    held.push(one)?;
+                }
                 self.packs_read.fetch_add(1, Ordering::Relaxed);
             }
             Err(Problem::Missing) => self.with_damage(|damage| damage.add_missing_pack(&job.id))?,
@@ -190,6 +199,8 @@ struct Verdict {
     problem: Option<String>,
     /// Chunks that it does not hold although its directory says so.
     lost: Vec<ChunkPrefix>,
+    /// Chunks of files that it does hold.
+    held: Vec<[u8; HELD]>,
 }
 
 /// Reads a pack and judges it; reads it once more before calling it damaged.
@@ -228,18 +239,18 @@ fn read(context: &Context<'_>, job: &Job) -> Result<Bytes> {
 
 fn judge(repository: &Repository, job: &Job, pack: &[u8]) -> Result<Verdict> {
     let open = || open_pack(repository.keyring(), &job.id, pack);
-    let (opened, lost) = match &job.named {
-        Some(named) => rayon::join(open, || lost_chunks(repository, pack, &named.directory)),
+    let (opened, compared) = match &job.named {
+        Some(named) => rayon::join(open, || compare(repository, pack, &named.directory)),
         None => {
             let opened = open();
-            let lost = match &opened {
-                Ok((_, directory)) => lost_chunks(repository, pack, directory),
-                Err(_) => Ok(Vec::new()),
+            let compared = match &opened {
+                Ok((_, directory)) => compare(repository, pack, directory),
+                Err(_) => Ok(Compared::default()),
             };
-            (opened, lost)
+            (opened, compared)
         }
     };
-    let lost = lost?;
+    let Compared { lost, held } = compared?;
     let mut problems = Vec::new();
     match (&opened, &job.named) {
         (Err(error), named) => {
@@ -269,18 +280,27 @@ fn judge(repository: &Repository, job: &Job, pack: &[u8]) -> Result<Verdict> {
         problems.push("all chunks can still be read from it".to_owned());
     }
     let problem = (!problems.is_empty()).then(|| problems.join("; "));
-    Ok(Verdict { problem, lost })
+    Ok(Verdict {
+        problem,
+        lost,
+        held,
+    })
 }
 
-/// Opens every block that the directory lists, and gives the chunks that are not right.
-fn lost_chunks(
-    repository: &Repository,
-    pack: &[u8],
-    directory: &Directory,
-) -> Result<Vec<ChunkPrefix>> {
+/// What came of opening blocks.
+#[derive(Default)]
+struct Compared {
+    /// Chunks that are not there.
+    lost: Vec<ChunkPrefix>,
+    /// Chunks of files that are.
+    held: Vec<[u8; HELD]>,
+}
+
+/// Opens every block that the directory lists, and compares the chunks in it with their ids.
+fn compare(repository: &Repository, pack: &[u8], directory: &Directory) -> Result<Compared> {
     let blocks: Vec<_> = directory.blocks_with_offsets().collect();
     let header = Header::decode(pack).ok();
-    let lost: Result<Vec<_>> = blocks
+    let compared: Result<Vec<Compared>> = blocks
         .par_iter()
         .map_init(Decompressor::new, |decompressor, (offset, block)| {
             let decompressor = decompressor.as_mut().map_err(|error| error.clone())?;
@@ -297,20 +317,25 @@ fn lost_chunks(
                 of_header
                     .or_else(|| open_any(repository, block.chunk_type, sealed, decompressor).ok())
             });
-            Ok(wrong_chunks(repository, block, plaintext.as_deref()))
+            Ok(compare_block(repository, block, plaintext.as_deref()))
         })
         .collect();
-    Ok(lost?.concat())
+    let mut all = Compared::default();
+    for mut one in compared? {
+        all.lost.append(&mut one.lost);
+        all.held.append(&mut one.held);
+    }
+    Ok(all)
 }
 
-/// Gives the chunks of a block that its plaintext does not hold.
-fn wrong_chunks(
+/// Compares the chunks of a block with what its plaintext holds.
+fn compare_block(
     repository: &Repository,
     block: &DirectoryBlock,
     plaintext: Option<&[u8]>,
-) -> Vec<ChunkPrefix> {
+) -> Compared {
     let mut rest = plaintext;
-    let mut wrong = Vec::new();
+    let mut compared = Compared::default();
     for (prefix, length) in &block.chunks {
         let (chunk, after) = match rest.and_then(|rest| rest.split_at_checked(*length as usize)) {
             Some((chunk, after)) => (Some(chunk), Some(after)),
@@ -318,9 +343,11 @@ fn wrong_chunks(
         };
         rest = after;
         let id = chunk.map(|chunk| repository.keyring().chunk_id(block.chunk_type, chunk));
-        if id.is_none_or(|id| id.prefix() != *prefix) {
-            wrong.push(*prefix);
+        match id.filter(|id| id.prefix() == *prefix) {
+            Some(id) if block.chunk_type == ChunkType::Data => compared.held.push(id.0),
+            Some(_) => {}
+            None => compared.lost.push(*prefix),
         }
     }
-    wrong
+    compared
 }

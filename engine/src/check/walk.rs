@@ -6,6 +6,9 @@
 //!
 //! What files say of their chunks is written down and compared with the index at the end, from end to end
 //! and not chunk by chunk. Only where something is missing the trees are walked again, to tell what suffers.
+//!
+//! The index knows half of each id. What else may have an id that begins alike is told apart by what packs were found to
+//! hold when they were opened; and where two files mean two chunks that begin alike, these are read.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -20,6 +23,7 @@ use larder_format::node::{Child, Interior, decode_leaf};
 use super::context::Context;
 use super::findings::{Damage, DraftId};
 use super::nodes::Nodes;
+use super::opened::{HELD, Opened};
 use crate::error::Result;
 use crate::index::{PackKind, Place};
 use crate::mark::Marks;
@@ -39,7 +43,12 @@ pub(super) struct Walked {
 }
 
 /// Walks every snapshot that is not forgotten, and the checkpoints that no later one replaces.
-pub(super) fn check(context: &Context<'_>, view: &View, damage: &mut Damage) -> Result<Walked> {
+pub(super) fn check(
+    context: &Context<'_>,
+    view: &View,
+    opened: &Opened,
+    damage: &mut Damage,
+) -> Result<Walked> {
     let live: Vec<&Cell> = view
         .live()
         .iter()
@@ -49,38 +58,156 @@ pub(super) fn check(context: &Context<'_>, view: &View, damage: &mut Damage) -> 
     progress.phase("checking snapshots", Some(live.len() as u64), None);
     let mut malformed = BTreeMap::new();
     let scratch = context.repository.cache_dir();
-    let claims = Some(Sorter::new(scratch, CLAIMS_BYTES));
+    let claims = Claims::Taken(Sorter::new(scratch, CLAIMS_BYTES));
     let mut walk = Walk::new(context, damage, claims)?;
     walk.snapshots(&live, &mut malformed)?;
-    if let Some(chunks) = walk.placed()? {
-        walk.walked.chunks += chunks;
-        return Ok(walk.walked);
+    let (claims, mut walked, damage) = (walk.claims, walk.walked, walk.damage);
+    let mut doubts = ScratchMap::new(scratch, DOUBTS_BYTES);
+    let (chunks, all_placed) = match claims {
+        Claims::Taken(claims) => place(context, damage, opened, claims, &mut doubts)?,
+        Claims::Doubted(_) => (0, true),
+    };
+    walked.chunks += chunks;
+    if all_placed {
+        return Ok(walked);
     }
-    let damage = walk.damage;
     progress.phase("telling what suffers", Some(live.len() as u64), None);
-    let mut walk = Walk::new(context, damage, None)?;
+    let mut walk = Walk::new(context, damage, Claims::Doubted(doubts))?;
     walk.snapshots(&live, &mut malformed)?;
+    walk.walked.chunks += chunks;
     Ok(walk.walked)
 }
 
-/// Bytes of a claim, which is what a file says of a chunk: its prefix, and its length, big-endian.
-const CLAIM: usize = ChunkPrefix::SIZE + 4;
+/// Bytes of a claim, which is what a file says of a chunk: its id, and its length, big-endian.
+const CLAIM: usize = HELD + 4;
 /// Memory of the claims, before they go to disk.
 const CLAIMS_BYTES: usize = 16 << 20;
+/// Memory of the claims that are in doubt, before they go to disk.
+const DOUBTS_BYTES: usize = 4 << 20;
+
+/// What is done with what files say of their chunks.
+enum Claims {
+    /// It is written down.
+    Taken(Sorter<CLAIM>),
+    /// It was compared with the index: a [`Doubt`] of each that is not there for certain.
+    Doubted(ScratchMap),
+}
+
+/// What is known of a chunk that is not there for certain, as it stands beside the claim.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Doubt {
+    /// No place holds it.
+    Lost = 0,
+    /// A place holds it or one whose id begins alike, which some file means.
+    Contested = 1,
+    /// It was read.
+    Read = 2,
+}
+
+/// Compares claims with the index and with what was opened, and takes down which are in doubt; gives how many chunks they
+/// are of, and whether none is.
+fn place(
+    context: &Context<'_>,
+    damage: &Damage,
+    opened: &Opened,
+    claims: Sorter<CLAIM>,
+    doubts: &mut ScratchMap,
+) -> Result<(u64, bool)> {
+    let marks = Marks::of(claims.finish()?, 0);
+    let (mut chunks, mut all) = (0, true);
+    let mut found = opened.chunks()?;
+    marks.join(context.repository.index(), |prefix, places, claims| {
+        let held: &[[u8; HELD]] = match claims.is_empty() {
+            true => &[],
+            false => found.of(prefix)?,
+        };
+        let mut ids: Vec<&[u8]> = claims.iter().filter_map(|one| one.get(..HELD)).collect();
+        ids.dedup();
+        for claim in claims {
+            chunks += 1;
+            let spot = Spot {
+                prefix,
+                places,
+                held,
+                is_contested: ids.len() > 1,
+            };
+            if let Some(doubt) = spot.doubt(damage, opened, claim)? {
+                all = false;
+                doubts.insert(claim, &[doubt as u8])?;
+            }
+        }
+        Ok(())
+    })?;
+    Ok((chunks, all))
+}
+
+/// What is known of a prefix.
+struct Spot<'a> {
+    prefix: &'a ChunkPrefix,
+    places: &'a [Place],
+    /// Chunks of files in opened packs.
+    held: &'a [[u8; HELD]],
+    /// Whether files mean several chunks.
+    is_contested: bool,
+}
+
+impl Spot<'_> {
+    /// Tells what there is to doubt about a claim; nothing if one of the places holds its chunk, as far as is known.
+    fn doubt(
+        &self,
+        damage: &Damage,
+        opened: &Opened,
+        claim: &[u8; CLAIM],
+    ) -> Result<Option<Doubt>> {
+        let is_held = self.held.iter().any(|held| claim.starts_with(held));
+        let mut doubt = Doubt::Lost;
+        for place in self.places.iter().filter(|at| is_it(at, length_of(claim))) {
+            if !damage.holds(self.prefix, place)? {
+                continue;
+            }
+            match opened.has(&place.pack) {
+                true if is_held => return Ok(None),
+                true => {}
+                false if self.is_contested => doubt = Doubt::Contested,
+                false => return Ok(None),
+            }
+        }
+        Ok(Some(doubt))
+    }
+}
+
+/// Tells whether a place is that of a chunk of a file with this length.
+fn is_it(place: &Place, length: u64) -> bool {
+    place.pack_kind == PackKind::Data && u64::from(place.length) == length
+}
+
+fn length_of(claim: &[u8; CLAIM]) -> u64 {
+    claim
+        .last_chunk()
+        .map_or(0, |length| u64::from(u32::from_be_bytes(*length)))
+}
+
+/// Gives what a file says of a chunk; nothing if no chunk is that long.
+fn claim_of(id: &ChunkId, length: u64) -> Option<[u8; CLAIM]> {
+    let length = u32::try_from(length).ok()?.to_be_bytes();
+    let mut claim = [0; CLAIM];
+    let bytes = id.0.into_iter().chain(length);
+    for (to, from) in claim.iter_mut().zip(bytes) {
+        *to = from;
+    }
+    Some(claim)
+}
 
 impl<'a, 'b> Walk<'a, 'b> {
-    fn new(
-        context: &'a Context<'b>,
-        damage: &'a mut Damage,
-        claims: Option<Sorter<CLAIM>>,
-    ) -> Result<Self> {
+    fn new(context: &'a Context<'b>, damage: &'a mut Damage, claims: Claims) -> Result<Self> {
         let scratch = context.repository.cache_dir();
         Ok(Self {
             context,
             damage,
             nodes: Nodes::new(context)?,
             seen_nodes: ScratchMap::new(scratch, SEEN_BYTES),
-            seen_chunks: ScratchMap::new(scratch, SEEN_BYTES),
+            seen_values: ScratchMap::new(scratch, SEEN_BYTES),
             claims,
             damaged_lists: HashSet::new(),
             walked: Walked::default(),
@@ -125,50 +252,6 @@ impl<'a, 'b> Walk<'a, 'b> {
         }
         Ok(())
     }
-
-    /// Compares the claims with the index; gives how many chunks they are of, or nothing if one of them has no
-    /// place that holds it.
-    fn placed(&mut self) -> Result<Option<u64>> {
-        let Some(claims) = self.claims.take() else {
-            return Ok(None);
-        };
-        let marks = Marks::of(claims.finish()?, self.walked.nodes);
-        let (mut chunks, mut all) = (0, true);
-        let (damage, index) = (&*self.damage, self.context.repository.index());
-        marks.join(index, |prefix, places, claims| {
-            let mut last = None;
-            for claim in claims {
-                if last.replace(claim) == Some(claim) {
-                    continue;
-                }
-                chunks += 1;
-                all = all && has_place(damage, prefix, places, length_of(claim))?;
-            }
-            Ok(())
-        })?;
-        Ok(all.then_some(chunks))
-    }
-}
-
-/// Tells whether one of the places holds a chunk of a file, as far as is known.
-fn has_place(damage: &Damage, prefix: &ChunkPrefix, places: &[Place], length: u64) -> Result<bool> {
-    for place in places.iter().filter(|place| is_it(place, length)) {
-        if damage.holds(prefix, place)? {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
-/// Tells whether a place is that of a chunk of a file with this length.
-fn is_it(place: &Place, length: u64) -> bool {
-    place.pack_kind == PackKind::Data && u64::from(place.length) == length
-}
-
-fn length_of(claim: &[u8; CLAIM]) -> u64 {
-    claim
-        .last_chunk()
-        .map_or(0, |length| u64::from(u32::from_be_bytes(*length)))
 }
 
 struct Walk<'a, 'b> {
@@ -177,10 +260,10 @@ struct Walk<'a, 'b> {
     nodes: Nodes<'a, 'b>,
     /// 1 where everything below a node is there, else 0, by id.
     seen_nodes: ScratchMap,
-    /// 1 where a chunk has a usable place, else 0, by prefix and length.
-    seen_chunks: ScratchMap,
-    /// What files say of their chunks, to be compared with the index at the end; none if that is looked up at once.
-    claims: Option<Sorter<CLAIM>>,
+    /// 1 where a value can be read, else 0, by id.
+    seen_values: ScratchMap,
+    /// What files say of their chunks.
+    claims: Claims,
     /// Nodes of this file's list with damage below: a list may repeat itself.
     damaged_lists: HashSet<ChunkId>,
     walked: Walked,
@@ -384,42 +467,43 @@ impl Walk<'_, '_> {
         self.remember(&claim.id, clean)
     }
 
-    /// Tells whether a chunk of a file has a usable place.
+    /// Tells whether a chunk of a file has a usable place, as far as that is known by now.
     fn data(&mut self, site: &mut Site<'_>, id: &ChunkId, length: u64, key: &[u8]) -> Result<bool> {
-        let prefix = id.prefix();
-        if let (Some(claims), Ok(length)) = (&mut self.claims, u32::try_from(length)) {
-            let mut claim = [0; CLAIM];
-            let bytes = prefix.0.into_iter().chain(length.to_be_bytes());
-            claim
-                .iter_mut()
-                .zip(bytes)
-                .for_each(|(to, from)| *to = from);
-            claims.push(claim)?;
+        let claim = claim_of(id, length);
+        let doubt = match (&mut self.claims, claim) {
+            (Claims::Taken(claims), Some(claim)) => {
+                claims.push(claim)?;
+                return Ok(true);
+            }
+            (Claims::Doubted(doubts), Some(claim)) => doubts.get(&claim)?,
+            (_, None) => Some(vec![Doubt::Lost as u8]),
+        };
+        let is = |doubt: &Option<Vec<u8>>, kind: Doubt| doubt.as_deref() == Some(&[kind as u8]);
+        if doubt.is_none() || is(&doubt, Doubt::Read) {
             return Ok(true);
         }
-        let seen_key = [prefix.0.as_slice(), &length.to_le_bytes()].concat();
-        let seen = self.seen_chunks.get(&seen_key)?;
-        if seen.as_deref() == Some(&[1]) {
+        let blame = match is(&doubt, Doubt::Contested) {
+            true => self.nodes.read(ChunkType::Data, id, self.damage)?.err(),
+            false => {
+                let mut places = self.context.repository.index().lookup(&id.prefix())?;
+                places.retain(|place| is_it(place, length));
+                Some(self.damage.blame(&places, &format!("the chunk {id}")))
+            }
+        };
+        let Some(blame) = blame else {
+            if let (Claims::Doubted(doubts), Some(claim)) = (&mut self.claims, claim) {
+                doubts.insert(&claim, &[Doubt::Read as u8])?;
+            }
             return Ok(true);
-        }
-        let mut places = self.context.repository.index().lookup(&prefix)?;
-        places.retain(|place| is_it(place, length));
-        let clean = has_place(self.damage, &prefix, &places, length)?;
-        if seen.is_none() {
-            self.walked.chunks += 1;
-            self.seen_chunks.insert(&seen_key, &[u8::from(clean)])?;
-        }
-        if !clean {
-            let blame = self.damage.blame(&places, &format!("the chunk {id}"));
-            self.suffer(site, &blame, &path_of(site.source, key));
-        }
-        Ok(clean)
+        };
+        self.suffer(site, &blame, &path_of(site.source, key));
+        Ok(false)
     }
 
     /// Reads the attributes that an entry keeps out of line.
     fn value(&mut self, site: &mut Site<'_>, id: &ChunkId, key: &[u8]) -> Result<bool> {
         let seen_key = id.0;
-        let seen = self.seen_chunks.get(&seen_key)?;
+        let seen = self.seen_values.get(&seen_key)?;
         if seen.as_deref() == Some(&[1]) {
             return Ok(true);
         }
@@ -439,7 +523,7 @@ impl Walk<'_, '_> {
         };
         if seen.is_none() {
             self.walked.chunks += 1;
-            self.seen_chunks.insert(&seen_key, &[u8::from(clean)])?;
+            self.seen_values.insert(&seen_key, &[u8::from(clean)])?;
         }
         Ok(clean)
     }

@@ -148,6 +148,7 @@ impl Inventory {
                     plain: 0,
                     kept: 0,
                     standing: standing(&pack.id),
+                    is_fixed: false,
                 },
                 said_bytes: pack.size,
                 exists: false,

@@ -57,6 +57,8 @@ pub struct PackUse {
     pub kept: u64,
     /// How it stands with collectors.
     pub standing: Standing,
+    /// Whether it stays as it is, because the id of a chunk in it begins like that of another one.
+    pub is_fixed: bool,
 }
 
 /// How a pack stands with collectors.
@@ -347,7 +349,7 @@ fn packs_to_repack(packs: &[PackUse], limits: &Limits) -> Vec<PlannedPack> {
     };
     let mut live: Vec<&PackUse> = packs
         .iter()
-        .filter(|pack| pack.standing == Standing::Usable && pack.kept > 0)
+        .filter(|pack| pack.standing == Standing::Usable && pack.kept > 0 && !pack.is_fixed)
         .collect();
     // Worst first: by share, so compared crosswise; the id makes the order whole.
     live.sort_by_cached_key(|pack| (Reverse(share(pack)), pack.id));
@@ -458,6 +460,7 @@ mod tests {
                         3 => Standing::Missing,
                         _ => Standing::Usable,
                     },
+                    is_fixed: false,
                 })
                 .collect()
         })
@@ -530,7 +533,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_repacked_where_any_amount_may_stay() {
+    fn nothing_is_repacked_that_may_stay_or_has_to() {
         let pack = PackUse {
             id: ObjectId([1; 32]),
             kind: PackKind::Data,
@@ -538,8 +541,9 @@ mod tests {
             plain: 1000,
             kept: 1,
             standing: Standing::Usable,
+            is_fixed: false,
         };
-        let survey = Survey {
+        let mut survey = Survey {
             packs: vec![pack],
             ..Survey::default()
         };
@@ -551,6 +555,12 @@ mod tests {
         limits.max_unused = MaxUnused::Bytes(998);
         assert_eq!(plan(&survey, &limits).repack.len(), 1);
         limits.max_unused = MaxUnused::Bytes(999);
+        assert!(plan(&survey, &limits).is_empty());
+        limits.max_unused = MaxUnused::Bytes(0);
+        survey.packs = vec![PackUse {
+            is_fixed: true,
+            ..pack
+        }];
         assert!(plan(&survey, &limits).is_empty());
     }
 

@@ -15,7 +15,7 @@ use super::inventory::{Inventory, Packs};
 use super::plan::{PlannedPack, SegmentUse, Standing, Survey};
 use crate::error::{EngineError, Result};
 use crate::index::Place;
-use crate::mark::{NEEDED, Needed, who_needs};
+use crate::mark::{Needed, who_needs};
 use crate::protocol::{Doubt, Kept, Rule, is_committed, keeps};
 use crate::repository::Repository;
 use crate::scratch::runs::{Sorted, Sorter};
@@ -70,7 +70,10 @@ pub(super) fn survey(
             return Ok(());
         }
         let (mut is_anywhere, mut is_lost) = (false, false);
-        for group in groups(places) {
+        if records.len() > 1 {
+            fix(packs, places);
+        }
+        for group in groups(places, records.len()) {
             having.clear();
             having.extend(group.iter().filter_map(|place| {
                 let doubt = packs.find(&place.pack)?.doubt()?;
@@ -105,7 +108,7 @@ pub(super) fn survey(
     }
     if has_choices {
         marks.join(repository.index(), |_, places, records| {
-            for group in groups(places).filter(|_| !records.is_empty()) {
+            for group in groups(places, records.len()).filter(|_| !records.is_empty()) {
                 if let (Best::Several, Some((number, length))) =
                     (best(packs, group), choose(packs, group))
                     && let Some(row) = packs.get_mut(number)
@@ -198,7 +201,7 @@ impl Found {
         }
         let mut sorter = Sorter::new(repository.cache_dir(), COPIED_BYTES);
         marks.join(repository.index(), |prefix, places, records| {
-            for group in groups(places).filter(|_| !records.is_empty()) {
+            for group in groups(places, records.len()).filter(|_| !records.is_empty()) {
                 let Some((number, _)) = choose(packs, group) else {
                     continue;
                 };
@@ -242,14 +245,29 @@ fn nowhere(repository: &Arc<Repository>, facts: &Facts, prefix: &ChunkPrefix) ->
     }
 }
 
-/// Splits the places of a prefix by what can tell chunks apart that share it.
-fn groups(places: &[Place]) -> impl Iterator<Item = &[Place]> {
+/// Keeps packs as they are that hold chunks whose ids begin alike: in one pack only the first of them would be found.
+fn fix(packs: &mut Packs, places: &[Place]) {
+    for place in places {
+        let number = packs.number(&place.pack);
+        if let Some(row) = number.and_then(|number| packs.get_mut(number)) {
+            row.usage.is_fixed = true;
+        }
+    }
+}
+
+/// Splits the places of a prefix by what can tell chunks apart that share it; where several chunks are needed, every
+/// place stands by itself.
+fn groups(places: &[Place], needed: usize) -> impl Iterator<Item = &[Place]> {
     // Nearly always there is one. Places are sorted by pack, so others are found one by one.
     let is_one = places.windows(2).all(|pair| match pair {
         [a, b] => is_same(a, b),
         _ => true,
     });
-    let size = if is_one { places.len().max(1) } else { 1 };
+    let size = if is_one && needed < 2 {
+        places.len().max(1)
+    } else {
+        1
+    };
     places.chunks(size)
 }
 
@@ -326,4 +344,24 @@ pub(super) fn split(record: &[u8; COPIED]) -> Option<(u32, ChunkPrefix)> {
     ))
 }
 
-const _: () = assert!(NEEDED == ChunkPrefix::SIZE);
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::index::PackKind;
+
+    #[test]
+    fn places_stand_by_themselves_where_they_may_be_of_several_chunks() {
+        let place = |pack: u8, length| Place {
+            pack: ObjectId([pack; 32]),
+            pack_kind: PackKind::Data,
+            block_offset: 64,
+            block_length: 100,
+            offset: 0,
+            length,
+        };
+        let same = [place(1, 5), place(2, 5)];
+        assert_eq!(groups(&same, 1).collect::<Vec<_>>(), [&same]);
+        assert_eq!(groups(&same, 2).count(), 2);
+        assert_eq!(groups(&[place(1, 5), place(2, 6)], 1).count(), 2);
+    }
+}

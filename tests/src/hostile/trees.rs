@@ -127,7 +127,7 @@ fn replaced(bytes: &[u8], old: &[u8], new: &[u8]) -> Vec<u8> {
 }
 
 /// Uploads what waits, and writes the cell anew so that it names that, wherever the protocol looks for it.
-fn recommit(forge: &mut Forge, mut cell: Cell, change: impl FnOnce(&mut Cell)) {
+pub fn recommit(forge: &mut Forge, mut cell: Cell, change: impl FnOnce(&mut Cell)) {
     change(&mut cell);
     let packs = forge.packs();
     if !packs.is_empty() {
