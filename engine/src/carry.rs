@@ -71,7 +71,7 @@ pub(crate) fn carry(
     Ok(Carried::Whole)
 }
 
-fn is_damage(error: &EngineError) -> bool {
+pub(crate) fn is_damage(error: &EngineError) -> bool {
     matches!(error, EngineError::Damaged { .. } | EngineError::Format(_))
 }
 
@@ -81,6 +81,8 @@ pub(crate) struct Carrier<'a> {
     budget: Arc<Budget>,
     /// Nodes all of whose chunks were carried.
     seen: ScratchMap,
+    /// Whether what is lost is left as it is.
+    passes_over_lost: bool,
     cancel: &'a Cancel,
 }
 
@@ -91,8 +93,21 @@ impl<'a> Carrier<'a> {
             reader: ChunkReader::new(repository)?,
             budget: Budget::new(BUDGET_BYTES),
             seen: ScratchMap::new(repository.cache_dir(), SEEN_BYTES),
+            passes_over_lost: false,
             cancel,
         })
+    }
+
+    /// Leaves chunks as they are from now on that can be read nowhere: whoever needs them is no worse off than before.
+    pub(crate) fn pass_over_lost(&mut self) {
+        self.passes_over_lost = true;
+    }
+
+    fn forgive(&self, kept: Result<()>) -> Result<()> {
+        match kept {
+            Err(error) if self.passes_over_lost && is_damage(&error) => Ok(()),
+            kept => kept,
+        }
     }
 
     /// Carries a tree but for what it shares with that of the base.
@@ -172,12 +187,16 @@ impl<'a> Carrier<'a> {
                 Content::None => {}
                 Content::Whole(id) => data.push(*id),
                 Content::Extents(extents) => data.extend(extents.iter().filter_map(data_of)),
-                Content::List { root, level } => self.list(packer, root, *level)?,
+                Content::List { root, level } => {
+                    let kept = self.list(packer, root, *level);
+                    self.forgive(kept)?;
+                }
             }
             if let Attributes::OutOfLine(id) = &entry.attributes
                 && !known(packer, id)?
             {
-                self.keep(packer, ChunkType::Value, id)?;
+                let kept = self.keep(packer, ChunkType::Value, id).map(drop);
+                self.forgive(kept)?;
             }
         }
         self.data(packer, &data)
@@ -208,7 +227,8 @@ impl<'a> Carrier<'a> {
         let prefixes: Vec<ChunkPrefix> = ids.iter().map(ChunkId::prefix).collect();
         for (id, is_known) in ids.iter().zip(packer.are_known(&prefixes)?) {
             if !is_known {
-                self.keep(packer, ChunkType::Data, id)?;
+                let kept = self.keep(packer, ChunkType::Data, id).map(drop);
+                self.forgive(kept)?;
             }
         }
         Ok(())

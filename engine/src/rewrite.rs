@@ -1,8 +1,9 @@
-//! New snapshots from old ones, without their sources: undelete, leaving paths out, and copying to
-//! another repository.
+//! New snapshots from old ones, without their sources: undelete, leaving paths out, cutting out what is lost, and
+//! copying to another repository.
 
 mod between;
 mod copy;
+mod cut_out;
 mod leave_out;
 
 use std::collections::BTreeSet;
@@ -28,6 +29,9 @@ use leave_out::{LeaveOut, LeftOut};
 
 pub(crate) use between::{Chosen, choose, copy_alone, is_from_elsewhere};
 pub(crate) use copy::COPY_OF;
+
+pub use cut_out::Cut;
+pub(crate) use cut_out::cut_out;
 
 pub use between::{CopyOptions, CopyReport, EachCopy, copy_all};
 pub(crate) use copy::copied_from;
@@ -313,7 +317,7 @@ fn rewrite_one(
     };
     report.snapshot = copy.finish(made)?;
     if report.snapshot.is_some() && !options.keep_original && !options.dry_run {
-        report.forgotten = forget(repository, &cell.id, options, progress)?;
+        report.forgotten = forget(repository, &cell.id, &options.author, progress)?;
     }
     let before: u64 = cell.sources.iter().map(|source| source.entries).sum();
     report.entries = before.saturating_sub(left_out.entries);
@@ -328,11 +332,11 @@ fn rewrite_one(
 fn forget(
     repository: &Repository,
     id: &SessionId,
-    options: &RewriteOptions,
+    author: &Author,
     progress: &dyn Progress,
 ) -> Result<bool> {
     let mut view = view::read_cells(repository, None)?;
-    let outcome = amend(repository, &mut view, id, &Wish::Forget, &options.author)?;
+    let outcome = amend(repository, &mut view, id, &Wish::Forget, author)?;
     if outcome == amend::Outcome::Pinned {
         let name = id.snapshot_name();
         progress.warning(&format!(

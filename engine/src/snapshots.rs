@@ -4,6 +4,7 @@ mod at;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 pub(crate) mod fixture;
+pub(crate) mod lost;
 pub(crate) mod order;
 mod spec;
 pub mod times;

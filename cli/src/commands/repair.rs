@@ -33,6 +33,10 @@ const LOSSES_SHOWN: usize = 20;
 /// damaged since `larder check --read-data`; --read-data reads all packs here. Nothing is deleted: what is replaced
 /// moves to quarantine/, and --undo puts it back. What the sources still have comes back with the next backup.
 ///
+/// Where a part of a snapshot's tree is in no copy any more, restores pass over it and no prune goes on, as what was in it
+/// is not known. --cut-lost gives it up: each such snapshot is replaced by one with all that can still be reached, which
+/// says what it lacks, and is forgotten. Until the next prune `larder undelete` has it back, should what is lost turn up.
+///
 /// Examples: larder repair --from sftp://me@nas/srv/mirror
 ///           larder repair --from sftp://me@nas/srv/mirror --apply
 ///           larder repair --undo 3fa9c1de52b07c4488a1f0d2c9b6e7aa
@@ -51,14 +55,17 @@ pub struct RepairArgs {
     /// Do it; without this nothing is written
     #[arg(long)]
     apply: bool,
+    /// Give up lost parts of trees: snapshots that lack some are replaced by what is left of them
+    #[arg(long)]
+    cut_lost: bool,
     /// Put back what the repair with this id replaced
-    #[arg(long, value_name = "ID", conflicts_with_all = ["from", "read_data", "apply", "list"])]
+    #[arg(long, value_name = "ID", conflicts_with_all = ["from", "read_data", "apply", "cut_lost", "list"])]
     undo: Option<String>,
     /// With --undo, say what it would change, and change nothing
     #[arg(short = 'n', long, requires = "undo")]
     dry_run: bool,
     /// List the repairs that can be undone
-    #[arg(long, conflicts_with_all = ["from", "read_data", "apply"])]
+    #[arg(long, conflicts_with_all = ["from", "read_data", "apply", "cut_lost"])]
     list: bool,
 }
 
@@ -92,6 +99,7 @@ pub fn run(context: &Context, args: &RepairArgs) -> anyhow::Result<Exit> {
     let options = RepairOptions {
         apply: args.apply,
         read_data: args.read_data,
+        cuts_lost: args.cut_lost,
         author: person::author(context)?,
     };
     let scratch = context.cache_dir().unwrap_or_else(default_cache_dir);
@@ -142,6 +150,9 @@ fn tell(context: &Context, report: &RepairReport) -> anyhow::Result<()> {
         }
         for lost in &report.losses {
             output::message(&mut out, "lost", lost)?;
+        }
+        for cut in &report.cuts {
+            output::message(&mut out, "cut", cut)?;
         }
         std::io::Write::flush(&mut out)?;
         return output::summary(report);
@@ -198,12 +209,24 @@ fn details(report: &RepairReport, all: bool) -> String {
             let _ = writeln!(text, "  and {} more", render::count(more));
         }
     }
+    for cut in &report.cuts {
+        let lacks = render::counted(cut.entries_lost, "entry", "entries");
+        let (from, new) = (short(&cut.from), short(&cut.snapshot));
+        let _ = writeln!(
+            text,
+            "{new} has what is left of {from}, which lost {lacks} and is forgotten"
+        );
+    }
     text
+}
+
+fn short(id: &str) -> &str {
+    id.get(..8).unwrap_or(id)
 }
 
 /// Says what is lost of a path.
 fn loss(lost: &Lost) -> String {
-    let id = lost.snapshot.get(..8).unwrap_or(&lost.snapshot);
+    let id = short(&lost.snapshot);
     match lost.part {
         LostPart::Content => {
             let ranges: Vec<String> = lost
@@ -244,6 +267,7 @@ fn summary(report: &RepairReport) -> String {
             true => "; nothing was changed: --apply does it",
             false => "; there is nothing more to be done",
         });
+        text.push_str(&torn(report));
         return text;
     }
     let mut text = format!(
@@ -262,7 +286,19 @@ fn summary(report: &RepairReport) -> String {
     if report.lost > 0 {
         text.push_str("\nwhat is lost, the next backup brings back where its source still has it");
     }
+    text.push_str(&torn(report));
     text
+}
+
+/// Says what is to be done about snapshots of whose trees parts are lost.
+fn torn(report: &RepairReport) -> String {
+    if report.torn == 0 {
+        return String::new();
+    }
+    format!(
+        "\n{} lost parts of their trees, and no prune goes on meanwhile; put these back from a copy of the storage, or `larder repair --cut-lost --apply` replaces the snapshots by what is left of them",
+        render::counted(report.torn, "snapshot", "snapshots")
+    )
 }
 
 fn run_undo(context: &Context, id: &str, dry_run: bool) -> anyhow::Result<Exit> {

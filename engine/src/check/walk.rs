@@ -18,8 +18,10 @@ use larder_format::entry::{Attributes, Content, Entry, Extent};
 use larder_format::error::FormatError;
 use larder_format::ids::{ChunkId, ChunkPrefix, ChunkType, SessionId};
 use larder_format::list::{ListChild, ListInterior, decode_list_leaf};
+use larder_format::names;
 use larder_format::node::{Child, Interior, decode_leaf};
 
+use super::Severity;
 use super::context::Context;
 use super::findings::{Damage, DraftId};
 use super::nodes::Nodes;
@@ -29,6 +31,7 @@ use crate::index::{PackKind, Place};
 use crate::mark::Marks;
 use crate::scratch::ScratchMap;
 use crate::scratch::runs::Sorter;
+use crate::snapshots::lost;
 use crate::view::View;
 
 /// Memory of each set of what was seen, before it goes to disk.
@@ -56,6 +59,7 @@ pub(super) fn check(
         .collect();
     let progress = context.progress;
     progress.phase("checking snapshots", Some(live.len() as u64), None);
+    note_lost(&live, damage);
     let mut malformed = BTreeMap::new();
     let scratch = context.repository.cache_dir();
     let claims = Claims::Taken(Sorter::new(scratch, CLAIMS_BYTES));
@@ -76,6 +80,20 @@ pub(super) fn check(
     walk.snapshots(&live, &mut malformed)?;
     walk.walked.chunks += chunks;
     Ok(walk.walked)
+}
+
+/// Notes what repairs left out of snapshots.
+fn note_lost(cells: &[&Cell], damage: &mut Damage) {
+    for cell in cells {
+        let entries = lost::entries(cell);
+        if entries > 0 {
+            let problem = format!(
+                "it has what a repair found of a damaged snapshot, and lacks {entries} of its entries; restores name them"
+            );
+            let note = damage.add(Severity::Note, names::cell(&cell.id), problem);
+            damage.concerns(note, &cell.id);
+        }
+    }
 }
 
 /// Bytes of a claim, which is what a file says of a chunk: its id, and its length, big-endian.

@@ -17,12 +17,12 @@ mod session;
 #[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use larder_format::ids::ObjectId;
+use larder_format::ids::{ObjectId, SessionId};
 use larder_format::names::Name;
 use larder_format::quarantine::RepairId;
 use serde::Serialize;
@@ -32,6 +32,7 @@ use crate::check::{Finding, Healing, Severity};
 use crate::error::{EngineError, Result};
 use crate::progress::Progress;
 use crate::repository::{OpenOptions, Repository};
+use crate::rewrite::{Cut, cut_out};
 use crate::session::Author;
 use crate::storage::Storage;
 use objects::Objects;
@@ -45,6 +46,8 @@ pub struct RepairOptions {
     pub apply: bool,
     /// Reads every byte of every pack, to find what is damaged and not known to be.
     pub read_data: bool,
+    /// Puts what is left of them in the place of snapshots of whose trees nodes are lost for good.
+    pub cuts_lost: bool,
     /// Who repairs.
     pub author: Author,
 }
@@ -110,8 +113,15 @@ pub struct RepairReport {
     pub left: u64,
     /// Parts of files and trees that stay lost.
     pub lost: u64,
+    /// Snapshots that stay with trees of which nodes are lost: no prune goes on until they are forgotten or replaced.
+    pub torn: u64,
+    /// Snapshots in whose places stand others with what was left of them.
+    pub cut: u64,
     /// Seconds that it took.
     pub seconds: f64,
+    /// Those snapshots.
+    #[serde(skip)]
+    pub cuts: Vec<Cut>,
     /// The objects that are mended.
     #[serde(skip)]
     pub mended: Vec<Mended>,
@@ -302,7 +312,7 @@ impl<'a> Repair<'a> {
             return Ok(());
         }
         report.findings.extend(self.objects.findings());
-        if damaged.is_empty() && !self.objects.lacks_segments() {
+        if damaged.is_empty() && !self.objects.lacks_segments() && !self.options.cuts_lost {
             return Ok(());
         }
         let work = session::Work {
@@ -330,8 +340,46 @@ impl<'a> Repair<'a> {
                 .findings
                 .push(finding(severity, &name, &format!("{why}; {meaning}")));
         }
+        report.torn = losses.torn.len() as u64;
+        if self.options.apply && self.options.cuts_lost {
+            self.cut(repository, &losses.torn, report)?;
+        }
         report.lost = losses.count;
         report.losses = losses.told;
+        Ok(())
+    }
+
+    /// Puts what is left of them in the place of snapshots of whose trees nodes are lost.
+    fn cut(
+        &self,
+        repository: &Arc<Repository>,
+        torn: &BTreeSet<SessionId>,
+        report: &mut RepairReport,
+    ) -> Result<()> {
+        for id in torn {
+            self.cancel.check()?;
+            let author = &self.options.author;
+            match cut_out(repository, id, author, self.progress, self.cancel) {
+                Ok(None) => {}
+                Ok(Some(cut)) => {
+                    report.torn -= 1;
+                    report.cut += 1;
+                    report.cuts.push(cut);
+                }
+                // The others are not to keep what this one has to.
+                Err(
+                    error @ (EngineError::Damaged { .. }
+                    | EngineError::Format(_)
+                    | EngineError::NotFound(_)
+                    | EngineError::Request(_)),
+                ) => {
+                    let name = id.snapshot_name();
+                    self.progress
+                        .warning(&format!("snapshot {name} stays as it is: {error}"));
+                }
+                Err(error) => return Err(error),
+            }
+        }
         Ok(())
     }
 }

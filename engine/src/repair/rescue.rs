@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use larder_format::cell::{Cell, Source};
 use larder_format::entry::{Attributes, Content, Entry, Extent};
-use larder_format::ids::{ChunkId, ChunkPrefix, ChunkType, ObjectId};
+use larder_format::ids::{ChunkId, ChunkPrefix, ChunkType, ObjectId, SessionId};
 use larder_format::limits::HEIGHT;
 use larder_format::list::{ListInterior, decode_list_leaf};
 use larder_format::node::{Child, Interior, decode_leaf};
@@ -43,6 +43,8 @@ pub(super) struct Losses {
     pub count: u64,
     /// Packs that should hold what is lost.
     pub packs: BTreeSet<ObjectId>,
+    /// Snapshots of which nodes are lost.
+    pub torn: BTreeSet<SessionId>,
 }
 
 /// Walks trees and puts in anew what is not usable.
@@ -137,7 +139,10 @@ impl<'a> Rescue<'a> {
         match is_whole {
             Some(true) => self.whole.insert(&id.0, &[])?,
             Some(false) => {}
-            None => self.lose(lost_entries(site, span)),
+            None => {
+                self.losses.torn.insert(site.cell.id);
+                self.lose(lost_entries(site, span));
+            }
         }
         Ok(is_whole == Some(true))
     }
@@ -167,7 +172,9 @@ impl<'a> Rescue<'a> {
                     self.data(&data_of(extents, 0), &mut ranges)?;
                 }
                 Content::List { root, level } => {
-                    self.list(root, *level, (0, entry.size), &mut ranges)?;
+                    if !self.list(root, *level, (0, entry.size), &mut ranges)? {
+                        self.losses.torn.insert(site.cell.id);
+                    }
                 }
             }
             if !ranges.is_empty() {
@@ -184,48 +191,52 @@ impl<'a> Rescue<'a> {
         Ok(is_whole)
     }
 
-    /// Walks a list whose part of the file is at `range` (offset and length in bytes).
+    /// Walks a list whose part of the file is at `range` (offset and length in bytes); tells whether it has all nodes.
     fn list(
         &mut self,
         id: &ChunkId,
         level: u8,
         range: (u64, u64),
         ranges: &mut Vec<(u64, u64)>,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         self.cancel.check()?;
         if self.whole.get(&id.0)?.is_some() {
-            return Ok(());
+            return Ok(true);
         }
         let before = ranges.len();
         let chunk_type = match level {
             0 => ChunkType::ListLeaf,
             _ => ChunkType::ListInterior,
         };
-        let Some(page) = self.keep(chunk_type, id)? else {
-            ranges.push(range);
-            return Ok(());
-        };
-        if level == 0 {
-            match decode_list_leaf(&page) {
+        let page = self.keep(chunk_type, id)?;
+        let mut has_all = true;
+        match (page, level) {
+            (Some(page), 0) => match decode_list_leaf(&page) {
                 Ok(extents) => self.data(&data_of(&extents, range.0), ranges)?,
-                Err(_) => ranges.push(range),
-            }
-        } else {
-            match ListInterior::decode(&page) {
+                Err(_) => has_all = false,
+            },
+            (Some(page), level) => match ListInterior::decode(&page) {
                 Ok(node) if node.level == level && level <= HEIGHT => {
                     let mut at = range.0;
                     for child in &node.children {
-                        self.list(&child.id, level - 1, (at, child.bytes), ranges)?;
+                        has_all &= self.list(&child.id, level - 1, (at, child.bytes), ranges)?;
                         at = at.saturating_add(child.bytes);
                     }
+                    if has_all && ranges.len() == before {
+                        self.whole.insert(&id.0, &[])?;
+                    }
+                    return Ok(has_all);
                 }
-                _ => ranges.push(range),
-            }
+                _ => has_all = false,
+            },
+            (None, _) => has_all = false,
         }
-        if ranges.len() == before {
+        if !has_all {
+            ranges.push(range);
+        } else if ranges.len() == before {
             self.whole.insert(&id.0, &[])?;
         }
-        Ok(())
+        Ok(has_all)
     }
 
     /// Keeps chunks of data, each with its offset in the file and its length; adds the ranges of those

@@ -1,3 +1,4 @@
+mod cut;
 mod openers;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,6 +27,7 @@ fn options(apply: bool) -> RepairOptions {
     RepairOptions {
         apply,
         read_data: true,
+        cuts_lost: false,
         author: Author {
             host: "desk".to_owned(),
             user: "me".to_owned(),

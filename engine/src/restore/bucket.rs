@@ -37,6 +37,7 @@ use crate::target::bucket::ObjectWriter;
 use crate::view;
 
 use super::roots::{self, Root};
+use super::scan::LEFT_OUT;
 use super::tally::{Tally, is_damage};
 use super::{Overwrite, RestoreReport};
 
@@ -102,7 +103,11 @@ pub fn restore_into_bucket(
         path.is_none().then(|| bytes.fold(0, u64::saturating_add)),
     );
     let tally = Tally::new(progress);
+    for gap in roots.iter().flat_map(|root| &root.lost) {
+        tally.lost(&gap.from, LEFT_OUT, gap.entries.max(1));
+    }
     let run = Run {
+        deletes: options.delete && roots.iter().all(|root| root.lost.is_empty()),
         refuses_class: AtomicBool::new(false),
         stale: match options.dry_run {
             true => Stale::default(),
@@ -174,6 +179,8 @@ impl Stale {
 }
 
 struct Run<'a> {
+    /// Whether what the snapshot does not have is removed.
+    deletes: bool,
     /// Whether the bucket refused a storage class.
     refuses_class: AtomicBool,
     stale: Stale,
@@ -319,7 +326,7 @@ impl Run<'_> {
     }
 
     fn remove(&self, extra: &Object) -> Result<()> {
-        if !self.options.delete {
+        if !self.deletes {
             return Ok(());
         }
         let key = &extra.entry.key;

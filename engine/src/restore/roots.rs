@@ -3,11 +3,11 @@
 use larder_format::cell::{Cell, Source};
 use larder_format::entry::{Entry, EntryType};
 use larder_format::tree::build::Root as TreeRoot;
-use larder_format::tree::read::{lookup, scan_prefix};
+use larder_format::tree::read::{Gap, lookup, scan_prefix};
 
 use crate::chunks::ChunkReader;
 use crate::error::{EngineError, Result};
-use crate::snapshots::is_url;
+use crate::snapshots::{is_url, lost};
 
 /// A tree, or a part of one, and its place in the target.
 #[derive(Debug, Clone)]
@@ -22,6 +22,8 @@ pub(super) struct Root {
     pub single: bool,
     /// The absolute path that was backed up as `prefix`.
     pub path: Vec<u8>,
+    /// What a repair left out of what is restored, since it was lost.
+    pub lost: Vec<Gap>,
 }
 
 /// Finds what is to be restored of a snapshot.
@@ -30,6 +32,24 @@ pub(super) fn find(
     path: Option<&[u8]>,
     reader: &mut ChunkReader,
 ) -> Result<Vec<Root>> {
+    let mut roots = find_trees(cell, path, reader)?;
+    for root in &mut roots {
+        let is_of = |source: &&Source| {
+            tree_of(source) == root.tree && root.path.starts_with(trimmed(&source.path))
+        };
+        let gaps = cell.sources.iter().filter(is_of);
+        let gaps = gaps.flat_map(|source| lost::of(cell, source));
+        let prefix = &root.prefix;
+        let reaches = |gap: &Gap| {
+            let begins = gap.from <= *prefix || gap.from.starts_with(prefix);
+            begins && gap.to.as_ref().is_none_or(|to| to > prefix)
+        };
+        root.lost = gaps.filter(reaches).collect();
+    }
+    Ok(roots)
+}
+
+fn find_trees(cell: &Cell, path: Option<&[u8]>, reader: &mut ChunkReader) -> Result<Vec<Root>> {
     let Some(path) = path else {
         let sources = cell.sources.iter();
         return sources
@@ -96,6 +116,7 @@ fn whole(source: &Source, place: &[u8], reader: &mut ChunkReader) -> Result<Root
         place,
         single: !is_directory,
         path: source.path.clone(),
+        lost: Vec::new(),
     })
 }
 
@@ -108,6 +129,7 @@ fn part(source: &Source, key: &[u8], path: &[u8], reader: &mut ChunkReader) -> R
         place: place.to_vec(),
         single,
         path: path.to_vec(),
+        lost: Vec::new(),
     };
     let mut found = |key: &[u8]| -> Result<Option<Entry>> { lookup(&mut *reader, &tree, key, 0) };
     let directory = [key, b"/"].concat();
@@ -132,6 +154,7 @@ fn in_bucket(source: &Source, key: &[u8], path: &[u8], reader: &mut ChunkReader)
         place: place.to_vec(),
         single,
         path: path.to_vec(),
+        lost: Vec::new(),
     };
     if key.is_empty() {
         return Ok(root(b"", b"", false));

@@ -13,6 +13,9 @@ use super::roots::Root;
 use super::select::{Choice, Verdict};
 use super::tally::is_damage;
 
+/// Why entries are missing that a repair could not read.
+pub(super) const LEFT_OUT: &str = "they were in a part of the tree that a repair found nowhere";
+
 /// One root that is gone through.
 pub(super) struct Scan<'a, 'b> {
     pub planner: &'b mut Planner<'a>,
@@ -56,6 +59,10 @@ impl<'a, 'b> Scan<'a, 'b> {
 
     /// Goes through everything of the root.
     pub(super) fn run(mut self, reader: &mut ChunkReader) -> Result<()> {
+        let root = self.root;
+        for gap in &root.lost {
+            self.miss(gap, LEFT_OUT);
+        }
         let mut cursor = Cursor::new(reader, &self.root.tree);
         if !self.skip_to(&mut cursor, &self.root.prefix)? {
             return Ok(());
@@ -115,14 +122,17 @@ impl<'a, 'b> Scan<'a, 'b> {
             return Ok(false);
         }
         self.has_gaps = true;
-        self.planner.has_gaps = true;
-        let why = format!("{}: {error}", self.shown(&gap));
-        let from = self.place(&gap.from);
-        self.planner
-            .context
-            .tally
-            .lost(&from, &why, gap.entries.max(1));
+        self.miss(&gap, &error.to_string());
         Ok(true)
+    }
+
+    /// Says what of the root is missing.
+    fn miss(&mut self, gap: &Gap, why: &str) {
+        self.planner.has_gaps = true;
+        let why = format!("{}: {why}", self.shown(gap));
+        let from = self.place(&gap.from);
+        let entries = gap.entries.max(1);
+        self.planner.context.tally.lost(&from, &why, entries);
     }
 
     fn shown(&self, gap: &Gap) -> String {

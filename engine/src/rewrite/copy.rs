@@ -1,5 +1,6 @@
 //! A session that makes one snapshot from what is in the repository.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use larder_format::block::Compression;
@@ -58,6 +59,8 @@ pub(super) struct Copy<'a> {
     pub(super) opened: Option<Opened>,
     /// Whether there is such a snapshot already.
     pub(super) has_twin: bool,
+    /// Options that the snapshot gets besides those of the one that it is like.
+    pub(super) options: BTreeMap<String, String>,
 }
 
 /// Makes trees under a session.
@@ -90,6 +93,7 @@ impl<'a> Copy<'a> {
             packer: Packer::start(repository, SessionId::default(), options)?,
             opened: None,
             has_twin: false,
+            options: BTreeMap::new(),
         })
     }
 
@@ -181,6 +185,7 @@ impl<'a> Copy<'a> {
             true => drop(options.remove(COPY_OF)),
             false => drop(options.insert(COPY_OF.to_owned(), encode_hex(&first_of(like).0))),
         }
+        options.extend(self.options.clone());
         let cell = Cell {
             kind: CellKind::Complete,
             id: opened.id,

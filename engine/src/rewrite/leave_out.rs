@@ -16,7 +16,7 @@ use crate::progress::Progress;
 use crate::restore::select::{Choice, Verdict};
 
 /// Entries whose chunks are looked up together.
-const BATCH_ENTRIES: usize = 512;
+pub(super) const BATCH_ENTRIES: usize = 512;
 
 /// What was left out.
 #[derive(Default)]
@@ -92,7 +92,7 @@ impl LeaveOut<'_> {
     }
 }
 
-fn count(entry: &Entry, statistics: &mut Statistics) {
+pub(super) fn count(entry: &Entry, statistics: &mut Statistics) {
     match entry.kind {
         EntryType::File | EntryType::Object => statistics.files += 1,
         EntryType::Directory => statistics.directories += 1,

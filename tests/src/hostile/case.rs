@@ -18,6 +18,7 @@ use larder_engine::prune::{PruneOptions, prune};
 use larder_engine::repair::{Repair, RepairOptions, past_repairs};
 use larder_engine::repository::Repository;
 use larder_engine::restore::{Overwrite, RestoreOptions, RestoreReport, restore};
+use larder_engine::rewrite::Cut;
 use larder_engine::scrub::scrub;
 use larder_engine::session::Author;
 use larder_engine::simulated::{self, Simulated};
@@ -94,8 +95,9 @@ impl Case<'_> {
         let seen = observe(&outside);
         let before = self.look()?;
         self.browse()?;
-        self.repair(false, &before)?;
-        self.repair(true, &before)?;
+        self.repair(false, false, &before)?;
+        self.repair(true, false, &before)?;
+        self.repair(true, true, &before)?;
         self.back_up(&before)?;
         self.prune()?;
         match observe(&outside) == seen {
@@ -254,12 +256,13 @@ impl Case<'_> {
         .map(drop)
     }
 
-    fn repair(&self, apply: bool, before: &Restored) -> Judged {
+    fn repair(&self, apply: bool, cuts_lost: bool, before: &Restored) -> Judged {
         let storage = self.storage();
         let done = self.within("a repair", &storage, |metered| {
             let options = RepairOptions {
                 apply,
                 read_data: true,
+                cuts_lost,
                 author: author(),
             };
             let (cancel, scratch) = (Cancel::default(), self.folder.path());
@@ -275,7 +278,8 @@ impl Case<'_> {
             };
         }
         let after = self.restore_all(&storage, "a restore after a repair")?;
-        no_less(before, &after).map_err(|why| format!("after a repair: {why}: {done:?}"))
+        let cuts = done.as_ref().map_or(&[][..], |report| &report.cuts);
+        no_less(before, &after, cuts).map_err(|why| format!("after a repair: {why}: {done:?}"))
     }
 
     fn back_up(&self, before: &Restored) -> Judged {
@@ -286,7 +290,7 @@ impl Case<'_> {
             backup(&repository, &options, &Silent, &Cancel::default())
         })?;
         let after = self.restore_all(&storage, "a restore after a backup")?;
-        no_less(before, &after).map_err(|why| format!("after a backup: {why}: {done:?}"))
+        no_less(before, &after, &[]).map_err(|why| format!("after a backup: {why}: {done:?}"))
     }
 
     fn prune(&self) -> Judged {
@@ -306,10 +310,16 @@ fn is_clean(report: &CheckReport) -> bool {
     findings.all(|one| one.severity == Severity::Note)
 }
 
-/// Fails if a file that was restored before is not, or is another.
-fn no_less(before: &Restored, after: &Restored) -> Judged {
+/// Fails if a file that was restored before is not, or is another; of what was cut the new snapshot counts.
+fn no_less(before: &Restored, after: &Restored, cuts: &[Cut]) -> Judged {
     for (id, files) in &before.files {
-        let now = after.files.get(id);
+        let cut = cuts.iter().find(|cut| cut.from == id.snapshot_name());
+        let mut sessions = after.files.iter();
+        let now = match cut {
+            Some(cut) => sessions.find(|(session, _)| session.snapshot_name() == cut.snapshot),
+            None => sessions.find(|(session, _)| *session == id),
+        };
+        let now = now.map(|(_, files)| files);
         for (path, held) in files {
             if now.and_then(|now| now.get(path)) != Some(held) {
                 let path = String::from_utf8_lossy(path);

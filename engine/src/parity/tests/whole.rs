@@ -22,6 +22,7 @@ fn repair(storage: &Arc<dyn Storage>, apply: bool) -> RepairReport {
     let options = RepairOptions {
         apply,
         read_data: true,
+        cuts_lost: false,
         author: Author {
             host: "desk".to_owned(),
             user: "me".to_owned(),

@@ -464,6 +464,7 @@ impl<'a> Scene<'a> {
         let options = RepairOptions {
             apply,
             read_data: true,
+            cuts_lost: false,
             author: author(),
         };
         let (cancel, scratch) = (Cancel::default(), std::env::temp_dir());

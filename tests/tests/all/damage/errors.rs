@@ -210,6 +210,7 @@ fn repair(museum: &Museum, storage: &Arc<Faulty>, from: Option<&Arc<dyn Storage>
     let options = RepairOptions {
         apply: true,
         read_data: true,
+        cuts_lost: false,
         author: author(),
     };
     let (cancel, scratch) = (Cancel::default(), std::env::temp_dir());

@@ -247,6 +247,7 @@ impl Museum {
         let options = RepairOptions {
             apply: true,
             read_data: false,
+            cuts_lost: false,
             author: author(),
         };
         let (base, from): (Arc<dyn Storage>, Arc<dyn Storage>) = (storage.clone(), mirror.clone());
