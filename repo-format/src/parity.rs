@@ -296,6 +296,12 @@ impl Group {
         self.places().length
     }
 
+    /// Tells where in an object the first group record ends, in bytes.
+    #[must_use]
+    pub fn end_of_record(&self) -> usize {
+        self.places().sums
+    }
+
     /// Tells how many bytes of an object suffice to read its group from, whatever group that is.
     #[must_use]
     pub const fn front_bytes() -> usize {

@@ -17,6 +17,7 @@ use crate::at_once;
 use crate::cancel::Cancel;
 use crate::check::{Outcome, Problem, attempt};
 use crate::error::{EngineError, Result};
+use crate::index::Index;
 use crate::scratch::file::ScratchFile;
 use crate::storage::Storage;
 use crate::storage::error::ErrorKind;
@@ -25,6 +26,8 @@ use crate::storage::error::ErrorKind;
 const FRONT_BYTES: u64 = 4096;
 /// Bytes that are read at once of what cannot be read whole.
 const PART_BYTES: u64 = 128 << 10;
+/// Where what is kept of a parity object stands in the local cache of blocks: no block of a pack begins there.
+const RECORD_AT: u64 = 0;
 /// Parity objects whose groups are read between two looks at whether to go on.
 const BATCH: usize = 256;
 
@@ -41,27 +44,49 @@ pub(crate) struct Coverage {
 impl Coverage {
     /// Lists the parity objects and reads what each protects.
     pub(crate) fn read(storage: &dyn Storage, cancel: &Cancel) -> Result<Self> {
-        let mut listed = Vec::new();
-        storage.list(names::PARITY, &mut |object| {
-            if let Some(Name::Parity(id)) = names::parse(&object.name) {
-                listed.push((id, object.size_bytes));
-            }
-            Ok(())
-        })?;
+        Self::default().read_all(storage, &list(storage)?, &mut |_, _| Ok(()), cancel)
+    }
+
+    /// Does the same, but reads what one protects once on each machine: the same name always has the same group.
+    pub(crate) fn known(storage: &dyn Storage, index: &dyn Index, cancel: &Cancel) -> Result<Self> {
         let mut coverage = Self::default();
+        let mut unknown = Vec::new();
+        for (id, size) in list(storage)? {
+            let record = index.cached_block(&id, RECORD_AT)?.unwrap_or_default();
+            match Group::read_front(&record) {
+                Ok(group) => coverage.add(id, group, size),
+                Err(_) => unknown.push((id, size)),
+            }
+        }
+        let keep = &mut |id: &ObjectId, front: &[u8]| Ok(index.cache_block(id, RECORD_AT, front)?);
+        coverage.read_all(storage, &unknown, keep, cancel)
+    }
+
+    fn read_all(
+        mut self,
+        storage: &dyn Storage,
+        listed: &[(ObjectId, u64)],
+        keep: &mut dyn FnMut(&ObjectId, &[u8]) -> Result<()>,
+        cancel: &Cancel,
+    ) -> Result<Self> {
         for batch in listed.chunks(BATCH) {
             cancel.check()?;
             let calls = storage.calls_at_once();
             let read = at_once::map(calls, batch, |(id, size)| read_group(storage, id, *size));
             for ((id, size), group) in batch.iter().zip(read) {
                 match group? {
-                    Ok(group) => coverage.add(*id, group, *size),
-                    Err(Problem::Damaged(why)) => drop(coverage.unreadable.insert(*id, why)),
+                    Ok((group, front)) => {
+                        if let Some(front) = front {
+                            keep(id, &front)?;
+                        }
+                        self.add(*id, group, *size);
+                    }
+                    Err(Problem::Damaged(why)) => drop(self.unreadable.insert(*id, why)),
                     Err(Problem::Missing) => {}
                 }
             }
         }
-        Ok(coverage)
+        Ok(self)
     }
 
     fn add(&mut self, id: ObjectId, group: Group, size: u64) {
@@ -89,14 +114,33 @@ impl Coverage {
     }
 }
 
-/// Reads which packs a parity object protects: from its front, and from the rest only if that must be.
-fn read_group(storage: &dyn Storage, id: &ObjectId, size: u64) -> Result<Outcome<Group>> {
+/// Lists the parity objects with their sizes.
+fn list(storage: &dyn Storage) -> Result<Vec<(ObjectId, u64)>> {
+    let mut listed = Vec::new();
+    storage.list(names::PARITY, &mut |object| {
+        if let Some(Name::Parity(id)) = names::parse(&object.name) {
+            listed.push((id, object.size_bytes));
+        }
+        Ok(())
+    })?;
+    Ok(listed)
+}
+
+/// Reads which packs a parity object protects: from its front, which comes with it, and from the rest only if that must be.
+fn read_group(
+    storage: &dyn Storage,
+    id: &ObjectId,
+    size: u64,
+) -> Result<Outcome<(Group, Option<Bytes>)>> {
     let name = names::parity(id);
     for length in [FRONT_BYTES, Group::front_bytes() as u64] {
         let length = length.min(size);
         let front = attempt(|| Ok(storage.get_range(&name, 0, length)?))?;
-        if let Ok(Ok(group)) = front.map(|front| Group::read_front(&front)) {
-            return Ok(Ok(group));
+        if let Ok(front) = front
+            && let Ok(group) = Group::read_front(&front)
+        {
+            let record = front.slice(..front.len().min(group.end_of_record()));
+            return Ok(Ok((group, Some(record))));
         }
         if length == size {
             break;
@@ -104,7 +148,7 @@ fn read_group(storage: &dyn Storage, id: &ObjectId, size: u64) -> Result<Outcome
     }
     attempt(|| {
         let object = storage.get(&name, PARITY_BYTES as u64)?;
-        Ok(Parity::read(&object)?.group().clone())
+        Ok((Parity::read(&object)?.group().clone(), None))
     })
 }
 

@@ -140,7 +140,7 @@ pub fn build(
     }
     progress.phase("listing", None, None);
     let mut packs = counted(repository)?;
-    let coverage = Coverage::read(repository.storage(), cancel)?;
+    let coverage = Coverage::known(repository.storage(), repository.index(), cancel)?;
     let protected = protected(&coverage, &packs, Some(percent));
     packs.retain(|id, _| !protected.contains_key(id));
     let mut report = BuildReport {
@@ -289,7 +289,7 @@ pub(crate) struct Cleaned {
 pub(crate) fn clean(repository: &Repository, cancel: &Cancel) -> Result<Cleaned> {
     // Parity comes after its packs: what is not there after the parity was seen is gone.
     let storage = repository.storage();
-    let mut coverage = Coverage::read(storage, cancel)?;
+    let mut coverage = Coverage::known(storage, repository.index(), cancel)?;
     let mut there = BTreeSet::new();
     storage.list(names::PACKS, &mut |object| {
         if let Some(Name::Pack(id)) = names::parse(&object.name) {

@@ -1,6 +1,7 @@
 mod whole;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use larder_format::ids::ObjectId;
 use larder_format::names;
@@ -12,7 +13,10 @@ use reed_solomon_simd::rate::{HighRateEncoder, RateEncoder};
 
 use super::*;
 use crate::cancel::Cancel;
+use crate::index::memory::MemoryIndex;
 use crate::storage::Storage;
+use crate::storage::counting::Counting;
+use crate::storage::error::Operation;
 use crate::storage::object::ObjectStorage;
 
 /// A group in a storage of its own.
@@ -231,6 +235,26 @@ fn what_parity_suffices_for_is_told_without_the_rest_of_the_group() {
     assert_eq!(assess().unwrap(), [*id]);
     world.storage.delete(&names::pack(id)).unwrap();
     assert_eq!(assess().unwrap(), []);
+}
+
+#[test]
+fn what_a_parity_object_protects_is_read_once() {
+    let world = World::new(&[100_000, 50_000], 10);
+    let (id, object) = &world.parity;
+    let storage: Arc<dyn Storage> = Arc::new(ObjectStorage::memory());
+    storage
+        .put(&names::parity(id), object.clone().into())
+        .unwrap();
+    let counting = Counting::new(storage);
+    let index = MemoryIndex::new();
+    for reads in [1, 0] {
+        let coverage = Coverage::known(&counting, &index, &Cancel::default()).unwrap();
+        assert_eq!(coverage.of(&world.packs[1].0), [*id]);
+        assert_eq!(coverage.groups[id].1, object.len() as u64);
+        let counts = counting.take();
+        assert_eq!(counts.of(Operation::GetRange).operations, reads);
+        assert_eq!(counts.total().operations, reads + 1, "and a listing");
+    }
 }
 
 #[test]
