@@ -192,10 +192,13 @@ impl Context {
         if let Some(mistake) = table.and_then(|table| table.mistake.as_ref()) {
             bail!("{mistake}");
         }
+        let opened = table
+            .map(|table| table.opened(named, self.settings.file.as_deref(), &process_env))
+            .transpose()?;
         let layers = Layers {
             flags,
             env: Some(&env),
-            file: table.map(|table| &table.settings),
+            file: opened.as_ref(),
         };
         if table.is_none() {
             self.refuse_near_miss(named)?;

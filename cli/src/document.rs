@@ -25,6 +25,8 @@ pub enum Changed<'a> {
     Location(&'a str),
     /// A job.
     Job(&'a str),
+    /// A key that stands for itself.
+    Key(&'a str),
 }
 
 impl Changed<'_> {
@@ -34,6 +36,7 @@ impl Changed<'_> {
         match self {
             Self::Location(_) => "location",
             Self::Job(_) => "job",
+            Self::Key(_) => "key",
         }
     }
 }
@@ -116,6 +119,7 @@ impl Document {
                 let changed = settings.jobs.0.get(name);
                 changed.and_then(|job| job.mistake.as_ref())
             }
+            Changed::Key(_) => None,
         };
         if let Some(mistake) = mistake {
             bail!("nothing was changed, since this would be wrong: {mistake}");
@@ -199,6 +203,19 @@ fn add_table<'a>(
 pub fn set(toml: &mut DocumentMut, name: &str, key: &str, value: Value) -> anyhow::Result<()> {
     set_in(location(toml, name)?, key, value);
     Ok(())
+}
+
+/// Gives a secret as it stands there sealed.
+#[must_use]
+pub fn sealed(text: &str) -> Value {
+    let mut table = InlineTable::new();
+    table.insert("sealed", text.into());
+    Value::InlineTable(table)
+}
+
+/// Sets a key that stands for itself; a comment beside the old value stays.
+pub fn set_key(toml: &mut DocumentMut, key: &str, value: Value) {
+    set_in(toml.as_table_mut(), key, value);
 }
 
 /// Sets a key of a job, or of a table in it: `every`, `prune.every`.

@@ -12,6 +12,9 @@ use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 use zeroize::Zeroizing;
 
+use crate::sealing;
+use crate::settings::Env;
+
 /// The longest name of a location in bytes.
 const NAME_BYTES: usize = 64;
 
@@ -26,6 +29,8 @@ pub struct Table {
     pub url: String,
     /// What is said about how it is reached, as text.
     pub settings: BTreeMap<String, Zeroizing<String>>,
+    /// Secrets that stand there sealed, by the names of their settings.
+    pub sealed: BTreeMap<String, String>,
     /// What is wrong with it, with its place in the file: then it cannot be used, and all others can.
     pub mistake: Option<String>,
 }
@@ -38,9 +43,14 @@ impl Table {
         };
         let mut settings: BTreeMap<_, _> = table.iter().filter_map(text).collect();
         let url = settings.remove("url").unwrap_or_default();
+        let sealed = table.iter().filter_map(|(key, value)| {
+            let sealed = sealed_of(value.get_ref())?;
+            Some((key.get_ref().to_string(), sealed.to_owned()))
+        });
         Self {
             url: url.to_string(),
             settings,
+            sealed: sealed.collect(),
             mistake: None,
         }
     }
@@ -51,11 +61,39 @@ impl Table {
         place::parse(&self.url).map_or(Scheme::Folder, |place| place.scheme)
     }
 
-    /// Tells whether a secret itself stands in it.
+    /// Tells whether a secret itself stands in it, for everybody to read.
     #[must_use]
     pub fn has_secret(&self) -> bool {
+        self.clear_secrets().next().is_some()
+    }
+
+    /// Gives the secrets that stand in it for everybody to read.
+    pub fn clear_secrets(&self) -> impl Iterator<Item = (&String, &Zeroizing<String>)> {
         let scheme = self.scheme();
-        self.settings.keys().any(|name| is_secret(scheme, name))
+        let settings = self.settings.iter();
+        settings.filter(move |(name, _)| is_secret(scheme, name))
+    }
+
+    /// Gives what is said about how it is reached, with what is sealed opened.
+    ///
+    /// # Errors
+    /// When the key is not there, or does not open it.
+    pub fn opened(
+        &self,
+        name: &str,
+        file: Option<&Path>,
+        env: Env,
+    ) -> anyhow::Result<BTreeMap<String, Zeroizing<String>>> {
+        let mut settings = self.settings.clone();
+        if self.sealed.is_empty() {
+            return Ok(settings);
+        }
+        let key = sealing::Key::open(file.unwrap_or(Path::new("")), env)?;
+        for (setting, sealed) in &self.sealed {
+            let text = key.unseal(sealing::Place::Location(name, setting), sealed)?;
+            settings.insert(setting.clone(), text);
+        }
+        Ok(settings)
     }
 
     /// Makes relative paths relative to the file's folder, and `~/` the home folder.
@@ -177,6 +215,17 @@ fn mistake_within(name: &str, at: usize, table: &DeTable) -> Option<(usize, Stri
     let mut all = BTreeMap::new();
     let mut found = Vec::new();
     for (key, value) in table.iter().filter(|(key, _)| key.get_ref() != "url") {
+        if let Some(sealed) = sealed_of(value.get_ref()) {
+            match refuse_sealed(place.scheme, key.get_ref(), sealed) {
+                Some(why) => found.push((value.span().start, why)),
+                // Any text stands for what the key alone tells.
+                None => {
+                    let text = Zeroizing::new("sealed".to_owned());
+                    all.insert(key.get_ref().to_string(), text);
+                }
+            }
+            continue;
+        }
         let Some(text) = text_of(value.get_ref()) else {
             let key = key.get_ref();
             let why = format!("{key} has to be a string, a whole number, true or false");
@@ -201,6 +250,25 @@ fn gather(scheme: Scheme, file: &BTreeMap<String, Zeroizing<String>>) -> Result<
         ..Layers::default()
     };
     Settings::gather(scheme, &layers)
+}
+
+/// Gives the sealed text of a value that is `{ sealed = "..." }`.
+fn sealed_of<'a>(value: &'a DeValue<'_>) -> Option<&'a str> {
+    let DeValue::Table(table) = value else {
+        return None;
+    };
+    let sealed = table.get("sealed").filter(|_| table.len() == 1)?;
+    sealed.get_ref().as_str()
+}
+
+/// Says what is wrong with a setting that is sealed, if anything is.
+fn refuse_sealed(scheme: Scheme, name: &str, sealed: &str) -> Option<String> {
+    if !is_secret(scheme, name) {
+        return Some(format!(
+            "{name} is no secret of such a location, and only secrets are sealed"
+        ));
+    }
+    sealing::refuse_form(sealed).map(|why| format!("{name}: {why}"))
 }
 
 /// Gives the text of a value that a setting may have.
@@ -370,6 +438,45 @@ mod tests {
                 "-----BEGIN CERTIFICATE-----"
             ]
         );
+    }
+
+    #[test]
+    fn what_is_sealed_is_a_secret_of_the_right_form() {
+        let long = "A".repeat(60);
+        let text =
+            |key: &str, value: &str| format!("[locations.a]\nurl = 'ftp://h'\n{key} = {value}");
+        let tables = read(&text("password", &format!("{{ sealed = 'v1.{long}' }}")));
+        let table = tables.get("a").unwrap();
+        assert_eq!(table.mistake, None);
+        assert!(!table.has_secret() && table.sealed.contains_key("password"));
+        for (key, value, expected) in [
+            ("user", "{ sealed = 'v1.AA' }", "user is no secret"),
+            ("pasword", "{ sealed = 'v1.AA' }", "pasword is no secret"),
+            (
+                "password",
+                "{ sealed = 'x' }",
+                "password: what is sealed begins with v1.",
+            ),
+            (
+                "password",
+                "{ sealed = 'v1.AAAA' }",
+                "password: what is sealed is cut off",
+            ),
+            ("password", "{ sealed = 1 }", "password has to be a string"),
+            (
+                "password",
+                "{ seal = 'v1.AA' }",
+                "password has to be a string",
+            ),
+        ] {
+            let found = mistake(&text(key, value));
+            assert!(found.contains(expected), "{value}: {found}");
+        }
+        let both = format!(
+            "{}\npassword-file = 'x'",
+            text("password", &format!("{{ sealed = 'v1.{long}' }}"))
+        );
+        assert!(mistake(&both).contains("given in two ways"));
     }
 
     #[test]

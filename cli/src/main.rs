@@ -17,6 +17,7 @@ mod password;
 mod person;
 mod progress;
 mod render;
+mod sealing;
 mod settings;
 mod streams;
 mod thaw;

@@ -6,7 +6,7 @@
 use std::ffi::{OsStr, OsString};
 use std::io::{IsTerminal as _, Read};
 use std::os::unix::ffi::OsStringExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +18,8 @@ use larder_engine::repository::{OpenOptions, Repository, Secret};
 use larder_engine::storage::Storage;
 use zeroize::Zeroizing;
 
-use crate::settings::{Env, Settings};
+use crate::sealing;
+use crate::settings::{Env, SecretText, Settings};
 
 /// The most bytes that a password, a key file or a password command's output may have.
 const SECRET_BYTES_MAX: usize = 64 << 10;
@@ -112,7 +113,14 @@ pub fn choose(
         );
     }
     if let Some(password) = &settings.password {
-        let password = Zeroizing::new(password.0.as_bytes().to_vec());
+        let password = match password {
+            SecretText::Clear(text) => text.clone(),
+            SecretText::Sealed(sealed) => {
+                let file = settings.file.as_deref().unwrap_or(Path::new(""));
+                sealing::Key::open(file, env)?.unseal(sealing::Place::Password, sealed)?
+            }
+        };
+        let password = Zeroizing::new(password.as_bytes().to_vec());
         return Ok(Some(SecretSource::Password(password, "larder.toml")));
     }
     let file = SecretFlags {
@@ -313,7 +321,7 @@ fn passphrase(mut bytes: Zeroizing<Vec<u8>>, place: &str) -> anyhow::Result<Secr
     Ok(Secret::Passphrase(bytes))
 }
 
-fn read_file(path: &std::path::Path) -> anyhow::Result<Zeroizing<Vec<u8>>> {
+fn read_file(path: &Path) -> anyhow::Result<Zeroizing<Vec<u8>>> {
     let tried = || format!("cannot read the secret in {}", path.display());
     let file = std::fs::File::open(path).with_context(tried)?;
     read_bounded(file).with_context(tried)
@@ -385,7 +393,7 @@ fn read_bounded(mut from: impl Read) -> std::io::Result<Zeroizing<Vec<u8>>> {
     Ok(bytes)
 }
 
-fn text(bytes: Zeroizing<Vec<u8>>, path: &std::path::Path) -> anyhow::Result<Zeroizing<String>> {
+fn text(bytes: Zeroizing<Vec<u8>>, path: &Path) -> anyhow::Result<Zeroizing<String>> {
     match std::str::from_utf8(&bytes) {
         Ok(text) => Ok(Zeroizing::new(text.to_owned())),
         Err(_) => bail!("{} is not text, as a key file is", path.display()),
@@ -405,7 +413,6 @@ fn bytes_of(secret: &Secret) -> &[u8] {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
-    use std::path::Path;
 
     fn settings(text: &str) -> Settings {
         Settings::parse(text, Path::new("larder.toml")).unwrap()

@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 
 use crate::jobs::Jobs;
 use crate::locations::{self, Locations};
+use crate::sealing;
 use crate::streams::NamedCommand;
 
 /// Looks an environment variable up; an empty one counts as unset.
@@ -172,9 +173,28 @@ pub struct ForgetSettings {
     pub time_zone: Option<String>,
 }
 
-/// Text that is never shown and is wiped when it is dropped.
+/// A secret in larder.toml, which is never shown and is wiped when it is dropped.
 #[derive(Clone)]
-pub struct SecretText(pub Zeroizing<String>);
+pub enum SecretText {
+    /// It stands there itself.
+    Clear(Zeroizing<String>),
+    /// It stands there sealed.
+    Sealed(String),
+}
+
+/// How it may stand there.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "a secret is text, or { sealed = \"...\" }")]
+enum SecretForm {
+    Clear(String),
+    Sealed(Sealed),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Sealed {
+    sealed: String,
+}
 
 impl fmt::Debug for SecretText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -184,7 +204,13 @@ impl fmt::Debug for SecretText {
 
 impl<'de> Deserialize<'de> for SecretText {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer).map(|text| Self(Zeroizing::new(text)))
+        match SecretForm::deserialize(deserializer)? {
+            SecretForm::Clear(text) => Ok(Self::Clear(Zeroizing::new(text))),
+            SecretForm::Sealed(Sealed { sealed }) => match sealing::refuse_form(&sealed) {
+                Some(why) => Err(serde::de::Error::custom(why)),
+                None => Ok(Self::Sealed(sealed)),
+            },
+        }
     }
 }
 
@@ -340,15 +366,15 @@ impl Settings {
     }
 
     fn open_permissions(&self, path: &Path, mode: u32) -> Option<String> {
-        let has_secret =
-            self.password.is_some() || self.locations.0.values().any(locations::Table::has_secret);
+        let has_secret = matches!(self.password, Some(SecretText::Clear(_)))
+            || self.locations.0.values().any(locations::Table::has_secret);
         (has_secret && mode & 0o077 != 0).then(|| {
             let path = path.display();
             let mode = mode & 0o777;
             format!(
                 "{path} holds a secret and can be reached by others (mode {mode:04o}); \
-                 run `chmod 600 {path}`, or name a file or command that gives it, as with \
-                 password-command"
+                 run `chmod 600 {path}`, seal it (`larder location seal`), or name a file or command that \
+                 gives it, as with password-command"
             )
         })
     }

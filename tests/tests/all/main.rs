@@ -40,6 +40,7 @@ mod program;
 mod repair;
 mod rewrite;
 mod scrub;
+mod sealed;
 mod secrets;
 mod serve;
 mod simulator;

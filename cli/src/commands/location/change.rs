@@ -13,7 +13,16 @@ use super::secret;
 use crate::commands::change::{ADD, EDIT, REMOVE, RENAME, change};
 use crate::context::Context;
 use crate::document::{self, Changed};
-use crate::locations;
+use crate::settings::process_env;
+use crate::{locations, sealing};
+
+/// The secrets that a change gives.
+pub struct Secrets<'a> {
+    /// Which are asked for.
+    pub named: &'a [String],
+    /// Whether they are sealed, with those that stand there already.
+    pub seal: bool,
+}
 
 /// Adds a location, and gives it as it is from now on.
 ///
@@ -24,7 +33,7 @@ pub fn add(
     name: &str,
     url: &str,
     set: &[(String, String)],
-    secrets: &[String],
+    secrets: &Secrets<'_>,
     dry_run: bool,
 ) -> anyhow::Result<Location> {
     if let Some(why) = locations::refuse_name(name) {
@@ -39,7 +48,9 @@ pub fn add(
              another name"
         );
     }
-    let secrets = secret::gather(context, name, &url, &settings, secrets)?;
+    let is_sealed = secrets.seal;
+    let secrets = secret::gather(context, name, &url, &settings, secrets.named)?;
+    let values = values(context, name, &secrets, &|_| is_sealed, dry_run)?;
     change(
         context,
         Changed::Location(name),
@@ -48,7 +59,7 @@ pub fn add(
         dry_run,
         |toml| {
             document::add(toml, name, &url)?;
-            set_all(toml, name, scheme, &settings, &secrets)
+            set_all(toml, name, scheme, &settings, values)
         },
     )?;
     let mut file: BTreeMap<String, Zeroizing<String>> = secrets;
@@ -67,12 +78,13 @@ pub fn edit(
     url: Option<&str>,
     set: &[(String, String)],
     unset: &[String],
-    secrets: &[String],
+    secrets: &Secrets<'_>,
     dry_run: bool,
 ) -> anyhow::Result<Location> {
     let table = super::table(context, name)?;
-    if url.is_none() && unset.is_empty() && set.is_empty() && secrets.is_empty() {
-        bail!("nothing is to be changed; give --set, --unset, --secret or --url");
+    let says_nothing = unset.is_empty() && set.is_empty() && secrets.named.is_empty();
+    if url.is_none() && says_nothing && !secrets.seal {
+        bail!("nothing is to be changed; give --set, --unset, --secret, --seal or --url");
     }
     let url = url.map(placed_url).transpose()?;
     let now = url.as_deref().unwrap_or(&table.url);
@@ -81,7 +93,23 @@ pub fn edit(
         .with_context(|| format!("the url of the location {name}; change it with --url"))?
         .scheme;
     let settings = checked(now, set)?;
-    let secrets = secret::ask_for(name, scheme, secrets)?;
+    let seal = secrets.seal;
+    // What is sealed and stays has to open before anything is changed: it is a part of what is given back.
+    let mut staying = table.clone();
+    let goes = |key: &String| unset.contains(key) || secrets.named.contains(key);
+    staying.sealed.retain(|key, _| !goes(key));
+    let mut file = staying.opened(name, context.settings.file.as_deref(), &process_env)?;
+    file.retain(|key, _| !unset.contains(key));
+    let mut secrets = secret::ask_for(name, scheme, secrets.named)?;
+    if seal {
+        for (key, value) in table.clear_secrets() {
+            if !unset.contains(key) && !secrets.contains_key(key) {
+                secrets.insert(key.clone(), value.clone());
+            }
+        }
+    }
+    let is_sealed = |key: &str| seal || table.sealed.contains_key(key);
+    let values = values(context, name, &secrets, &is_sealed, dry_run)?;
     change(
         context,
         Changed::Location(name),
@@ -95,15 +123,51 @@ pub fn edit(
             for key in unset.iter().filter(|key| *key != "url") {
                 document::unset(toml, name, key)?;
             }
-            set_all(toml, name, scheme, &settings, &secrets)
+            set_all(toml, name, scheme, &settings, values)
         },
     )?;
-    let mut file = table.settings.clone();
-    file.retain(|key, _| !unset.contains(key));
     let settings = settings.into_iter();
     file.extend(settings.map(|(key, value)| (key, Zeroizing::new(value))));
     file.extend(secrets);
     place_of(now, &file)
+}
+
+/// Gives secrets as they are to stand in the file: sealed, or as they are.
+///
+/// # Errors
+/// When the key cannot be had.
+pub fn values(
+    context: &Context,
+    name: &str,
+    secrets: &BTreeMap<String, Zeroizing<String>>,
+    is_sealed: &dyn Fn(&str) -> bool,
+    dry_run: bool,
+) -> anyhow::Result<Vec<(String, Value)>> {
+    let sealing_key = match secrets.keys().any(|key| is_sealed(key)) {
+        true => Some(key_of(context, dry_run)?),
+        false => None,
+    };
+    let value = |(key, secret): (&String, &Zeroizing<String>)| {
+        let value = match &sealing_key {
+            Some(sealing_key) if is_sealed(key) => {
+                let place = sealing::Place::Location(name, key);
+                document::sealed(&sealing_key.seal(place, secret)?)
+            }
+            _ => secret.as_str().into(),
+        };
+        Ok((key.clone(), value))
+    };
+    secrets.iter().map(value).collect()
+}
+
+/// Gives the key of what is sealed, which is made where there is none.
+///
+/// # Errors
+/// When it cannot be had.
+pub fn key_of(context: &Context, dry_run: bool) -> anyhow::Result<sealing::Key> {
+    let file = context.settings.file.as_deref();
+    let file = file.context("cannot tell where larder.toml is; use --config")?;
+    sealing::Key::open_or_make(file, &process_env, dry_run)
 }
 
 /// Gives a location with what the file says of it.
@@ -144,10 +208,16 @@ pub fn remove(context: &Context, name: &str, dry_run: bool) -> anyhow::Result<()
 /// # Errors
 /// When there is none, there is one of the new name, or larder.toml cannot be written.
 pub fn rename(context: &Context, old: &str, new: &str, dry_run: bool) -> anyhow::Result<()> {
-    super::table(context, old)?;
+    let table = super::table(context, old)?;
     if let Some(why) = locations::refuse_name(new) {
         bail!("{why}");
     }
+    // What is sealed opens under its own name alone.
+    let opened = table.opened(old, context.settings.file.as_deref(), &process_env)?;
+    let sealed = opened
+        .into_iter()
+        .filter(|(key, _)| table.sealed.contains_key(key));
+    let values = values(context, new, &sealed.collect(), &|_| true, dry_run)?;
     let what = format!("{old} to {new}");
     change(
         context,
@@ -155,7 +225,12 @@ pub fn rename(context: &Context, old: &str, new: &str, dry_run: bool) -> anyhow:
         RENAME,
         &what,
         dry_run,
-        |toml| document::rename(toml, old, new),
+        |toml| {
+            document::rename(toml, old, new)?;
+            values
+                .into_iter()
+                .try_for_each(|(key, value)| document::set(toml, new, &key, value))
+        },
     )
 }
 
@@ -185,13 +260,13 @@ fn set_all(
     name: &str,
     scheme: Scheme,
     settings: &[(String, String)],
-    secrets: &BTreeMap<String, Zeroizing<String>>,
+    secrets: Vec<(String, Value)>,
 ) -> anyhow::Result<()> {
     for (key, value) in settings {
         document::set(toml, name, key, typed(scheme, key, value))?;
     }
     for (key, value) in secrets {
-        document::set(toml, name, key, value.as_str().into())?;
+        document::set(toml, name, &key, value)?;
     }
     Ok(())
 }

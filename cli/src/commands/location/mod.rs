@@ -1,6 +1,7 @@
 //! `larder location`.
 
 mod change;
+mod seal;
 mod secret;
 mod validate;
 
@@ -52,6 +53,9 @@ enum What {
         /// Ask for this secret, or read it from standard input, one a line; may be repeated
         #[arg(long, value_name = "KEY")]
         secret: Vec<String>,
+        /// Seal its secrets: they stand in larder.toml encrypted, and larder.key beside it opens them
+        #[arg(long)]
+        seal: bool,
         /// Try it out once it is written, or with --dry-run without that
         #[arg(long)]
         validate: bool,
@@ -85,6 +89,9 @@ enum What {
         /// Ask for this secret, or read it from standard input, one a line; may be repeated
         #[arg(long, value_name = "KEY")]
         secret: Vec<String>,
+        /// Seal its secrets, also those that it has already; what was sealed stays so without this
+        #[arg(long)]
+        seal: bool,
         /// Try it out once it is written, or with --dry-run without that
         #[arg(long)]
         validate: bool,
@@ -113,6 +120,15 @@ enum What {
         #[arg(short = 'n', long)]
         dry_run: bool,
     },
+    /// Seal all secrets that stand in larder.toml for everybody to read: those of locations, and `password`
+    ///
+    /// They are encrypted under larder.key, a file of mode 0600 beside larder.toml (LARDER_SEAL_KEY_FILE names another one).
+    /// It is made where there is none; without it nothing that is sealed opens, so keep it as you keep passwords.
+    Seal {
+        /// Say what would be changed, and leave larder.toml as it is
+        #[arg(short = 'n', long)]
+        dry_run: bool,
+    },
     /// Try whether a repository would work there
     ///
     /// Looks the host up, connects, logs in, and writes, reads, lists and deletes small objects of
@@ -134,6 +150,9 @@ struct Shown<'a> {
     /// Masked where it is not understood and may have a password in it.
     url: &'a str,
     settings: BTreeMap<&'a str, String>,
+    /// Which of them are sealed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    sealed: Vec<&'a str>,
     /// Whether `repository` names it.
     usual: bool,
     /// What is wrong with it: then it cannot be used.
@@ -152,11 +171,16 @@ pub fn run(context: &Context, args: &LocationArgs) -> anyhow::Result<Exit> {
             url,
             set,
             secret,
+            seal,
             validate,
             create,
             dry_run,
         } => {
-            let place = change::add(context, name, url, set, secret, *dry_run)?;
+            let secrets = change::Secrets {
+                named: secret,
+                seal: *seal,
+            };
+            let place = change::add(context, name, url, set, &secrets, *dry_run)?;
             if *validate {
                 return validate::run(context, &place, *create);
             }
@@ -169,17 +193,23 @@ pub fn run(context: &Context, args: &LocationArgs) -> anyhow::Result<Exit> {
             set,
             unset,
             secret,
+            seal,
             validate,
             create,
             dry_run,
         } => {
             let url = url.as_deref();
-            let place = change::edit(context, name, url, set, unset, secret, *dry_run)?;
+            let secrets = change::Secrets {
+                named: secret,
+                seal: *seal,
+            };
+            let place = change::edit(context, name, url, set, unset, &secrets, *dry_run)?;
             if *validate {
                 return validate::run(context, &place, *create);
             }
         }
         What::Remove { name, dry_run } => change::remove(context, name, *dry_run)?,
+        What::Seal { dry_run } => seal::all(context, *dry_run)?,
         What::Rename { old, new, dry_run } => change::rename(context, old, new, *dry_run)?,
         What::Validate { location, create } => {
             return validate::run(context, &context.place_of(location)?, *create);
@@ -226,7 +256,14 @@ fn show(context: &Context, name: &str) -> anyhow::Result<()> {
         return output::json(&one);
     }
     let mut lines = vec![("url", one.url.to_owned())];
-    lines.extend(one.settings);
+    let is_sealed = |key: &&str| one.sealed.contains(key);
+    lines.extend(one.settings.into_iter().map(|(key, value)| {
+        let value = match is_sealed(&key) {
+            true => format!("{value} (sealed)"),
+            false => value,
+        };
+        (key, value)
+    }));
     lines.extend(one.mistake.map(|mistake| ("mistake", mistake.to_owned())));
     let width = lines.iter().map(|(key, _)| key.len()).max().unwrap_or(0);
     for (key, value) in lines {
@@ -239,15 +276,17 @@ fn show(context: &Context, name: &str) -> anyhow::Result<()> {
 fn shown_location<'a>(context: &Context, name: &'a str, table: &'a Table) -> Shown<'a> {
     let scheme = table.scheme();
     let settings = table.settings.iter();
+    let settings = settings.map(|(key, value)| (key.as_str(), shown(scheme, key, value)));
+    let sealed = table.sealed.keys().map(String::as_str);
+    let masked = sealed.clone().map(|key| (key, MASK.to_owned()));
     Shown {
         name,
         url: match place::parse(&table.url) {
             Err(_) if table.url.contains('@') => MASK,
             _ => &table.url,
         },
-        settings: settings
-            .map(|(key, value)| (key.as_str(), shown(scheme, key, value)))
-            .collect(),
+        settings: settings.chain(masked).collect(),
+        sealed: sealed.collect(),
         usual: context.settings.repository.as_deref() == Some(name),
         mistake: table.mistake.as_deref(),
     }
