@@ -1,6 +1,7 @@
 //! Who sends a request, and whether they may.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use axum::http::header::{AUTHORIZATION, COOKIE};
@@ -9,6 +10,7 @@ use jiff::Timestamp;
 use zeroize::Zeroizing;
 
 use crate::logins;
+use crate::owners::Owners;
 use crate::problem::Problem;
 use crate::service::Service;
 use crate::tokens::{Scope, Token};
@@ -46,13 +48,18 @@ pub fn suffices(caller: &Caller, needed: Scope) -> Result<(), Problem> {
     }
 }
 
-/// Finds the token that a text is, unless too many wrong ones came from that address.
+/// Finds the token that a text is, and whose it is, unless too many wrong ones came from that address.
 ///
 /// # Errors
 /// 401 for a wrong one, 429 after too many.
-pub fn prove(service: &Service, text: &str, address: IpAddr) -> Result<Token, Problem> {
+pub fn prove(
+    owners: &Owners,
+    text: &str,
+    address: IpAddr,
+) -> Result<(Arc<Service>, Token), Problem> {
     let now = Instant::now();
-    if let Some(seconds) = service.guard.wait_seconds(address, now) {
+    let common = &owners.administrator().common;
+    if let Some(seconds) = common.guard.wait_seconds(address, now) {
         return Err(Problem {
             retry_after_seconds: Some(seconds),
             ..Problem::new(
@@ -61,9 +68,9 @@ pub fn prove(service: &Service, text: &str, address: IpAddr) -> Result<Token, Pr
             )
         });
     }
-    let found = service.tokens.find(text, Timestamp::now());
+    let found = owners.find(text, Timestamp::now());
     found.ok_or_else(|| {
-        service.guard.wrong(address, now);
+        common.guard.wrong(address, now);
         unknown("the token is wrong, revoked or expired")
     })
 }
@@ -80,16 +87,16 @@ pub fn cookie(headers: &HeaderMap) -> Option<&str> {
     })
 }
 
-/// Finds out who sends a request.
+/// Finds out who sends a request, and what is theirs.
 ///
 /// # Errors
 /// 401 without a token or with a wrong one, 403 without the second secret of a browser, 429 after too many wrong ones.
 pub fn caller(
-    service: &Service,
+    owners: &Owners,
     headers: &HeaderMap,
     method: &Method,
     address: IpAddr,
-) -> Result<Caller, Problem> {
+) -> Result<(Arc<Service>, Caller), Problem> {
     if let Some(given) = headers.get(AUTHORIZATION) {
         let text = given.to_str().ok().and_then(|text| {
             let (scheme, token) = text.split_once(' ')?;
@@ -98,18 +105,22 @@ pub fn caller(
                 .then_some(token.trim())
         });
         let text = text.ok_or_else(|| unknown("send `Authorization: Bearer TOKEN`"))?;
-        return Ok(Caller {
-            token: prove(service, text, address)?,
-            csrf: None,
-        });
+        let (service, token) = prove(owners, text, address)?;
+        return Ok((service, Caller { token, csrf: None }));
     }
     let cookie = cookie(headers).ok_or_else(|| {
         unknown("this needs a token: send `Authorization: Bearer TOKEN`, or log in")
     })?;
-    let found = service.logins.find(cookie, Instant::now());
-    let (id, csrf) = found.ok_or_else(|| unknown("you are logged out; log in again"))?;
-    let token = service.tokens.by_id(&id, Timestamp::now());
-    let token = token.ok_or_else(|| unknown("the token that you logged in with is revoked"))?;
+    let logins = &owners.administrator().common.logins;
+    let found = logins.find(cookie, Instant::now());
+    let found = found.ok_or_else(|| unknown("you are logged out; log in again"))?;
+    let csrf = found.csrf;
+    let proven = owners.of(found.user.as_deref()).and_then(|service| {
+        let token = service.tokens.by_id(&found.token, Timestamp::now())?;
+        Some((service, token))
+    });
+    let (service, token) =
+        proven.ok_or_else(|| unknown("the token that you logged in with is revoked"))?;
     if !matches!(*method, Method::GET | Method::HEAD) {
         let given = headers.get("x-csrf-token");
         let given = given.and_then(|given| given.to_str().ok()).unwrap_or("");
@@ -119,10 +130,24 @@ pub fn caller(
             ));
         }
     }
-    Ok(Caller {
+    let caller = Caller {
         token,
         csrf: Some(csrf),
-    })
+    };
+    Ok((service, caller))
+}
+
+/// Refuses what is the administrator's alone to whoever is a user.
+///
+/// # Errors
+/// 403 for each of them, whatever is there.
+pub fn refuse_users(service: &Service) -> Result<(), Problem> {
+    match service.user {
+        None => Ok(()),
+        Some(_) => Err(Problem::forbidden(
+            "this is for the administrator of the service alone",
+        )),
+    }
 }
 
 fn unknown(detail: &str) -> Problem {

@@ -7,4 +7,5 @@ pub mod runs;
 pub mod service;
 pub mod snapshots;
 pub mod tokens;
+pub mod users;
 pub mod work;

@@ -29,6 +29,8 @@ const DOCUMENT_BYTES_MAX: u64 = 64 << 20;
 const COMPLAINT_BYTES_MAX: usize = 64 << 10;
 /// How many questions are put to the program at a time.
 const AT_ONCE_MAX: usize = 16;
+/// And how many of one user's.
+const USERS_AT_ONCE_MAX: usize = 4;
 /// The longest time that a document is waited for.
 const DOCUMENT_TIME_MAX: Duration = Duration::from_secs(300);
 /// What the program answers where there is no repository.
@@ -47,6 +49,8 @@ pub struct Program {
     pub globals: Vec<OsString>,
     /// Who asks waits for one of these, so that many questions do not take the whole machine; runs do not.
     places: Arc<Semaphore>,
+    /// All of the environment that it finds; none for that of the service.
+    environment: Option<Arc<[(OsString, OsString)]>>,
 }
 
 /// One command of the program; it has secrets in it, so nothing prints it.
@@ -139,6 +143,17 @@ impl Program {
             path,
             globals,
             places: Arc::new(Semaphore::new(AT_ONCE_MAX)),
+            environment: None,
+        }
+    }
+
+    /// Gives it an environment of its own, and a share of the machine that leaves some to others.
+    #[must_use]
+    pub fn within(self, environment: Vec<(OsString, OsString)>) -> Self {
+        Self {
+            places: Arc::new(Semaphore::new(USERS_AT_ONCE_MAX)),
+            environment: Some(environment.into()),
+            ..self
         }
     }
 
@@ -157,6 +172,11 @@ impl Program {
         let globals = self.globals.iter();
         let globals = globals.filter(|global| !line.is_plain || *global != "--json");
         command.args(globals).args(&line.arguments);
+        if let Some(environment) = &self.environment {
+            let environment = environment.iter();
+            command.env_clear();
+            command.envs(environment.map(|(name, value)| (name, value)));
+        }
         for (name, value) in &line.variables {
             command.env(name, value.as_str());
         }

@@ -122,7 +122,11 @@ fn private() -> OpenOptions {
     options
 }
 
-fn make_folder(folder: &Path) -> io::Result<()> {
+/// Makes a folder that nobody else looks into, with those above it, where it is missing.
+///
+/// # Errors
+/// What the operating system answers.
+pub fn make_folder(folder: &Path) -> io::Result<()> {
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)

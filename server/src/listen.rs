@@ -3,11 +3,12 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use futures_util::future::join_all;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -23,8 +24,8 @@ use tokio_rustls::TlsAcceptor;
 use tower_service::Service as _;
 use zeroize::Zeroizing;
 
+use crate::owners::Owners;
 use crate::routes::{self, Peer};
-use crate::service::Service;
 use crate::{Options, ServeError, schedule};
 
 /// How many connections are served at a time.
@@ -63,24 +64,25 @@ pub async fn run(
     }
     let tls = options.tls.as_ref();
     let tls = tls.map(|(cert, key)| acceptor(cert, key)).transpose()?;
-    let service = Arc::new(Service::open(options, Arc::clone(&stop))?);
+    let owners = Arc::new(Owners::open(options, Arc::clone(&stop))?);
     let failed = |source| ServeError::Listen { address, source };
     let listener = TcpListener::bind(address).await.map_err(failed)?;
-    let tokens = service.first_tokens();
+    let tokens = owners.administrator().first_tokens();
     let tokens = tokens.map_err(|problem| ServeError::Start(problem.detail))?;
     ready(&Ready {
         address: listener.local_addr().map_err(failed)?,
         tls: tls.is_some(),
         tokens,
     });
-    let scheduler = tokio::spawn(schedule::run(Arc::clone(&service)));
+    let scheduler = tokio::spawn(schedule::run(Arc::clone(&owners)));
     let (ending, ended) = watch::channel(false);
     let mut connections = JoinSet::new();
-    accept(&listener, &service, tls, &ended, &mut connections).await;
+    accept(&listener, &owners, tls, &ended, &mut connections).await;
     // Nobody new gets in while runs come to their end.
     drop(listener);
     scheduler.abort();
-    service.runs.stop(patience).await;
+    let all = owners.all();
+    join_all(all.iter().map(|owner| owner.runs.stop(patience))).await;
     let _ = ending.send(true);
     let last = async { while connections.join_next().await.is_some() {} };
     let _ = tokio::time::timeout(LAST_ANSWERS, last).await;
@@ -90,14 +92,14 @@ pub async fn run(
 /// Takes connections until the service is to end.
 async fn accept(
     listener: &TcpListener,
-    service: &Arc<Service>,
+    owners: &Arc<Owners>,
     tls: Option<TlsAcceptor>,
     ended: &watch::Receiver<bool>,
     connections: &mut JoinSet<()>,
 ) {
-    let router = routes::router(service);
+    let router = routes::router(owners);
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    while !service.stop.load(Ordering::Relaxed) {
+    while !owners.administrator().is_stopping() {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = tokio::time::sleep(TICK) => continue,

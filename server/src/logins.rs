@@ -22,6 +22,7 @@ pub struct Logins(Mutex<HashMap<blake3::Hash, Login>>);
 
 #[derive(Debug)]
 struct Login {
+    user: Option<String>,
     /// The id of the token that it was made with: what is revoked is logged out.
     token: String,
     csrf: Zeroizing<String>,
@@ -36,12 +37,22 @@ pub struct Fresh {
     pub csrf: Zeroizing<String>,
 }
 
+/// Whose a browser is.
+pub struct Found {
+    /// The user; none for the administrator.
+    pub user: Option<String>,
+    /// The id of the token.
+    pub token: String,
+    /// What it has to send along with each change.
+    pub csrf: Zeroizing<String>,
+}
+
 impl Logins {
     /// Logs a browser in.
     ///
     /// # Errors
     /// When there is no randomness.
-    pub fn begin(&self, token: &str, now: Instant) -> Result<Fresh, Problem> {
+    pub fn begin(&self, user: Option<&str>, token: &str, now: Instant) -> Result<Fresh, Problem> {
         let fresh = Fresh {
             cookie: fresh_text()?,
             csrf: fresh_text()?,
@@ -55,6 +66,7 @@ impl Logins {
             }
         }
         let login = Login {
+            user: user.map(str::to_owned),
             token: token.to_owned(),
             csrf: fresh.csrf.clone(),
             used: now,
@@ -63,15 +75,19 @@ impl Logins {
         Ok(fresh)
     }
 
-    /// Gives the token's id and the second secret of a browser that is logged in.
-    pub fn find(&self, cookie: &str, now: Instant) -> Option<(String, Zeroizing<String>)> {
+    /// Gives whose a browser is that is logged in, by which token, and its second secret.
+    pub fn find(&self, cookie: &str, now: Instant) -> Option<Found> {
         let mut all = self.all();
         let login = all.get_mut(&hash(cookie))?;
         if now.saturating_duration_since(login.used) >= IDLE {
             return None;
         }
         login.used = now;
-        Some((login.token.clone(), login.csrf.clone()))
+        Some(Found {
+            user: login.user.clone(),
+            token: login.token.clone(),
+            csrf: login.csrf.clone(),
+        })
     }
 
     /// Logs a browser out.
@@ -98,17 +114,18 @@ mod tests {
     fn a_browser_is_known_until_it_logs_out_or_is_idle_for_long() {
         let logins = Logins::default();
         let begun = Instant::now();
-        let fresh = logins.begin("t1", begun).unwrap();
+        let fresh = logins.begin(None, "t1", begun).unwrap();
         assert_ne!(fresh.cookie, fresh.csrf);
-        let (token, csrf) = logins.find(&fresh.cookie, begun).unwrap();
-        assert_eq!(token, "t1");
+        let found = logins.find(&fresh.cookie, begun).unwrap();
+        assert_eq!((found.user, found.token.as_str()), (None, "t1"));
+        let csrf = found.csrf;
         assert!(is_same(&csrf, &fresh.csrf) && !is_same(&csrf, &fresh.cookie));
         assert!(logins.find(&fresh.csrf, begun).is_none());
         // Used in between, it lasts.
         assert!(logins.find(&fresh.cookie, begun + IDLE / 2).is_some());
         assert!(logins.find(&fresh.cookie, begun + IDLE).is_some());
         assert!(logins.find(&fresh.cookie, begun + IDLE * 2).is_none());
-        let fresh = logins.begin("t2", begun).unwrap();
+        let fresh = logins.begin(Some("ann"), "t2", begun).unwrap();
         logins.end(&fresh.cookie);
         assert!(logins.find(&fresh.cookie, begun).is_none());
     }

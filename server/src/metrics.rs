@@ -109,7 +109,7 @@ pub async fn text(service: &Service) -> Result<String, Problem> {
         &mut text,
         "larder_service_start_timestamp_seconds",
         &[],
-        seconds(service.started),
+        seconds(service.common.started),
     );
     head(
         &mut text,

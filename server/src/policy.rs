@@ -10,6 +10,7 @@ use url::Url;
 use crate::Options;
 use crate::problem::Problem;
 use crate::tokens::Scope;
+use crate::users::{Kind, Limits};
 
 /// Where PostgreSQL listens, unless it is said.
 const DATABASE_PORT: u16 = 5432;
@@ -20,12 +21,34 @@ const METADATA_NAMES: [&str; 3] = [
     "instance-data.ec2.internal",
 ];
 
-/// What the administrator allows.
+/// Settings of locations that let the service's machine prove who it is, and not the user.
+const OF_MACHINE: [&str; 5] = [
+    "agent",
+    "identity-endpoint",
+    "managed-identity",
+    "metadata-endpoint",
+    "profile",
+];
+
+/// What may be used.
 #[derive(Debug, Clone)]
 pub struct Policy {
     paths: Vec<PathBuf>,
     commands: bool,
     link_local: bool,
+    /// Whose it is, unless it is the administrator's.
+    user: Option<OfUser>,
+}
+
+/// What narrows a user's.
+#[derive(Debug, Clone)]
+struct OfUser {
+    /// Nothing without one.
+    paths: Vec<PathBuf>,
+    /// What none of them may reach, wherever links lead by now.
+    closed: Vec<PathBuf>,
+    kinds: Vec<Kind>,
+    postgres: bool,
 }
 
 impl Policy {
@@ -36,7 +59,31 @@ impl Policy {
             paths: paths.map(|path| real(path)).collect(),
             commands: options.allow_commands,
             link_local: options.allow_link_local,
+            user: None,
         }
+    }
+
+    /// Narrows that to what a user may use.
+    pub fn of_user(options: &Options, limits: &Limits, closed: &[PathBuf]) -> Self {
+        let all = Self::new(options);
+        let paths = limits.paths.iter();
+        Self {
+            commands: all.commands && limits.commands,
+            // The machine's own credentials are the administrator's.
+            link_local: false,
+            user: Some(OfUser {
+                paths: paths.map(|path| real(Path::new(path))).collect(),
+                closed: closed.to_owned(),
+                kinds: limits.kinds.clone(),
+                postgres: limits.postgres,
+            }),
+            ..all
+        }
+    }
+
+    /// Tells whether it is a user's.
+    pub fn is_of_user(&self) -> bool {
+        self.user.is_some()
     }
 
     /// Looks at all that a table of settings says, in whatever depth.
@@ -78,9 +125,14 @@ impl Policy {
         if self.commands {
             return Ok(());
         }
-        let why = format!(
-            "{key} is run by a shell of the service's machine; write it into larder.toml there, or start the service with --allow-commands"
-        );
+        let why = match self.user {
+            None => format!(
+                "{key} is run by a shell of the service's machine; write it into larder.toml there, or start the service with --allow-commands"
+            ),
+            Some(_) => format!(
+                "{key} is run by a shell of the service's machine, which the administrator does not allow you"
+            ),
+        };
         Err(Problem {
             field: Some(key.to_owned()),
             ..Problem::forbidden(why)
@@ -106,12 +158,25 @@ impl Policy {
             return Err(refused(Problem::bad(why)));
         }
         let real = real(named);
-        if self.paths.is_empty() || self.paths.iter().any(|allowed| real.starts_with(allowed)) {
+        let is_below = |all: &[PathBuf]| all.iter().any(|allowed| real.starts_with(allowed));
+        let is_of_service = self.paths.is_empty() || is_below(&self.paths);
+        let is_of_user = self.user.as_ref().is_none_or(|user| {
+            let reaches = |closed: &PathBuf| closed.starts_with(&real) || real.starts_with(closed);
+            is_below(&user.paths) && !user.closed.iter().any(reaches)
+        });
+        if is_of_service && is_of_user {
             return Ok(real);
         }
-        let allowed = self.paths.iter().map(|path| path.display().to_string());
+        let allowed = self.paths();
+        let allowed = allowed.iter().map(|path| path.display().to_string());
         let allowed = allowed.collect::<Vec<_>>().join(", ");
-        let why = format!("{path} lies outside what the service may use: {allowed}");
+        let why = match &self.user {
+            None => format!("{path} lies outside what the service may use: {allowed}"),
+            Some(_) if allowed.is_empty() => {
+                "you may use no folder of the service's machine".to_owned()
+            }
+            Some(_) => format!("{path} lies outside what you may use: {allowed}"),
+        };
         Err(refused(Problem::forbidden(why)))
     }
 
@@ -120,6 +185,16 @@ impl Policy {
     /// # Errors
     /// With what is allowed.
     pub fn file(&self, key: &str, text: &str) -> Result<(), Problem> {
+        if self.user.is_some() {
+            // What is in it could be another user's secret, or the service's.
+            let why = format!(
+                "{key} names a file of the service's machine, which settings of users do not; give the secret itself, and it is kept sealed"
+            );
+            return Err(Problem {
+                field: Some(key.to_owned()),
+                ..Problem::forbidden(why)
+            });
+        }
         match (text.strip_prefix("~/"), std::env::home_dir()) {
             // Behind another slash it would lead from the root.
             (Some(rest), Some(home)) if !rest.starts_with('/') => {
@@ -155,7 +230,7 @@ impl Policy {
     /// # Errors
     /// With who may.
     pub fn free_target(&self, scope: Scope) -> Result<(), Problem> {
-        if self.paths.is_empty() && !scope.allows(Scope::Admin) {
+        if self.user.is_none() && self.paths.is_empty() && !scope.allows(Scope::Admin) {
             return Err(Problem {
                 field: Some("target".to_owned()),
                 ..Problem::forbidden(
@@ -166,9 +241,122 @@ impl Policy {
         Ok(())
     }
 
-    /// Gives what the service may use; nothing means everything.
-    pub fn paths(&self) -> &[PathBuf] {
-        &self.paths
+    /// Gives the folders that may be used. Nothing means everything for the administrator, and nothing for a user.
+    pub fn paths(&self) -> Vec<PathBuf> {
+        let Some(user) = &self.user else {
+            return self.paths.clone();
+        };
+        if self.paths.is_empty() {
+            return user.paths.clone();
+        }
+        // Of two that lie within each other the inner one is what is left.
+        let inner = |a: &PathBuf, b: &PathBuf| match (a.starts_with(b), b.starts_with(a)) {
+            (true, _) => Some(a.clone()),
+            (_, true) => Some(b.clone()),
+            _ => None,
+        };
+        let pairs = user.paths.iter();
+        let pairs = pairs.flat_map(|own| self.paths.iter().filter_map(move |all| inner(own, all)));
+        pairs.collect()
+    }
+
+    /// Refuses databases where they are not allowed.
+    ///
+    /// # Errors
+    /// With who may allow them.
+    pub fn postgres(&self, key: &str) -> Result<(), Problem> {
+        match &self.user {
+            Some(user) if !user.postgres => Err(Problem {
+                field: Some(key.to_owned()),
+                ..Problem::forbidden("the administrator does not allow you databases")
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses a source or target that is the URL of a bucket, where only those of locations are.
+    ///
+    /// # Errors
+    /// With what is to be named.
+    pub fn bucket_by_url(&self, key: &str) -> Result<(), Problem> {
+        match self.user {
+            None => Ok(()),
+            // The machine's own credentials would open it.
+            Some(_) => Err(Problem {
+                field: Some(key.to_owned()),
+                ..Problem::forbidden("name a location of yours, which has its own credentials")
+            }),
+        }
+    }
+
+    /// Looks at a setting of a location by itself.
+    ///
+    /// # Errors
+    /// With what is not allowed.
+    pub fn setting(&self, field: &str, key: &str, text: &str) -> Result<(), Problem> {
+        match key {
+            "ca-certificate" => self.certificate(field, text),
+            key if is_path(key) => self.file(field, text),
+            key if self.user.is_some() && OF_MACHINE.contains(&key) => Err(Problem {
+                field: Some(field.to_owned()),
+                ..Problem::forbidden(format!(
+                    "{key} would have the service's machine prove who it is; give credentials of your own"
+                ))
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses a user's location without credentials: those of the service's machine would be found.
+    ///
+    /// # Errors
+    /// With what is missing.
+    pub fn credentials(&self, url: &str, has: &dyn Fn(&str) -> bool) -> Result<(), Problem> {
+        if self.user.is_none() {
+            return Ok(());
+        }
+        let (is_whole, needed) = match kind_of(url) {
+            Some(Kind::S3) => (
+                has("access-key-id") && has("secret-access-key"),
+                "access-key-id and secret-access-key",
+            ),
+            Some(Kind::Gs) => (has("service-account-key"), "service-account-key"),
+            Some(Kind::Az) => {
+                let is_app = has("tenant-id") && has("client-id") && has("client-secret");
+                (
+                    is_app || has("access-key") || has("sas-token"),
+                    "access-key, sas-token, or tenant-id, client-id and client-secret",
+                )
+            }
+            _ => (true, ""),
+        };
+        match is_whole {
+            true => Ok(()),
+            false => Err(Problem::field(
+                "settings",
+                format!("the location needs credentials of your own: {needed}"),
+            )),
+        }
+    }
+
+    /// Looks at a whole location of a user, as the program shows it: what may be used can be less than when it was made.
+    ///
+    /// # Errors
+    /// With the first thing that is not allowed.
+    pub async fn location(&self, shown: &Value) -> Result<(), Problem> {
+        if self.user.is_none() {
+            return Ok(());
+        }
+        let url = shown.get("url").and_then(Value::as_str).unwrap_or_default();
+        self.place("url", url).await?;
+        let settings = shown.get("settings").unwrap_or(&Value::Null);
+        self.settings("settings", settings).await?;
+        let all = settings.as_object().into_iter().flatten();
+        for (key, value) in all {
+            let text = value.as_str().unwrap_or_default();
+            self.setting(&format!("settings.{key}"), key, text)?;
+        }
+        self.credentials(url, &|key| settings.get(key).is_some())
     }
 
     /// Tells whether settings may be shell commands.
@@ -181,6 +369,20 @@ impl Policy {
     /// # Errors
     /// As for either.
     pub async fn place(&self, key: &str, text: &str) -> Result<(), Problem> {
+        if let Some(user) = &self.user {
+            let kind = kind_of(text);
+            if !kind.is_some_and(|kind| user.kinds.contains(&kind)) {
+                let allowed: Vec<_> = user.kinds.iter().map(|kind| kind.word()).collect();
+                let why = format!(
+                    "this is no kind of storage that you may use; there are: {}",
+                    allowed.join(", ")
+                );
+                return Err(Problem {
+                    field: Some(key.to_owned()),
+                    ..Problem::forbidden(why)
+                });
+            }
+        }
         match text.strip_prefix("bundle:") {
             Some(path) => self.path(key, path).map(drop),
             None if is_url(text) => self.url(key, text).await,
@@ -226,9 +428,12 @@ impl Policy {
         if self.link_local || !self.is_refused_name(host, port).await {
             return Ok(());
         }
+        let way = match self.user {
+            None => "; if it is meant, start the service with --allow-link-local",
+            Some(_) => "",
+        };
         let why = format!(
-            "{host} is a link-local address, where clouds give away the credentials of the service's own machine; \
-             if it is meant, start the service with --allow-link-local"
+            "{host} is a link-local address, where clouds give away the credentials of the service's own machine{way}"
         );
         Err(Problem {
             field: Some(key.to_owned()),
@@ -274,6 +479,27 @@ pub fn is_url(text: &str) -> bool {
         scheme.starts_with(|first: char| first.is_ascii_alphabetic())
             && scheme.bytes().all(is_of_scheme)
     })
+}
+
+/// Tells whether a URL is that of a bucket, which can be a source and a target.
+pub fn is_of_bucket(url: &str) -> bool {
+    ["s3://", "gs://", "az://"]
+        .iter()
+        .any(|scheme| url.starts_with(scheme))
+}
+
+/// Gives the kind of storage that a place is of.
+fn kind_of(text: &str) -> Option<Kind> {
+    match text.split_once("://") {
+        _ if text.starts_with("bundle:") => Some(Kind::Folder),
+        Some((scheme, _)) if is_url(text) => Kind::of_scheme(&scheme.to_ascii_lowercase()),
+        _ => Some(Kind::Folder),
+    }
+}
+
+/// Tells whether the value of a setting is the path of a file.
+fn is_path(key: &str) -> bool {
+    key.ends_with("-file") || matches!(key, "known-hosts" | "application-credentials")
 }
 
 /// Gives all hosts of the URL of a database, behind its scheme: there may be several, and its parameters may name others.
@@ -322,7 +548,7 @@ fn is_nothing(value: &Value) -> bool {
 }
 
 /// Follows links as far as a path is there, and takes the rest as it stands.
-fn real(path: &Path) -> PathBuf {
+pub fn real(path: &Path) -> PathBuf {
     for there in path.ancestors() {
         if let Ok(found) = there.canonicalize() {
             let rest = path.strip_prefix(there).unwrap_or(Path::new(""));
@@ -360,6 +586,156 @@ mod tests {
             paths: paths.iter().map(|path| real(path)).collect(),
             commands: false,
             link_local: false,
+            user: None,
+        }
+    }
+
+    /// One of a service that may use all, or only these.
+    fn of_user(service: &[&Path], own: &[&Path], change: impl FnOnce(&mut OfUser)) -> Policy {
+        let mut user = OfUser {
+            paths: own.iter().map(|path| real(path)).collect(),
+            closed: Vec::new(),
+            kinds: vec![Kind::Folder, Kind::S3],
+            postgres: false,
+        };
+        change(&mut user);
+        Policy {
+            user: Some(user),
+            ..policy(service)
+        }
+    }
+
+    #[test]
+    fn a_user_may_never_use_more_than_the_service() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        for name in ["srv/ann", "srv/bob", "home/ann"] {
+            std::fs::create_dir_all(at(name)).unwrap();
+        }
+        std::os::unix::fs::symlink(at("srv/bob"), at("srv/ann/way")).unwrap();
+        let may =
+            |policy: &Policy, path: &str| policy.path("x", at(path).to_str().unwrap()).is_ok();
+        let nothing = of_user(&[], &[], |_| {});
+        assert!(!may(&nothing, "srv/ann") && nothing.paths().is_empty());
+        let one = of_user(&[&at("srv")], &[&at("srv/ann"), &at("home/ann")], |_| {});
+        assert!(may(&one, "srv/ann") && may(&one, "srv/ann/new/folder"));
+        for path in [
+            "srv",
+            "srv/bob",
+            "srv/annabel",
+            "home/ann",
+            "srv/ann/way",
+            "srv/ann/way/x",
+        ] {
+            assert!(!may(&one, path), "{path}");
+        }
+        assert_eq!(one.paths(), [real(&at("srv/ann"))]);
+        let wide = of_user(&[&at("srv/ann")], &[&at("srv")], |_| {});
+        assert!(may(&wide, "srv/ann") && !may(&wide, "srv/bob"));
+        // What the service keeps stays closed, whatever is allowed around it.
+        let closed = of_user(&[], &[&at("srv")], |user| {
+            user.closed = vec![real(&at("srv/bob"))]
+        });
+        assert!(may(&closed, "srv/ann") && !may(&closed, "srv/bob/x") && !may(&closed, "srv"));
+        // Options are narrowed, never widened.
+        let options = |commands| Options {
+            program: PathBuf::new(),
+            globals: Vec::new(),
+            version: "1",
+            config: None,
+            listen: ([127, 0, 0, 1], 0).into(),
+            tls: None,
+            allow_plain_http: false,
+            data: PathBuf::new(),
+            allow_paths: Vec::new(),
+            allow_commands: commands,
+            allow_link_local: true,
+            patience: std::time::Duration::ZERO,
+        };
+        let limits = Limits {
+            commands: true,
+            ..Limits::default()
+        };
+        let may_run = |commands, limits: &Limits| {
+            Policy::of_user(&options(commands), limits, &[])
+                .command("before")
+                .is_ok()
+        };
+        assert!(may_run(true, &limits) && !may_run(false, &limits));
+        assert!(!may_run(true, &Limits::default()));
+        assert!(!Policy::of_user(&options(true), &limits, &[]).link_local);
+    }
+
+    #[test]
+    fn a_user_names_neither_files_nor_the_credentials_of_the_machine() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().to_str().unwrap();
+        let user = of_user(&[], &[folder.path()], |_| {});
+        for key in [
+            "password-file",
+            "identity-file",
+            "known-hosts",
+            "application-credentials",
+            "web-identity-token-file",
+            "ca-certificate",
+            "agent",
+            "managed-identity",
+            "profile",
+        ] {
+            assert_eq!(
+                user.setting("x", key, path).unwrap_err().status,
+                403,
+                "{key}"
+            );
+        }
+        user.setting("x", "ca-certificate", "-----BEGIN CERTIFICATE-----")
+            .unwrap();
+        user.setting("x", "region", "eu").unwrap();
+        let place = |url: &str| block_on(user.place("url", url)).is_ok();
+        assert!(place(path) && place("s3://bucket/x") && place("S3://bucket"));
+        for url in [
+            "gs://bucket",
+            "ftp://127.0.0.1",
+            "what://x",
+            "bundle:/etc/x",
+            "file:///etc",
+            "/etc",
+        ] {
+            assert!(!place(url), "{url}");
+        }
+        assert!(
+            !of_user(&[], &[folder.path()], |user| user.kinds = vec![Kind::S3])
+                .paths()
+                .is_empty()
+        );
+        let closed = of_user(&[], &[folder.path()], |user| user.kinds = vec![Kind::S3]);
+        assert!(block_on(closed.place("url", path)).is_err());
+        assert!(user.postgres("x").is_err() && user.bucket_by_url("x").is_err());
+        let has = |all: &'static [&'static str]| move |key: &str| all.contains(&key);
+        for (url, missing, whole) in [
+            (
+                "s3://b",
+                &["access-key-id"][..],
+                &["access-key-id", "secret-access-key"][..],
+            ),
+            ("gs://b", &[], &["service-account-key"]),
+            ("az://b", &["client-id", "tenant-id"], &["sas-token"]),
+        ] {
+            assert!(user.credentials(url, &has(missing)).is_err(), "{url}");
+            user.credentials(url, &has(whole)).unwrap();
+            policy(&[]).credentials(url, &has(&[])).unwrap();
+        }
+        let shown = json!({"url": "s3://b", "settings": {"access-key-id": "A", "secret-access-key": "********"}});
+        block_on(user.location(&shown)).unwrap();
+        for (key, value) in [
+            ("region-command", "x"),
+            ("endpoint", "http://169.254.169.254/"),
+            ("profile", "x"),
+        ] {
+            let mut shown = shown.clone();
+            shown["settings"][key] = json!(value);
+            assert!(block_on(user.location(&shown)).is_err(), "{key}");
+            block_on(policy(&[]).location(&shown)).unwrap();
         }
     }
 

@@ -123,10 +123,11 @@ async fn covered(service: &Service) -> Result<(String, Value), Problem> {
         }
     };
     let job = service.job(&name).await.map_err(internal)?;
-    match job.get("mistake").and_then(Value::as_str) {
-        Some(mistake) => Err(failed(mistake)),
-        None => Ok((name, job)),
+    if let Some(mistake) = job.get("mistake").and_then(Value::as_str) {
+        return Err(failed(mistake));
     }
+    service.admit(&job).await.map_err(internal)?;
+    Ok((name, job))
 }
 
 async fn backup(call: Call) -> Answer {
@@ -301,6 +302,12 @@ async fn put_back(
         Some(Source { path, is_file })
     });
     let pairs = paired(sources.collect(), job)?;
+    for (_, target) in pairs.iter().filter(|_| service.user.is_some()) {
+        // A file goes into the folder around it, which may be more than the source that was allowed.
+        jobs::refuse_source(service, target)
+            .await
+            .map_err(internal)?;
+    }
     for (source, target) in pairs {
         let mut line = repository.line(["restore"]);
         line.option("target", &target)

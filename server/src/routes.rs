@@ -23,6 +23,7 @@ use serde_json::{Value, json};
 
 use crate::access::{self, Caller};
 use crate::audit::{self, Entry};
+use crate::owners::Owners;
 use crate::problem::Problem;
 use crate::runs::{Key, Run};
 use crate::service::Service;
@@ -68,13 +69,17 @@ pub struct Route {
     pub is_audited: bool,
     /// Whether its body is taken as it comes, however long it is.
     pub is_upload: bool,
+    /// Whether it is for the administrator alone, and no user's, whatever the scope.
+    pub is_of_administrator: bool,
     handler: Handler,
 }
 
 /// A request that was admitted.
 pub struct Call {
-    /// What all share.
+    /// What is the caller's.
     pub service: Arc<Service>,
+    /// All owners, for what is the administrator's alone, and for logging in.
+    pub owners: Arc<Owners>,
     /// Who sends it; none where nobody needs a token.
     pub caller: Option<Caller>,
     /// Where it comes from.
@@ -113,6 +118,7 @@ impl Route {
             status: 200,
             is_audited: false,
             is_upload: false,
+            is_of_administrator: false,
             handler,
         }
     }
@@ -198,6 +204,14 @@ impl Route {
         }
     }
 
+    /// Keeps users from it.
+    pub const fn of_administrator(self) -> Self {
+        Self {
+            is_of_administrator: true,
+            ..self
+        }
+    }
+
     /// Takes bodies as they come.
     pub const fn upload(self) -> Self {
         Self {
@@ -209,7 +223,7 @@ impl Route {
 
 /// Gives all routes but the page's files.
 pub fn all() -> impl Iterator<Item = &'static Route> {
-    let tables: [&'static [Route]; 9] = [
+    let tables: [&'static [Route]; 10] = [
         api::service::ROUTES,
         api::login::ROUTES,
         api::locations::ROUTES,
@@ -218,24 +232,25 @@ pub fn all() -> impl Iterator<Item = &'static Route> {
         api::snapshots::ROUTES,
         api::work::ROUTES,
         api::tokens::ROUTES,
+        api::users::ROUTES,
         portable::ROUTES,
     ];
     tables.into_iter().flatten()
 }
 
 /// Makes the router of all routes.
-pub fn router(service: &Arc<Service>) -> Router {
+pub fn router(owners: &Arc<Owners>) -> Router {
     let mut router = Router::new();
     for route in all() {
-        let service = Arc::clone(service);
-        let handler = move |request: Request| answer(Arc::clone(&service), route, request);
+        let owners = Arc::clone(owners);
+        let handler = move |request: Request| answer(Arc::clone(&owners), route, request);
         router = router.route(route.path, on(filter(route.method), handler));
     }
     for (path, kind, bytes) in page::files() {
         let handler = move |headers: HeaderMap| async move { page::answer(kind, bytes, &headers) };
         router = router.route(path, on(MethodFilter::GET, handler));
     }
-    let is_tls = service.options.tls.is_some();
+    let is_tls = owners.administrator().options.tls.is_some();
     router
         .fallback(|| async { Problem::missing("there is nothing at this path").into_response() })
         .method_not_allowed_fallback(|| async {
@@ -249,8 +264,8 @@ pub fn router(service: &Arc<Service>) -> Router {
 }
 
 /// Answers one request. What changes something comes to its end, and into the audit log, also if the client hangs up.
-async fn answer(service: Arc<Service>, route: &'static Route, request: Request) -> Response {
-    let work = work(service, route, request);
+async fn answer(owners: Arc<Owners>, route: &'static Route, request: Request) -> Response {
+    let work = work(owners, route, request);
     if route.method == "GET" {
         return work.await;
     }
@@ -261,27 +276,40 @@ async fn answer(service: Arc<Service>, route: &'static Route, request: Request) 
 }
 
 /// Does one request: who sends it, what it says, what is done, and what is written down of it.
-async fn work(service: Arc<Service>, route: &'static Route, request: Request) -> Response {
+async fn work(owners: Arc<Owners>, route: &'static Route, request: Request) -> Response {
     let peer = request.extensions().get::<Peer>();
     let peer = peer.map_or(SocketAddr::from(([0, 0, 0, 0], 0)), |peer| peer.0);
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let found = route
         .scope
         .map(|needed| {
-            let found = access::caller(&service, request.headers(), &method, peer.ip());
-            found.map(|caller| (caller, needed))
+            let found = access::caller(&owners, request.headers(), &method, peer.ip());
+            found.map(|(service, caller)| (service, caller, needed))
         })
         .transpose();
-    let (caller, done) = match found {
-        Ok(Some((caller, needed))) => {
-            let done = match access::suffices(&caller, needed) {
-                Ok(()) => handle(&service, route, request, Some(caller.clone()), peer).await,
+    // What nobody known asks is counted and written down with the administrator's.
+    let nobodys = Arc::clone(owners.administrator());
+    let (service, caller, done) = match found {
+        Ok(Some((service, caller, needed))) => {
+            let may =
+                access::suffices(&caller, needed).and_then(|()| match route.is_of_administrator {
+                    true => access::refuse_users(&service),
+                    false => Ok(()),
+                });
+            let done = match may {
+                Ok(()) => {
+                    let all = (&service, &owners);
+                    handle(all, route, request, Some(caller.clone()), peer).await
+                }
                 Err(problem) => Err(problem),
             };
-            (Some(caller), done)
+            (service, Some(caller), done)
         }
-        Ok(None) => (None, handle(&service, route, request, None, peer).await),
-        Err(problem) => (None, Err(problem)),
+        Ok(None) => {
+            let done = handle((&nobodys, &owners), route, request, None, peer).await;
+            (nobodys, None, done)
+        }
+        Err(problem) => (nobodys, None, Err(problem)),
     };
     let response = done.unwrap_or_else(IntoResponse::into_response);
     let status = response.status();
@@ -310,19 +338,19 @@ async fn work(service: Arc<Service>, route: &'static Route, request: Request) ->
 
 /// Does what a request asks for.
 async fn handle(
-    service: &Arc<Service>,
+    all: (&Arc<Service>, &Arc<Owners>),
     route: &'static Route,
     request: Request,
     caller: Option<Caller>,
     peer: SocketAddr,
 ) -> Answer {
-    let call = call(service, route, request, caller, peer).await?;
+    let call = call(all, route, request, caller, peer).await?;
     (route.handler)(call).await
 }
 
 /// Takes a request apart.
 async fn call(
-    service: &Arc<Service>,
+    (service, owners): (&Arc<Service>, &Arc<Owners>),
     route: &'static Route,
     mut request: Request,
     caller: Option<Caller>,
@@ -357,6 +385,7 @@ async fn call(
     };
     Ok(Call {
         service: Arc::clone(service),
+        owners: Arc::clone(owners),
         caller,
         peer,
         headers,
@@ -651,6 +680,19 @@ mod tests {
                 route.path
             );
         }
+        let of_administrator: Vec<&str> = all()
+            .filter(|route| route.is_of_administrator)
+            .map(|route| route.path)
+            .collect();
+        for path in &of_administrator {
+            assert!(path.starts_with("/api/v1/users"), "{path}");
+        }
+        assert_eq!(
+            of_administrator.len(),
+            all()
+                .filter(|route| route.path.starts_with("/api/v1/users"))
+                .count()
+        );
         let portable: Vec<&str> = all()
             .filter(|route| route.scope == Some(Scope::Portable))
             .map(|route| route.path)

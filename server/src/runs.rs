@@ -46,6 +46,8 @@ pub struct Runs {
 struct Inner {
     all: BTreeMap<String, Arc<Run>>,
     is_stopping: bool,
+    /// How many may be under way at a time.
+    running_max: Option<u64>,
     /// How runs came out since the service was started, for the metrics.
     ended: BTreeMap<(String, Outcome), u64>,
 }
@@ -160,6 +162,13 @@ impl Runs {
                 ..Problem::conflict(format!("the job {job} is being run already"))
             });
         }
+        if let Some(max) = inner.running_max
+            && inner.running() as u64 >= max
+        {
+            return Err(Problem::conflict(format!(
+                "as many runs are under way as there may be at a time ({max}); wait for one to end"
+            )));
+        }
         let started = Timestamp::now();
         let id = fresh_id(started)?;
         let files = Files::new(&self.folder, &id);
@@ -234,8 +243,17 @@ impl Runs {
 
     /// Counts those that are under way.
     pub fn running(&self) -> usize {
-        let inner = self.inner();
-        inner.all.values().filter(|run| !run.has_ended()).count()
+        self.inner().running()
+    }
+
+    /// Says how many may be under way at a time.
+    pub fn limit(&self, running_max: Option<u64>) {
+        self.inner().running_max = running_max;
+    }
+
+    /// Begins nothing any more.
+    pub fn close(&self) {
+        self.inner().is_stopping = true;
     }
 
     /// Gives how many runs of each kind came out how since the service was started.
@@ -305,6 +323,10 @@ impl Inner {
             kept.is_some_and(|kept| kept.token == key.token && kept.key == key.key)
         };
         self.all.values().rev().find(is_of).cloned()
+    }
+
+    fn running(&self) -> usize {
+        self.all.values().filter(|run| !run.has_ended()).count()
     }
 
     fn running_job(&self, job: &str) -> Option<Arc<Run>> {
@@ -470,6 +492,25 @@ fn write_or_warn(files: &Files, kept: &Kept) {
     if let Err(error) = write(files, kept) {
         tracing::warn!("cannot write {}: {error}", files.record.display());
     }
+}
+
+/// Counts the runs in a folder whose processes live, whichever service began them.
+pub fn running_in(folder: &Path) -> usize {
+    let Ok(items) = std::fs::read_dir(folder) else {
+        return 0;
+    };
+    let paths = items.flatten().map(|item| item.path());
+    let records = paths.filter(|path| {
+        path.extension()
+            .is_some_and(|extension| extension == "json")
+    });
+    let is_running = |path: &PathBuf| {
+        read(path).is_some_and(|kept| {
+            let lives = kept.process.is_some_and(Process::is_alive);
+            kept.record.outcome.is_none() && lives
+        })
+    };
+    records.filter(is_running).count()
 }
 
 fn read(path: &Path) -> Option<Kept> {

@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 
 use crate::child::{Failure, Line};
+use crate::owners::Owners;
 use crate::service::Service;
 
 /// How often it is asked what is due.
 const TICK: Duration = Duration::from_secs(30);
-/// How many jobs the schedule runs at a time.
+/// How many jobs of one owner the schedule runs at a time.
 const AT_ONCE_MAX: usize = 4;
 /// A job is not begun anew before that time, whatever the program says.
 const PAUSE: Duration = Duration::from_secs(60);
@@ -28,24 +29,42 @@ struct Due {
 }
 
 /// Runs jobs as they become due, until it is given up.
-pub async fn run(service: Arc<Service>) {
-    let mut begun: HashMap<String, Instant> = HashMap::new();
-    let mut complaint = None;
+pub async fn run(owners: Arc<Owners>) {
+    let mut known: HashMap<Option<String>, Known> = HashMap::new();
     loop {
-        match due(&service).await {
-            Ok(jobs) => {
-                complaint = None;
-                begin(&service, &jobs, &mut begun);
+        let all = owners.all();
+        known.retain(|user, _| all.iter().any(|service| service.user == *user));
+        for service in all.iter().filter(|service| has_jobs(service)) {
+            let known = known.entry(service.user.clone()).or_default();
+            match due(service).await {
+                Ok(jobs) => {
+                    known.complaint = None;
+                    begin(service, &jobs, &mut known.begun).await;
+                }
+                // Told once, and again once it is another one.
+                Err(failure) if known.complaint.as_ref() != Some(&failure) => {
+                    let user = service.user.as_deref().unwrap_or("the administrator");
+                    tracing::error!("cannot tell what is due of {user}: {}", failure.message);
+                    known.complaint = Some(failure);
+                }
+                Err(_) => {}
             }
-            // Told once, and again once it is another one.
-            Err(failure) if complaint.as_ref() != Some(&failure) => {
-                tracing::error!("cannot tell what is due: {}", failure.message);
-                complaint = Some(failure);
-            }
-            Err(_) => {}
         }
         tokio::time::sleep(TICK).await;
     }
+}
+
+/// What is remembered of an owner.
+#[derive(Default)]
+struct Known {
+    begun: HashMap<String, Instant>,
+    complaint: Option<Failure>,
+}
+
+/// Tells whether an owner can have a job at all: a user without a larder.toml costs nothing.
+fn has_jobs(service: &Service) -> bool {
+    let config = service.options.config.as_ref();
+    service.user.is_none() || config.is_some_and(|config| config.is_file())
 }
 
 /// Asks which jobs have something due; one that has a mistake keeps no other from it.
@@ -55,7 +74,7 @@ async fn due(service: &Service) -> Result<BTreeSet<String>, Failure> {
     Ok(answer.due.into_iter().map(|due| due.job).collect())
 }
 
-fn begin(service: &Service, jobs: &BTreeSet<String>, begun: &mut HashMap<String, Instant>) {
+async fn begin(service: &Service, jobs: &BTreeSet<String>, begun: &mut HashMap<String, Instant>) {
     begun.retain(|_, at| at.elapsed() < PAUSE);
     for job in jobs {
         let running = service.runs.newest_first();
@@ -69,9 +88,18 @@ fn begin(service: &Service, jobs: &BTreeSet<String>, begun: &mut HashMap<String,
             continue;
         }
         begun.insert(job.clone(), Instant::now());
-        let wanted = crate::api::jobs::due(job);
-        if let Err(problem) = service.runs.start(wanted) {
-            tracing::error!("cannot run {job}, which is due: {}", problem.detail);
+        let admitted = match service.user {
+            None => Ok(()),
+            Some(_) => match service.job(job).await {
+                Ok(shown) => service.admit(&shown).await,
+                Err(problem) => Err(problem),
+            },
+        };
+        let started = admitted.and_then(|()| service.runs.start(crate::api::jobs::due(job)));
+        if let Err(problem) = started {
+            let user = service.user.as_deref();
+            let whose = user.map_or(String::new(), |user| format!(" of {user}"));
+            tracing::error!("cannot run {job}{whose}, which is due: {}", problem.detail);
         }
     }
 }

@@ -1,7 +1,6 @@
 //! Tokens: who may do what. Only their hashes are kept.
 
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -9,8 +8,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::data;
 use crate::problem::Problem;
+use crate::shared::Shared;
 
 /// What a token begins with, so that it is known for one where it leaks.
 const PREFIX: &str = "larder_";
@@ -34,6 +33,15 @@ pub enum Scope {
 }
 
 impl Scope {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::ReadOnly,
+        Self::BackupOnly,
+        Self::Operate,
+        Self::Admin,
+        Self::Portable,
+    ];
+
     /// Tells whether it suffices for what needs another.
     pub fn allows(self, needed: Self) -> bool {
         match (self, needed) {
@@ -79,11 +87,12 @@ pub struct Token {
     pub expires: Option<Timestamp>,
 }
 
-/// All tokens.
+/// All tokens of one owner. The command line may make and revoke them while the service is run.
 #[derive(Debug)]
 pub struct Tokens {
-    file: PathBuf,
-    kept: Mutex<Vec<Kept>>,
+    kept: Shared<Vec<Kept>>,
+    /// Whether there is nobody else who could make one.
+    is_of_administrator: bool,
 }
 
 impl Tokens {
@@ -91,20 +100,16 @@ impl Tokens {
     ///
     /// # Errors
     /// When the file cannot be read or understood: then nobody would get in, or the wrong ones.
-    pub fn open(file: PathBuf) -> std::io::Result<Self> {
-        let kept = match data::read(&file)? {
-            Some(text) => serde_json::from_slice(&text)?,
-            None => Vec::new(),
-        };
+    pub fn open(file: PathBuf, is_of_administrator: bool) -> std::io::Result<Self> {
         Ok(Self {
-            file,
-            kept: Mutex::new(kept),
+            kept: Shared::open(file)?,
+            is_of_administrator,
         })
     }
 
     /// Tells whether there is none at all: the service is started for the first time.
     pub fn is_empty(&self) -> bool {
-        self.kept().is_empty()
+        self.kept.read().is_empty()
     }
 
     /// Makes a token, and gives it with its text, which is known to nobody afterwards.
@@ -139,20 +144,20 @@ impl Tokens {
             created: now,
             expires,
         };
-        let mut kept = self.kept();
-        let mut all = kept.clone();
-        all.push(Kept {
-            token: token.clone(),
-            hash: hash(&text).to_hex().to_string(),
-        });
-        self.keep(&all)?;
-        *kept = all;
+        self.kept.change(|kept| {
+            kept.push(Kept {
+                token: token.clone(),
+                hash: hash(&text).to_hex().to_string(),
+            });
+            Ok(())
+        })?;
         Ok((token, text))
     }
 
     /// Gives all of them, the oldest first.
     pub fn list(&self) -> Vec<Token> {
-        self.kept().iter().map(|kept| kept.token.clone()).collect()
+        let kept = self.kept.read().into_iter();
+        kept.map(|kept| kept.token).collect()
     }
 
     /// Finds the token that a text is, in a time that tells nothing of the others.
@@ -162,11 +167,11 @@ impl Tokens {
         }
         let given = hash(text);
         let mut found = None;
-        for kept in self.kept().iter() {
+        for kept in self.kept.read() {
             // Compared in constant time.
             let is_it = blake3::Hash::from_hex(&kept.hash).is_ok_and(|hash| hash == given);
             if is_it && kept.token.is_valid(now) {
-                found = Some(kept.token.clone());
+                found = Some(kept.token);
             }
         }
         found
@@ -174,11 +179,9 @@ impl Tokens {
 
     /// Finds a token that opens something still.
     pub fn by_id(&self, id: &str, now: Timestamp) -> Option<Token> {
-        let kept = self.kept();
-        let found = kept
-            .iter()
-            .find(|kept| kept.token.id == id && kept.token.is_valid(now));
-        found.map(|kept| kept.token.clone())
+        let mut kept = self.kept.read().into_iter();
+        let found = kept.find(|kept| kept.token.id == id && kept.token.is_valid(now));
+        found.map(|kept| kept.token)
     }
 
     /// Revokes a token.
@@ -186,34 +189,23 @@ impl Tokens {
     /// # Errors
     /// When there is none of that id, or nobody could make another one afterwards.
     pub fn revoke(&self, id: &str, now: Timestamp) -> Result<(), Problem> {
-        let mut kept = self.kept();
-        let mut all = kept.clone();
-        all.retain(|kept| kept.token.id != id);
-        if all.len() == kept.len() {
-            return Err(Problem::missing(format!("there is no token {id}")));
-        }
         let is_admin = |kept: &Kept| {
             let lasts = kept.token.expires.is_none() && kept.token.is_valid(now);
             kept.token.scope == Scope::Admin && lasts
         };
-        if !all.iter().any(is_admin) {
-            return Err(Problem::conflict(
-                "this is the last token of the scope admin that does not expire; make another one first, or nobody could make any",
-            ));
-        }
-        self.keep(&all)?;
-        *kept = all;
-        Ok(())
-    }
-
-    fn keep(&self, all: &[Kept]) -> Result<(), Problem> {
-        let text = serde_json::to_vec_pretty(all).map_err(std::io::Error::from);
-        let kept = text.and_then(|text| data::write(&self.file, &text));
-        kept.map_err(|error| Problem::internal(format!("cannot keep the tokens: {error}")))
-    }
-
-    fn kept(&self) -> MutexGuard<'_, Vec<Kept>> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+        self.kept.change(|kept| {
+            let before = kept.len();
+            kept.retain(|kept| kept.token.id != id);
+            if kept.len() == before {
+                return Err(Problem::missing(format!("there is no token {id}")));
+            }
+            if self.is_of_administrator && !kept.iter().any(is_admin) {
+                return Err(Problem::conflict(
+                    "this is the last token of the scope admin that does not expire; make another one first, or nobody could make any",
+                ));
+            }
+            Ok(())
+        })
     }
 }
 
@@ -285,7 +277,7 @@ mod tests {
     fn a_token_is_found_until_it_is_revoked_and_its_text_is_nowhere() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("tokens.json");
-        let tokens = Tokens::open(file.clone()).unwrap();
+        let tokens = Tokens::open(file.clone(), true).unwrap();
         assert!(tokens.is_empty());
         let (first, text) = tokens.add("me", Scope::Admin, None, at(1)).unwrap();
         let (second, other) = tokens
@@ -295,7 +287,7 @@ mod tests {
         let written = std::fs::read_to_string(&file).unwrap();
         assert!(!written.contains(text.as_str()) && !written.contains(other.as_str()));
 
-        let tokens = Tokens::open(file).unwrap();
+        let tokens = Tokens::open(file.clone(), true).unwrap();
         assert_eq!(tokens.find(&text, at(2)).unwrap(), first);
         assert_eq!(tokens.find(&other, at(8)).unwrap(), second);
         assert_eq!(tokens.find(&other, at(9)), None);
@@ -309,13 +301,16 @@ mod tests {
         assert_eq!(tokens.revoke(&first.id, at(2)).unwrap_err().status, 409);
         tokens.revoke(&second.id, at(2)).unwrap();
         assert_eq!(tokens.find(&other, at(2)), None);
-        assert_eq!(tokens.list(), [first]);
+        assert_eq!(tokens.list(), [first.clone()]);
+        // An administrator makes users new ones.
+        let tokens = Tokens::open(file, false).unwrap();
+        tokens.revoke(&first.id, at(2)).unwrap();
     }
 
     #[test]
     fn a_token_without_a_name_or_a_future_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        let tokens = Tokens::open(folder.path().join("x")).unwrap();
+        let tokens = Tokens::open(folder.path().join("x"), true).unwrap();
         let refused = |name: &str, expires| {
             let added = tokens.add(name, Scope::ReadOnly, expires, at(5));
             added.unwrap_err().field.unwrap()

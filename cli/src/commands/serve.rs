@@ -1,5 +1,7 @@
 //! `larder serve`.
 
+mod users;
+
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -7,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use clap::Args;
+use clap::{Args, Subcommand};
 use larder_engine::repository::default_state_dir;
 use larder_server::{Options, Ready, serve};
 use serde::Serialize;
@@ -28,8 +30,10 @@ use crate::{output, times};
 /// Examples: larder serve
 ///           larder serve --listen 0.0.0.0:8443 --tls-cert cert.pem --tls-key key.pem
 #[derive(Debug, Args)]
-#[command(verbatim_doc_comment)]
+#[command(verbatim_doc_comment, args_conflicts_with_subcommands = true)]
 pub struct ServeArgs {
+    #[command(subcommand)]
+    what: Option<What>,
     /// Where to listen: an address and a port; with port 0 any that is free
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
@@ -59,6 +63,12 @@ pub struct ServeArgs {
     patience: u64,
 }
 
+#[derive(Debug, Subcommand)]
+enum What {
+    User(users::UserArgs),
+    Token(users::TokenArgs),
+}
+
 /// What is told once the service listens, for a program.
 #[derive(Serialize)]
 struct Listening<'a> {
@@ -75,16 +85,16 @@ struct Listening<'a> {
 /// # Errors
 /// What keeps the service from listening.
 pub fn run(context: &Context, args: &ServeArgs) -> anyhow::Result<Exit> {
+    match &args.what {
+        None => {}
+        Some(What::User(args)) => return users::user(context, args).map(|()| Exit::Success),
+        Some(What::Token(args)) => return users::token(context, args).map(|()| Exit::Success),
+    }
     let program = std::env::current_exe().context("cannot tell which program this is")?;
     let absolute = |path: &Path| {
         std::path::absolute(path).with_context(|| format!("the path {}", path.display()))
     };
-    let data = match &args.data {
-        Some(data) => absolute(data)?,
-        None => default_state_dir()
-            .context("cannot tell where to keep tokens and runs: neither XDG_STATE_HOME nor HOME is set; use --data")?
-            .join("serve"),
-    };
+    let data = data_folder(args.data.as_deref())?;
     let allow_paths = args.allow_path.iter().map(|path| absolute(path));
     let options = Options {
         program,
@@ -107,6 +117,17 @@ pub fn run(context: &Context, args: &ServeArgs) -> anyhow::Result<Exit> {
     serve(options, stop, |ready| told = tell(context, ready))?;
     told?;
     Ok(Exit::Success)
+}
+
+/// Gives the folder of the service's own files.
+fn data_folder(named: Option<&Path>) -> anyhow::Result<PathBuf> {
+    match named {
+        Some(data) => std::path::absolute(data)
+            .with_context(|| format!("the path {}", data.display())),
+        None => Ok(default_state_dir()
+            .context("cannot tell where to keep tokens and runs: neither XDG_STATE_HOME nor HOME is set; use --data")?
+            .join("serve")),
+    }
 }
 
 /// Gives the options that every run of the program is given, too.

@@ -1,18 +1,23 @@
 //! Jobs: what larder.toml says of them, running them, and how that came out.
 
+use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::api::service;
 use crate::child::Line;
-use crate::policy::is_url;
+use crate::policy::{is_of_bucket, is_url};
 use crate::problem::Problem;
+use crate::quota;
 use crate::routes::{Answer, Call, Route, created, is_name, nothing, ok, page, page_of, run};
 use crate::runs::Wanted;
+use crate::service::Service;
 use crate::tokens::Scope;
 
 /// The most runs of a job that its history has.
 const HISTORY_MAX: usize = 100_000;
+/// The field of a job's sources.
+const SOURCES: &str = "settings.sources";
 
 /// The routes.
 pub const ROUTES: &[Route] = &[
@@ -131,7 +136,9 @@ async fn add(call: Call) -> Answer {
             "a name begins with a letter, a digit or '_', and has letters, digits, '-', '_' and '.'",
         ));
     }
-    refuse(&call, &wish.settings).await?;
+    let _alone = call.service.adding.lock().await;
+    quota::job(&call.service).await?;
+    refuse(&call.service, &wish.settings).await?;
     let location = wish.settings.get("location").and_then(Value::as_str);
     let names_secret = ["password-file", "password-command", "key-file"];
     let has_secret = names_secret
@@ -158,7 +165,7 @@ async fn add(call: Call) -> Answer {
 async fn edit(call: Call) -> Answer {
     let wish: Change = call.json()?;
     let name = call.name()?;
-    refuse(&call, &wish.settings).await?;
+    refuse(&call.service, &wish.settings).await?;
     let mut line = Line::new(["job", "edit"]);
     line.each("unset", &wish.unset);
     say(&mut line, &wish.settings)?;
@@ -188,6 +195,7 @@ async fn run_now(call: Call) -> Answer {
     if let Some(mistake) = job.get("mistake").and_then(Value::as_str) {
         return Err(Problem::bad(mistake));
     }
+    call.service.admit(&job).await?;
     let mut wanted = now(
         name,
         "manual",
@@ -271,21 +279,28 @@ fn location_of(job: &Value) -> Option<String> {
 }
 
 /// Refuses commands, URLs and paths that are not allowed.
-async fn refuse(call: &Call, settings: &Map<String, Value>) -> Result<(), Problem> {
-    let policy = &call.service.policy;
+///
+/// # Errors
+/// With the first of them.
+pub async fn refuse(service: &Service, settings: &Map<String, Value>) -> Result<(), Problem> {
+    let policy = service.policy();
     policy
         .settings("settings", &Value::Object(settings.clone()))
         .await?;
-    if let Some(location) = settings.get("location").and_then(Value::as_str)
-        && !is_name(location)
-    {
-        policy.place("settings.location", location).await?;
+    let location = settings.get("location").and_then(Value::as_str);
+    match location {
+        Some(name) if is_name(name) => refuse_name(service, "settings.location", name).await?,
+        // It would be reached with the credentials of the service's machine.
+        Some(_) if policy.is_of_user() => {
+            let why = "name one of your locations; make it first";
+            return Err(Problem::field("settings.location", why));
+        }
+        Some(place) => policy.place("settings.location", place).await?,
+        None => {}
     }
     let sources = settings.get("sources").and_then(Value::as_array);
     for source in sources.into_iter().flatten().filter_map(Value::as_str) {
-        if !is_url(source) && !is_name(source) {
-            policy.path("settings.sources", source)?;
-        }
+        refuse_source(service, source).await?;
     }
     for key in ["password-file", "key-file", "exclude-file", "iexclude-file"] {
         let values = match settings.get(key) {
@@ -294,7 +309,7 @@ async fn refuse(call: &Call, settings: &Map<String, Value>) -> Result<(), Proble
             None => Vec::new(),
         };
         for path in values.into_iter().filter_map(Value::as_str) {
-            let is_own = call.service.is_own_password(path);
+            let is_own = service.is_own_password(path);
             if !is_own {
                 policy.file(&format!("settings.{key}"), path)?;
             }
@@ -308,6 +323,49 @@ async fn refuse(call: &Call, settings: &Map<String, Value>) -> Result<(), Proble
         policy.certificate("settings.mail.ca-certificate", given)?;
     }
     Ok(())
+}
+
+/// Refuses a source that is not allowed.
+///
+/// # Errors
+/// With why.
+pub async fn refuse_source(service: &Service, source: &str) -> Result<(), Problem> {
+    let (policy, key) = (service.policy(), SOURCES);
+    match source.split_once("://") {
+        Some((scheme, _)) if is_url(source) => {
+            match scheme.to_ascii_lowercase().as_str() {
+                scheme if scheme.starts_with("postgres") => policy.postgres(key),
+                "file" => Ok(()),
+                _ => policy.bucket_by_url(key),
+            }?;
+            policy.url(key, source).await
+        }
+        _ if is_name(source) => refuse_name(service, key, source).await,
+        _ => policy.path(key, source).map(drop),
+    }
+}
+
+/// Refuses a user's name of a location that is not there, which would mean a file or folder beside their larder.toml.
+async fn refuse_name(service: &Service, key: &str, name: &str) -> Result<(), Problem> {
+    if !service.policy().is_of_user() {
+        return Ok(());
+    }
+    let found = service.usable(name).await;
+    let found = found.map_err(|problem| Problem {
+        field: Some(key.to_owned()),
+        ..match problem.status == StatusCode::NOT_FOUND {
+            true => problem.with_status(StatusCode::BAD_REQUEST),
+            false => problem,
+        }
+    })?;
+    let url = found.get("url").and_then(Value::as_str);
+    match key == SOURCES && !url.is_some_and(is_of_bucket) {
+        true => Err(Problem::field(
+            key,
+            format!("{name} is a location, and no bucket; a source is a path or a bucket"),
+        )),
+        false => Ok(()),
+    }
 }
 
 /// Adds what a job is to say: each value as TOML has it, so that nothing has to be guessed.

@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 use crate::api::service;
 use crate::child::Line;
 use crate::problem::Problem;
+use crate::quota;
 use crate::routes::{Answer, Call, Route, created, is_name, nothing, ok, page_of, run};
 use crate::runs::Wanted;
 use crate::service::Repository;
@@ -167,6 +168,8 @@ async fn add(call: Call) -> Answer {
     let wish: Wish = call.json()?;
     wish.check_password()?;
     let name = wish.new_name()?;
+    let _alone = call.service.adding.lock().await;
+    quota::location(&call.service).await?;
     let line = wish.add_line(&call, &name).await?;
     let added: Result<Value, _> = call.service.program.document(&line, &[]).await;
     let added = added.map_err(|failure| failure.problem())?;
@@ -192,7 +195,7 @@ async fn edit(call: Call) -> Answer {
     }
     let program = &call.service.program;
     if wish.changes_anything() {
-        let mut line = wish.edit_line(&call).await?;
+        let mut line = wish.edit_line(&call, &name).await?;
         line.flag("dry-run", wish.dry_run).operands([&name]);
         let edited: Result<Value, _> = program.document(&line, &[]).await;
         let edited = edited.map_err(|failure| failure.problem())?;
@@ -235,7 +238,7 @@ async fn remove(call: Call) -> Answer {
 async fn validate(call: Call) -> Answer {
     let wish: Validation = call.json()?;
     let name = call.name()?;
-    call.service.location(name).await?;
+    call.service.usable(name).await?;
     let mut line = Line::new(["location", "validate"]);
     line.flag("create", wish.create).operands([name]);
     begin(&call, name, line)
@@ -245,7 +248,7 @@ async fn validate_unsaved(call: Call) -> Answer {
     let wish: Wish = call.json()?;
     if let Some(saved) = &wish.keep_secrets_of {
         refuse_name(saved)?;
-        let mut line = wish.edit_line(&call).await?;
+        let mut line = wish.edit_line(&call, saved).await?;
         line.flag("validate", true)
             .flag("create", wish.create)
             .flag("dry-run", true)
@@ -282,7 +285,7 @@ async fn init(call: Call) -> Answer {
     let wish: Password = call.json()?;
     refuse_password(&wish.password)?;
     let name = call.name()?;
-    call.service.location(name).await?;
+    call.service.usable(name).await?;
     let line = Repository::with_password(name, &wish.password, &["init"]);
     let made: Result<Value, _> = call.service.program.document(&line, &[]).await;
     let made = made.map_err(|failure| failure.problem())?;
@@ -294,7 +297,7 @@ async fn keep_password(call: Call) -> Answer {
     let wish: Password = call.json()?;
     refuse_password(&wish.password)?;
     let name = call.name()?;
-    call.service.location(name).await?;
+    call.service.usable(name).await?;
     let line = Repository::with_password(name, &wish.password, &["key", "list"]);
     let opened = call.service.program.done(&line).await;
     opened.map_err(|failure| failure.problem())?;
@@ -343,16 +346,18 @@ impl Wish {
         if url.is_empty() {
             return Err(Problem::field("url", "a location needs a URL or a folder"));
         }
-        call.service.policy.place("url", url).await?;
+        call.service.policy().place("url", url).await?;
+        self.refuse_credentials(call, None).await?;
         self.say(call, &mut line).await?;
         line.operands([name, url]);
         Ok(line)
     }
 
-    async fn edit_line(&self, call: &Call) -> Result<Line, Problem> {
+    async fn edit_line(&self, call: &Call, name: &str) -> Result<Line, Problem> {
+        self.refuse_credentials(call, Some(name)).await?;
         let mut line = Line::new(["location", "edit"]);
         if let Some(url) = &self.url {
-            call.service.policy.place("url", url).await?;
+            call.service.policy().place("url", url).await?;
             line.option("url", url);
         }
         line.each("unset", &self.unset);
@@ -366,7 +371,10 @@ impl Wish {
     /// Adds settings, and secrets, which are read from standard input.
     async fn say(&self, call: &Call, line: &mut Line) -> Result<(), Problem> {
         let settings = Value::Object(self.settings.clone());
-        call.service.policy.settings("settings", &settings).await?;
+        call.service
+            .policy()
+            .settings("settings", &settings)
+            .await?;
         for (key, value) in self.settings.iter().filter(|(_, value)| !value.is_null()) {
             let text = match value {
                 Value::String(text) => text.clone(),
@@ -382,11 +390,7 @@ impl Wish {
             };
             // The service's own folder means nothing to who asks.
             let field = format!("settings.{key}");
-            match key.as_str() {
-                "ca-certificate" => call.service.policy.certificate(&field, &text)?,
-                key if is_path(key) => call.service.policy.file(&field, &text)?,
-                _ => {}
-            }
+            call.service.policy().setting(&field, key, &text)?;
             line.option("set", &format!("{}={text}", refuse_key("settings", key)?));
         }
         let mut input = Zeroizing::new(Vec::new());
@@ -396,13 +400,40 @@ impl Wish {
             input.push(b'\n');
         }
         line.input = input;
+        // What comes by the API was typed into a form, and lies nowhere for everybody to read.
+        line.flag("seal", !self.secrets.is_empty());
         Ok(())
     }
-}
 
-/// Tells whether the value of a setting is the path of a file.
-fn is_path(key: &str) -> bool {
-    key.ends_with("-file") || matches!(key, "known-hosts" | "application-credentials")
+    /// Refuses a location of a user that would be reached with the credentials of the service's machine; what is not said stays
+    /// as it is in the saved one.
+    async fn refuse_credentials(&self, call: &Call, saved: Option<&str>) -> Result<(), Problem> {
+        let policy = call.service.policy();
+        if !policy.is_of_user() {
+            return Ok(());
+        }
+        let saved = match saved {
+            Some(name) => call.service.location(name).await?,
+            None => Value::Null,
+        };
+        let of_saved = saved.get("url").and_then(Value::as_str);
+        let url = self.url.as_deref().or(of_saved).unwrap_or_default();
+        policy.place("url", url).await?;
+        let is_set = |key: &str| {
+            if self.secrets.contains_key(key) {
+                return true;
+            }
+            match self.settings.get(key) {
+                Some(value) => !value.is_null(),
+                None => {
+                    let is_unset = self.unset.iter().any(|unset| unset == key);
+                    let there = saved.get("settings").and_then(|all| all.get(key));
+                    there.is_some() && !is_unset
+                }
+            }
+        };
+        policy.credentials(url, &is_set)
+    }
 }
 
 /// Gives a secret as one line.

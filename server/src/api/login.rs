@@ -46,14 +46,16 @@ struct Wish {
 async fn login(call: Call) -> Answer {
     refuse_other_sites(&call.headers)?;
     let wish: Wish = call.json()?;
-    let token = access::prove(&call.service, wish.token.trim(), call.peer.ip())?;
+    let (service, token) = access::prove(&call.owners, wish.token.trim(), call.peer.ip())?;
     if token.scope == Scope::Portable {
         return Err(Problem::forbidden(
             "a token of the scope portable opens the two calls of portable backups, and not the page",
         ));
     }
-    let fresh = call.service.logins.begin(&token.id, Instant::now())?;
-    let mut answer = ok(&shown(&token, &fresh.csrf))?;
+    let user = service.user.as_deref();
+    let logins = &call.service.common.logins;
+    let fresh = logins.begin(user, &token.id, Instant::now())?;
+    let mut answer = ok(&shown(user, &token, &fresh.csrf))?;
     let cookie = set_cookie(&call, &fresh.cookie, "");
     answer.headers_mut().insert(SET_COOKIE, cookie?);
     Ok(answer)
@@ -73,12 +75,12 @@ fn refuse_other_sites(headers: &HeaderMap) -> Result<(), Problem> {
 async fn session(call: Call) -> Answer {
     let caller = call.caller()?;
     let csrf = caller.csrf.as_ref().map_or("", |csrf| csrf.as_str());
-    ok(&shown(&caller.token, csrf))
+    ok(&shown(call.service.user.as_deref(), &caller.token, csrf))
 }
 
 async fn logout(call: Call) -> Answer {
     if let Some(cookie) = access::cookie(&call.headers) {
-        call.service.logins.end(cookie);
+        call.service.common.logins.end(cookie);
     }
     let mut answer = StatusCode::NO_CONTENT.into_response();
     let cookie = set_cookie(&call, "", "; Max-Age=0");
@@ -86,8 +88,8 @@ async fn logout(call: Call) -> Answer {
     Ok(answer)
 }
 
-fn shown(token: &Token, csrf: &str) -> serde_json::Value {
-    json!({"name": token.name, "scope": token.scope, "csrf": csrf})
+fn shown(user: Option<&str>, token: &Token, csrf: &str) -> serde_json::Value {
+    json!({"user": user, "name": token.name, "scope": token.scope, "csrf": csrf})
 }
 
 fn set_cookie(call: &Call, value: &str, more: &str) -> Result<HeaderValue, Problem> {

@@ -155,15 +155,21 @@ async fn openapi(call: Call) -> Answer {
 async fn about(call: Call) -> Answer {
     let service = &call.service;
     let options = &service.options;
+    // Where the service keeps its own files is nothing that users need.
+    let config = options.config.as_ref().filter(|_| service.user.is_none());
     let needs_setup = locations(service).await?.is_empty() || jobs(service).await?.is_empty();
-    let paths = service.policy.paths().iter();
-    let paths: Vec<String> = paths.map(|path| path.display().to_string()).collect();
+    let paths = service.policy().paths();
+    let paths: Vec<String> = paths
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
     ok(&json!({
         "version": options.version,
-        "started": service.started,
-        "config": options.config.as_ref().map(|path| path.display().to_string()),
+        "started": service.common.started,
+        "user": service.user,
+        "config": config.map(|path| path.display().to_string()),
         "running": service.runs.running(),
-        "allow_commands": service.policy.commands(),
+        "allow_commands": service.policy().commands(),
         "allow_paths": paths,
         "tls": options.tls.is_some(),
         "needs_setup": needs_setup,
@@ -187,7 +193,7 @@ async fn health(call: Call) -> Answer {
 
 async fn paths(call: Call) -> Answer {
     let named = call.query("path").unwrap_or("/").to_owned();
-    let folder = call.service.policy.path("path", &named)?;
+    let folder = call.service.policy().path("path", &named)?;
     let listed = tokio::task::spawn_blocking(move || list(&folder)).await;
     let listed = listed.map_err(|error| Problem::internal(error.to_string()))?;
     let items = listed.map_err(|error| {

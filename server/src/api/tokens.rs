@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::routes::{Answer, Call, Route, created, nothing, page_of};
-use crate::tokens::Scope;
+use crate::tokens::{Scope, Tokens};
 
 /// The routes.
 pub const ROUTES: &[Route] = &[
@@ -48,8 +48,15 @@ async fn list(call: Call) -> Answer {
 }
 
 async fn add(call: Call) -> Answer {
+    add_to(&call.service.tokens, &call)
+}
+
+/// Makes a token of an owner, as the body says.
+///
+/// # Errors
+/// When that makes no sense.
+pub fn add_to(tokens: &Tokens, call: &Call) -> Answer {
     let wish: Wish = call.json()?;
-    let tokens = &call.service.tokens;
     let (token, text) = tokens.add(&wish.name, wish.scope, wish.expires, Timestamp::now())?;
     let mut shown = json!(token);
     if let Some(shown) = shown.as_object_mut() {

@@ -1,11 +1,12 @@
 //! What works on a repository for a while, as runs: restore, check, forget, prune.
 
+use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::api::snapshots::snapshot;
 use crate::child::Line;
-use crate::policy::is_url;
+use crate::policy::{is_of_bucket, is_url};
 use crate::problem::Problem;
 use crate::routes::{Answer, Call, Route, is_name, run};
 use crate::runs::Wanted;
@@ -232,8 +233,10 @@ async fn restore(call: Call) -> Answer {
 async fn target(call: &Call, target: &str) -> Result<(), Problem> {
     let refused = |why: String| Err(Problem::field("target", why));
     if is_name(target) {
-        let known = call.service.location(target).await;
-        let known = known.unwrap_or_default();
+        let known = match call.service.usable(target).await {
+            Err(problem) if problem.status == StatusCode::FORBIDDEN => return Err(problem),
+            known => known.unwrap_or_default(),
+        };
         let url = known.get("url").and_then(Value::as_str).unwrap_or_default();
         return match is_of_bucket(url) {
             true => Ok(()),
@@ -243,25 +246,23 @@ async fn target(call: &Call, target: &str) -> Result<(), Problem> {
         };
     }
     match is_url(target) {
-        true if is_of_bucket(target) => call.service.policy.url("target", target).await,
+        true if is_of_bucket(target) => {
+            call.service.policy().bucket_by_url("target")?;
+            call.service.policy().url("target", target).await
+        }
         true if target.starts_with("postgres://") => {
             // A database is overwritten like a folder, and no path says which.
             let scope = call.caller()?.token.scope;
-            call.service.policy.free_target(scope)?;
-            call.service.policy.url("target", target).await
+            call.service.policy().postgres("target")?;
+            call.service.policy().free_target(scope)?;
+            call.service.policy().url("target", target).await
         }
         true => refused("it is restored into a folder, a bucket or a database".to_owned()),
         false => {
             let scope = call.caller()?.token.scope;
-            call.service.policy.target(target, scope)
+            call.service.policy().target(target, scope)
         }
     }
-}
-
-fn is_of_bucket(url: &str) -> bool {
-    ["s3://", "gs://", "az://"]
-        .iter()
-        .any(|scheme| url.starts_with(scheme))
 }
 
 async fn check(call: Call) -> Answer {

@@ -50,3 +50,4 @@ mod streams;
 mod sync;
 mod torture;
 mod twins;
+mod users;

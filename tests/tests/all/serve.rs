@@ -12,26 +12,26 @@ use crate::program::{World, assert_same, noise, run};
 use crate::source_text::root;
 
 /// A service that ends with the value.
-struct Server {
+pub struct Server {
     child: Child,
-    address: String,
+    pub address: String,
     /// What it said when it began to listen.
-    said: Value,
+    pub said: Value,
 }
 
 /// An answer.
 #[derive(Debug)]
-struct Answer {
-    status: u16,
-    head: String,
-    body: Vec<u8>,
+pub struct Answer {
+    pub status: u16,
+    pub head: String,
+    pub body: Vec<u8>,
     /// Whether all of the body came.
-    whole: bool,
+    pub whole: bool,
 }
 
 impl Server {
     /// Starts the service of a world, on a port that is free.
-    fn start(world: &World, flags: &[&str]) -> Self {
+    pub fn start(world: &World, flags: &[&str]) -> Self {
         let mut command = world.command();
         command
             .args(["--json", "serve", "--listen", "127.0.0.1:0"])
@@ -52,11 +52,11 @@ impl Server {
         }
     }
 
-    fn token(&self) -> String {
+    pub fn token(&self) -> String {
         self.said["token"].as_str().unwrap().to_owned()
     }
 
-    fn portable(&self) -> String {
+    pub fn portable(&self) -> String {
         self.said["portable_token"].as_str().unwrap().to_owned()
     }
 
@@ -66,19 +66,25 @@ impl Server {
     }
 
     /// Asks it to end, and gives its exit code.
-    fn end(mut self) -> Option<i32> {
+    pub fn end(mut self) -> Option<i32> {
         self.send(rustix::process::Signal::TERM);
         self.child.wait().unwrap().code()
     }
 
     /// Ends it as a power cut would.
-    fn kill(mut self) {
+    pub fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
     /// Sends a request with these headers.
-    fn request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+    pub fn request(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Answer {
         let mut stream = TcpStream::connect(&self.address).unwrap();
         let mut head = format!(
             "{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nContent-Length: {}\r\n",
@@ -131,13 +137,13 @@ impl Answer {
         }
     }
 
-    fn json(&self) -> Value {
+    pub fn json(&self) -> Value {
         let text = String::from_utf8_lossy(&self.body);
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
     }
 
     #[track_caller]
-    fn expect(self, status: u16) -> Value {
+    pub fn expect(self, status: u16) -> Value {
         let text = String::from_utf8_lossy(&self.body);
         assert_eq!(self.status, status, "{}\n{text}", self.head);
         assert!(self.whole, "cut off: {text}");
@@ -177,46 +183,46 @@ fn chunks(mut rest: &[u8]) -> (Vec<u8>, bool) {
 }
 
 /// A client with a token.
-struct Client<'a> {
-    server: &'a Server,
-    token: String,
+pub struct Client<'a> {
+    pub server: &'a Server,
+    pub token: String,
 }
 
 impl<'a> Client<'a> {
-    fn new(server: &'a Server) -> Self {
+    pub fn new(server: &'a Server) -> Self {
         Self {
             server,
             token: server.token(),
         }
     }
 
-    fn send(&self, method: &str, path: &str, body: &[u8]) -> Answer {
+    pub fn send(&self, method: &str, path: &str, body: &[u8]) -> Answer {
         let bearer = format!("Bearer {}", self.token);
         let headers = [("Authorization", bearer.as_str())];
         self.server.request(method, path, &headers, body)
     }
 
     #[track_caller]
-    fn get(&self, path: &str) -> Value {
+    pub fn get(&self, path: &str) -> Value {
         self.send("GET", path, b"").expect(200)
     }
 
     #[track_caller]
-    fn post(&self, path: &str, body: &Value, status: u16) -> Value {
+    pub fn post(&self, path: &str, body: &Value, status: u16) -> Value {
         self.send("POST", path, body.to_string().as_bytes())
             .expect(status)
     }
 
     /// Begins a run, and waits for its end.
     #[track_caller]
-    fn done(&self, path: &str, body: &Value) -> Value {
+    pub fn done(&self, path: &str, body: &Value) -> Value {
         let run = self.post(path, body, 202);
         self.ended(run["id"].as_str().unwrap())
     }
 
     /// Waits for the end of a run, whose last event it is.
     #[track_caller]
-    fn ended(&self, id: &str) -> Value {
+    pub fn ended(&self, id: &str) -> Value {
         let events = self.events(id);
         let (name, record) = events.last().unwrap();
         assert_eq!(name, "end", "{events:?}");
@@ -225,7 +231,7 @@ impl<'a> Client<'a> {
 
     /// Follows a run to its end.
     #[track_caller]
-    fn events(&self, id: &str) -> Vec<(String, Value)> {
+    pub fn events(&self, id: &str) -> Vec<(String, Value)> {
         let answer = self.send("GET", &format!("/api/v1/runs/{id}/events"), b"");
         assert_eq!(answer.status, 200, "{}", answer.head);
         assert!(answer.whole, "the events were cut off");
@@ -243,7 +249,7 @@ impl<'a> Client<'a> {
     }
 }
 
-fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     for _ in 0..60_000 {
         if is_so() {
             return;
@@ -253,7 +259,7 @@ fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     panic!("never {what}");
 }
 
-fn encoded(path: &Path) -> String {
+pub fn encoded(path: &Path) -> String {
     let bytes = path.to_str().unwrap().bytes();
     bytes.map(|byte| format!("%{byte:02X}")).collect()
 }
