@@ -26,6 +26,7 @@ pub const FILES: &[(&str, &str, &[u8])] = &[
     ("/lib/route.js", SCRIPT, include_bytes!("lib/route.js")),
     ("/lib/runs.js", SCRIPT, include_bytes!("lib/runs.js")),
     ("/lib/schedule.js", SCRIPT, include_bytes!("lib/schedule.js")),
+    ("/lib/users.js", SCRIPT, include_bytes!("lib/users.js")),
     ("/parts/charts.js", SCRIPT, include_bytes!("parts/charts.js")),
     ("/parts/destination-form.js", SCRIPT, include_bytes!("parts/destination-form.js")),
     ("/parts/filter.js", SCRIPT, include_bytes!("parts/filter.js")),
@@ -34,6 +35,7 @@ pub const FILES: &[(&str, &str, &[u8])] = &[
     ("/parts/live.js", SCRIPT, include_bytes!("parts/live.js")),
     ("/parts/marks.js", SCRIPT, include_bytes!("parts/marks.js")),
     ("/parts/page.js", SCRIPT, include_bytes!("parts/page.js")),
+    ("/parts/tokens.js", SCRIPT, include_bytes!("parts/tokens.js")),
     ("/parts/tree.js", SCRIPT, include_bytes!("parts/tree.js")),
     ("/parts/validation.js", SCRIPT, include_bytes!("parts/validation.js")),
     ("/views/browse.js", SCRIPT, include_bytes!("views/browse.js")),
@@ -53,5 +55,7 @@ pub const FILES: &[(&str, &str, &[u8])] = &[
     ("/views/settings.js", SCRIPT, include_bytes!("views/settings.js")),
     ("/views/setup.js", SCRIPT, include_bytes!("views/setup.js")),
     ("/views/snapshots.js", SCRIPT, include_bytes!("views/snapshots.js")),
+    ("/views/user.js", SCRIPT, include_bytes!("views/user.js")),
+    ("/views/users.js", SCRIPT, include_bytes!("views/users.js")),
     ("/views/versions.js", SCRIPT, include_bytes!("views/versions.js")),
 ];

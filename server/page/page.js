@@ -5,6 +5,7 @@
 import * as api from './lib/api.js';
 import { fill, h } from './lib/dom.js';
 import { match } from './lib/route.js';
+import { isAdministrator } from './lib/users.js';
 import { brandMark } from './parts/marks.js';
 import { problemNote } from './parts/page.js';
 
@@ -16,6 +17,8 @@ const MENU = [
   ['#/destinations', 'Destinations', ['destinations', 'destination', 'destination-form']],
   ['#/settings', 'Settings', ['settings']],
 ];
+/** What the administrator has besides. */
+const OF_ADMINISTRATOR = [['#/users', 'Users', ['users', 'user']]];
 
 const bar = document.getElementById('bar');
 const main = document.getElementById('main');
@@ -89,7 +92,8 @@ function put({ title, content }, view, signal, isFirst = false) {
 function frame(view) {
   const brand = h('a', { class: 'brand', href: '#/' }, brandMark(), 'Larder');
   if (view === null) return fill(bar, brand);
-  const items = MENU.map(([href, text, views]) =>
+  const all = isAdministrator(session) ? [...MENU, ...OF_ADMINISTRATOR] : MENU;
+  const items = all.map(([href, text, views]) =>
     h('li', {}, h('a', { href, 'aria-current': views.includes(view) ? 'page' : null }, text)),
   );
   const menu = h('nav', { id: 'menu', 'aria-label': 'Main', hidden: true }, h('ul', {}, items), foot());
@@ -111,7 +115,7 @@ function foot() {
   return h(
     'div',
     { class: 'foot' },
-    h('p', {}, `Logged in as ${session.name} (${session.scope})`),
+    h('p', {}, `Logged in as ${session.user ? `${session.user}, ` : ''}${session.name} (${session.scope})`),
     h('button', { type: 'button', class: 'plain slim', click: leave }, 'Log out'),
   );
 }

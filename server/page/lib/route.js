@@ -24,6 +24,9 @@ export const ROUTES = [
   ['new-destination', 'destination-form'],
   ['edit-destination/:name', 'destination-form'],
   ['settings', 'settings'],
+  ['users', 'users'],
+  ['users/:user', 'user'],
+  ['new-user', 'user'],
 ];
 
 /**

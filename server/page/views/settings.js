@@ -3,17 +3,12 @@
  */
 
 import * as api from '../lib/api.js';
-import { fill, h } from '../lib/dom.js';
+import { h } from '../lib/dom.js';
 import { moment } from '../lib/format.js';
-import { selectField, textField } from '../parts/form.js';
-import { actionButton, ask, openDialog, pagedList, pairs, top } from '../parts/page.js';
+import { selectField } from '../parts/form.js';
+import { actionButton, pagedList, pairs, top } from '../parts/page.js';
+import { showToken, tokensPart } from '../parts/tokens.js';
 
-const SCOPES = [
-  ['read-only', 'Read only: sees everything, changes nothing'],
-  ['backup-only', 'Backup only: runs and cancels jobs'],
-  ['operate', 'Operate: restores, checks, prunes, and runs jobs'],
-  ['admin', 'Administrator: everything'],
-];
 const JOBS_MAX = 1000;
 
 /** Shows the settings. */
@@ -27,7 +22,7 @@ export async function view({ session, service, signal }) {
       { class: 'stack-large' },
       top('Settings'),
       servicePart(service),
-      isAdmin && tokensPart(signal),
+      isAdmin && tokensPart('/tokens', signal),
       portable,
       isAdmin && auditPart(signal),
     ),
@@ -43,94 +38,11 @@ function servicePart(service) {
       ['Version', service.version],
       ['Running since', moment(service.started)],
       ['Configuration', service.config && h('span', { class: 'path' }, service.config)],
-      ['Folders that may be used', service.allow_paths?.length > 0 ? service.allow_paths.join(', ') : 'all'],
+      ['Folders that may be used', service.allow_paths?.length > 0 ? service.allow_paths.join(', ') : service.user ? 'none' : 'all'],
       ['TLS', service.tls ? 'yes' : 'no: put a certificate or a proxy with one before it, if it is reached from elsewhere'],
       ['API', h('a', { href: '/api/v1/openapi.json' }, 'OpenAPI document')],
     ]),
   );
-}
-
-function tokensPart(signal) {
-  const place = h('div', {});
-  const refresh = () => fill(place, tokenList(signal, refresh));
-  refresh();
-  return h('section', { class: 'stack' }, h('h2', {}, 'Tokens'), h('p', { class: 'quiet' }, 'Each opens the page and the API as far as its scope goes.'), place, tokenForm(refresh));
-}
-
-function tokenList(signal, refresh) {
-  const revoke = async (token) => {
-    if (!(await ask(`Revoke ${token.name}?`, 'Whoever uses it is locked out at once.', 'Revoke'))) return;
-    await api.remove(`/tokens/${api.part(token.id)}`);
-    refresh();
-  };
-  const item = (token) =>
-    h(
-      'li',
-      { class: 'item' },
-      h('div', {}, h('h3', {}, token.name), h('p', { class: 'quiet small' }, `${token.scope} · made ${moment(token.created)}${token.expires ? ` · ends ${moment(token.expires)}` : ''}`)),
-      h('div', { class: 'aside' }, actionButton('Revoke', () => revoke(token), { kind: 'slim', label: `Revoke ${token.name}` })),
-    );
-  return pagedList((cursor) => api.get('/tokens', { cursor }, signal), (items) => items.map(item));
-}
-
-function tokenForm(refresh) {
-  const values = { name: '', scope: 'read-only', expires: '' };
-  const name = textField({
-    label: 'Name',
-    help: 'Who or what uses it.',
-    example: 'grafana',
-    required: true,
-    check: (text) => (text.trim() === '' ? 'A name is needed.' : null),
-    change: (text) => {
-      values.name = text.trim();
-    },
-  });
-  const scope = selectField({
-    label: 'Scope',
-    value: values.scope,
-    options: SCOPES,
-    change: (value) => {
-      values.scope = value;
-    },
-  });
-  const expires = textField({
-    label: 'Last day',
-    help: 'Empty: it does not end by itself.',
-    type: 'date',
-    short: false,
-    change: (text) => {
-      values.expires = text;
-    },
-  });
-  const make = async () => {
-    if (values.name === '') {
-      name.refuse('A name is needed.');
-      return name.focus();
-    }
-    const ends = values.expires ? { expires: `${values.expires}T23:59:59Z` } : {};
-    const made = await api.post('/tokens', { name: values.name, scope: values.scope, ...ends });
-    showToken(made);
-    return refresh();
-  };
-  return h(
-    'details',
-    { class: 'card' },
-    h('summary', {}, 'Make a token'),
-    h('div', { class: 'stack' }, name.node, scope.node, expires.node, actionButton('Make it', make, { kind: 'main' })),
-  );
-}
-
-function showToken({ name, token }) {
-  openDialog(`The token ${name}`, (close) => [
-    h('p', {}, 'It is shown this once. Only a hash of it is kept.'),
-    h('p', { class: 'token', tabindex: '0' }, token),
-    h(
-      'div',
-      { class: 'row' },
-      navigator.clipboard && actionButton('Copy', () => navigator.clipboard.writeText(token), { kind: 'main' }),
-      h('button', { type: 'button', click: () => close('') }, 'I have it'),
-    ),
-  ]);
 }
 
 async function portablePart(signal) {

@@ -375,6 +375,94 @@ test('a keyboard gets to the content, and a phone shows all of it', async () => 
   await page.setViewportSize({ width: 1200, height: 860 });
 });
 
+/** Makes a user through the page, with a token, and gives that. */
+async function user(name) {
+  await open('#/users', 'Users');
+  await page.getByRole('link', { name: 'Add a user' }).first().click();
+  await page.getByRole('heading', { level: 1, name: 'Add a user' }).waitFor();
+  await field('Name').fill('No name');
+  await page.getByText('A small letter first').waitFor();
+  await field('Name').fill(name);
+  await page.getByRole('button', { name: 'Add the user' }).click();
+  await page.getByText('Choose at least one').waitFor();
+  await page.getByRole('checkbox', { name: 'Folders of this machine' }).check();
+  await field('Folders, one a line').fill(join(folder.path, name));
+  await sound('user');
+  await page.getByRole('button', { name: 'Add the user' }).click();
+  await page.getByRole('heading', { level: 1, name }).waitFor();
+  await page.getByText('Make a token', { exact: true }).click();
+  await field('Name').fill(`laptop of ${name}`);
+  await field('Scope').selectOption('admin');
+  await page.getByRole('button', { name: 'Make it' }).click();
+  const token = await page.getByRole('dialog').locator('.token').textContent();
+  await page.getByRole('button', { name: 'I have it' }).click();
+  return token;
+}
+
+test('two users have the same names, and neither sees anything of the other', async () => {
+  const names = ['ann', 'bob'];
+  for (const name of names) mkdirSync(join(folder.path, name, 'files'), { recursive: true });
+  const tokens = [await user('ann'), await user('bob')];
+  await shot('user');
+  await open('#/users', 'Users');
+  await page.getByRole('link', { name: 'ann', exact: true }).waitFor();
+  await page.getByRole('link', { name: 'bob', exact: true }).waitFor();
+  await sound('users');
+  await shot('users');
+  const contexts = [await chromium.newContext(), await chromium.newContext()];
+  const pages = [];
+  for (const [at, name] of names.entries()) {
+    const theirs = await watched(contexts[at]);
+    pages.push(theirs);
+    await theirs.goto(service.url);
+    await field('Token', theirs).fill(tokens[at]);
+    await theirs.getByRole('button', { name: 'Log in' }).click();
+    // Nothing of the administrator's is there: they begin with nothing.
+    await theirs.getByRole('heading', { level: 1, name: 'Where should the backups go?' }).waitFor();
+    await theirs.getByText(`Logged in as ${name}, `).waitFor();
+    assert.equal(await theirs.getByRole('link', { name: 'Users' }).count(), 0);
+    await field('Name', theirs).fill('mine');
+    await field('Folder', theirs).fill(join(folder.path, name, 'backup'));
+    await theirs.getByRole('button', { name: 'Validate' }).click();
+    await theirs.getByText('It works.').waitFor();
+    await theirs.getByRole('button', { name: 'Save', exact: true }).click();
+    await theirs.getByRole('heading', { level: 1, name: 'Choose a password' }).waitFor();
+    await field('Password of the repository', theirs).fill(PASSWORD);
+    await field('The same again', theirs).fill(PASSWORD);
+    await theirs.getByRole('button', { name: 'Make the repository' }).click();
+    await theirs.getByRole('heading', { level: 1, name: 'What is backed up, and when?' }).waitFor();
+  }
+  for (const [at, name] of names.entries()) {
+    const [theirs, other] = [pages[at], names[1 - at]];
+    for (const hash of ['#/destinations', '#/jobs', '#/runs', '#/settings', '#/']) {
+      await theirs.goto(`${service.url}/${hash}`);
+      await theirs.reload();
+      await theirs.getByRole('heading', { level: 1 }).waitFor();
+      await theirs.waitForLoadState('networkidle');
+      const text = await theirs.locator('body').innerText();
+      for (const none of [join(folder.path, other), `of ${other}`, join(folder.path, 'photos'), join(folder.path, 'backup')]) {
+        assert.ok(!text.includes(none), `${hash} shows ${none} to ${name}`);
+      }
+    }
+    await theirs.goto(`${service.url}/#/destinations`);
+    await theirs.getByText(join(folder.path, name, 'backup')).waitFor();
+    // What is typed by hand is refused.
+    await theirs.goto(`${service.url}/#/users`);
+    await theirs.getByText('for the administrator of the service alone').waitFor();
+  }
+  // Nor does the administrator have it.
+  await open('#/destinations', 'Destinations');
+  await page.getByRole('link', { name: 'disk', exact: true }).waitFor();
+  assert.equal(await page.getByRole('link', { name: 'mine', exact: true }).count(), 0);
+  await open('#/users/bob', 'bob');
+  await page.getByRole('button', { name: 'Remove bob' }).click();
+  await page.getByRole('button', { name: 'Remove', exact: true }).click();
+  await page.getByRole('heading', { level: 1, name: 'Users' }).waitFor();
+  await pages[1].reload();
+  await pages[1].getByRole('heading', { level: 1, name: 'Log in to Larder' }).waitFor();
+  for (const one of contexts) await one.close();
+});
+
 test('every page is small', async () => {
   for (const hash of ['#/', '#/jobs', '#/new-job', '#/new-destination', '#/snapshots/disk', '#/settings', '#/runs']) {
     const fresh = await context.newPage();
