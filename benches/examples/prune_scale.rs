@@ -144,6 +144,7 @@ fn make(folder: &Path, entries: u64, snapshots: u64) -> Result<()> {
             config: 1,
             seen_cells: Vec::new(),
             seen_round: 0,
+            shard: None,
         };
         let object = seal_record(repository.keyring(), &cell, random, &[7; 32])?;
         repository

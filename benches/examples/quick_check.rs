@@ -134,6 +134,7 @@ fn fill(repository: &Repository, packs: u64) -> Result<()> {
         config: 1,
         seen_cells: Vec::new(),
         seen_round: 0,
+        shard: None,
     };
     let object = seal_record(repository.keyring(), &cell, [4; 16], &[5; 32])?;
     repository

@@ -238,10 +238,10 @@ fn decide(view: &View, id: &SessionId, wish: &Wish) -> Result<Decision> {
     let wanted = match wish {
         Wish::Forget if is_pinned => return Ok(Decision::Leave(Outcome::Pinned)),
         Wish::Forget => return Ok(Decision::Write(Change::Forget)),
-        Wish::Pin if cell.kind == CellKind::Partial => {
+        Wish::Pin if cell.kind != CellKind::Complete => {
             let name = id.snapshot_name();
             return Err(EngineError::Request(format!(
-                "{name} is the checkpoint of an unfinished backup, which goes when the backup is \
+                "{name} is the checkpoint of an unfinished backup or a shard, which goes when that is \
                  finished; only snapshots can be pinned"
             )));
         }

@@ -15,6 +15,7 @@ use crate::repository::Repository;
 use crate::retention::{self, Candidate, GroupBy, GroupKey, Policy, Reason};
 use crate::rewrite::{copied_from, is_from_elsewhere};
 use crate::session::Author;
+use crate::shards::runs;
 use crate::snapshots::{self, Filter, SnapshotInfo, Which, clean_path};
 use crate::view::View;
 
@@ -289,7 +290,9 @@ fn candidate(view: &View, cell: &Cell) -> Candidate {
         paths,
         tags: view.tags(cell).to_vec(),
         is_pinned: view.is_pinned(&cell.id),
-        is_partial: cell.kind == CellKind::Partial,
+        is_partial: cell.kind != CellKind::Complete,
+        shard_of: runs::shard_run(cell),
+        joined: runs::joined_run(cell),
         is_settled: is_settled(view, &cell.id),
     }
 }

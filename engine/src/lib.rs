@@ -48,6 +48,7 @@ pub mod salvage;
 pub mod scratch;
 pub mod scrub;
 pub mod session;
+pub mod shards;
 #[cfg(any(test, feature = "testing"))]
 pub mod simulated;
 pub mod snapshots;

@@ -211,6 +211,15 @@ impl<S: Copy + Ord, O: Copy + Ord> Collection<S, O> {
         (is_base_live || !keeps(Rule::SeeBaseLive)) && !has_suspects
     }
 
+    /// Tells whether a look-up would find usable whatever any cell needs that is seen live.
+    ///
+    /// A committed cell that lives has all that it needs in segments that count and packs that are not
+    /// deleted. Of these a writer may use all but condemned and suspect ones, and there is none.
+    #[must_use]
+    pub fn finds_all_of_live(&self) -> bool {
+        self.round.is_none() && self.suspects().next().is_none()
+    }
+
     /// Gives the segments that count.
     #[must_use]
     pub fn counting_segments(&self, cells: &[CellFacts<S, O>]) -> BTreeSet<O> {
@@ -230,7 +239,10 @@ impl<S: Copy + Ord, O: Copy + Ord> Collection<S, O> {
 /// Tells whether a session with such a cell committed.
 #[must_use]
 pub fn is_committed(kind: CellKind) -> bool {
-    matches!(kind, CellKind::Complete | CellKind::Partial)
+    matches!(
+        kind,
+        CellKind::Complete | CellKind::Partial | CellKind::Shard
+    )
 }
 
 /// Gives the cells that a committed one goes on from.

@@ -14,7 +14,9 @@ use std::fmt;
 
 use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp, Zoned};
-use larder_format::ids::SessionId;
+use larder_format::ids::{RunId, SessionId};
+
+use crate::shards::runs;
 
 pub use buckets::Period;
 pub use duration::{parse_duration, show_duration};
@@ -44,8 +46,12 @@ pub struct Candidate {
     pub tags: Vec<String>,
     /// Whether it is pinned.
     pub is_pinned: bool,
-    /// Whether it is the checkpoint of an unfinished backup.
+    /// Whether it is the checkpoint of an unfinished backup, or a shard.
     pub is_partial: bool,
+    /// The run that it is a shard of.
+    pub shard_of: Option<RunId>,
+    /// The run of whose shards it was made.
+    pub joined: Option<RunId>,
     /// Whether all changes to it can be read; if not, it may be pinned or forgotten already.
     pub is_settled: bool,
 }
@@ -225,7 +231,7 @@ pub fn apply(
             if let Some(why) = distrusted.get(&one.id) {
                 mine.push(Reason::Distrusted(*why));
             }
-            if one.is_partial && !is_outdated(one, all, &distrusted) {
+            if one.is_partial && !is_outdated(one, all, &distrusted, now) {
                 mine.push(Reason::Unfinished);
             }
         }
@@ -363,7 +369,11 @@ fn is_outdated(
     checkpoint: &Candidate,
     all: &[Candidate],
     distrusted: &BTreeMap<SessionId, Distrust>,
+    now: &Zoned,
 ) -> bool {
+    if let Some(run) = checkpoint.shard_of {
+        return is_run_over(run, all, now);
+    }
     let has_all = |one: &Candidate| checkpoint.paths.iter().all(|path| one.paths.contains(path));
     all.iter().any(|one| {
         !one.is_partial
@@ -373,6 +383,14 @@ fn is_outdated(
             && !distrusted.contains_key(&one.id)
             && has_all(one)
     })
+}
+
+/// Tells whether nobody goes on with a run: it was joined, or nothing was seen of it for long.
+fn is_run_over(run: RunId, all: &[Candidate], now: &Zoned) -> bool {
+    let of_run = all.iter().filter(|one| one.shard_of == Some(run));
+    let last = of_run.map(|one| one.ended).max().unwrap_or(i64::MIN);
+    let now = i64::try_from(now.timestamp().as_nanosecond()).unwrap_or(i64::MAX);
+    all.iter().any(|one| one.joined == Some(run)) || runs::is_over(last, now)
 }
 
 #[cfg(test)]

@@ -442,6 +442,10 @@ impl Scrub<'_> {
                 Severity::Harmless,
                 "nothing depends on it: what it says was verified is verified again",
             ),
+            Name::Run(_) | Name::RunEnd(_) => (
+                Severity::Harmless,
+                "no snapshot depends on it; shards of that run that are not finished need another run, and a prune clears it away",
+            ),
             Name::Slot(_) => (Severity::Harmless, "its secret opens nothing any more"),
             Name::ConfigTwin(_) | Name::SlotTwin(_) => (
                 Severity::Harmless,

@@ -117,6 +117,16 @@ impl Opened {
         let is_trusted = self.trusts_base && !repository.avoids_any();
         self.base.id().filter(|_| is_trusted)
     }
+
+    /// Tells whether all that any snapshot needs which this reading shows live is usable, so that nothing of
+    /// it need be looked up.
+    pub(crate) fn trusts_live(&self, repository: &Repository) -> bool {
+        let view = &self.view;
+        view.collection.finds_all_of_live()
+            && !view.lacks_segments()
+            && view.unusable.is_empty()
+            && !repository.avoids_any()
+    }
 }
 
 /// Registers a session and then reads the repository, in the order that makes it safe.
@@ -269,6 +279,7 @@ pub(crate) fn revoked(
         config: repository.config().number,
         seen_cells: seen_cells(view),
         seen_round: view.collection.newest(),
+        shard: None,
     }
 }
 

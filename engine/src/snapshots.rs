@@ -36,7 +36,7 @@ pub struct SnapshotInfo {
     /// When it was finished.
     #[serde(serialize_with = "rfc3339")]
     pub end: Timestamp,
-    /// Whether it is a checkpoint of an unfinished backup.
+    /// Whether it is a checkpoint of an unfinished backup, or one shard of a run.
     pub partial: bool,
     /// Whether it is kept from being forgotten.
     pub pinned: bool,
@@ -52,6 +52,8 @@ pub struct SnapshotInfo {
     pub read: Vec<SourceTimes>,
     /// Id of the snapshot that it was compared with.
     pub parent: Option<String>,
+    /// Which shard of which run it is; none for what is no shard's.
+    pub shard: Option<ShardInfo>,
     /// Program that made it.
     pub program: String,
     /// What was counted.
@@ -59,6 +61,19 @@ pub struct SnapshotInfo {
     /// The session, by which the engine finds it again.
     #[serde(skip)]
     pub session: SessionId,
+}
+
+/// Which shard of a run something is.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct ShardInfo {
+    /// The run's name.
+    pub run: String,
+    /// The shard's number, from 1.
+    pub number: u64,
+    /// How many shards there are.
+    pub count: u64,
+    /// Whether it is finished, and no checkpoint.
+    pub finished: bool,
 }
 
 /// Gives a snapshot's record with those of its sources alone that a listing of it still names.
@@ -332,7 +347,7 @@ fn shown(view: &View, partial: bool) -> impl Iterator<Item = &Cell> {
 }
 
 fn is_wanted(kind: CellKind, partial: bool) -> bool {
-    kind == CellKind::Complete || partial && kind == CellKind::Partial
+    kind == CellKind::Complete || partial && matches!(kind, CellKind::Partial | CellKind::Shard)
 }
 
 fn by_id(view: &View, prefix: &str, filter: &Filter) -> Result<SnapshotInfo> {
@@ -376,7 +391,7 @@ fn info(view: &View, cell: &Cell) -> SnapshotInfo {
         id: cell.id.snapshot_name(),
         time: timestamp(cell.started),
         end: timestamp(cell.ended),
-        partial: cell.kind == CellKind::Partial,
+        partial: cell.kind != CellKind::Complete,
         pinned: view.is_pinned(&cell.id),
         host: cell.host.clone(),
         user: cell.user.clone(),
@@ -386,6 +401,12 @@ fn info(view: &View, cell: &Cell) -> SnapshotInfo {
             .collect(),
         read: times::of(cell),
         parent: cell.parent.map(|parent| parent.snapshot_name()),
+        shard: cell.shard.as_ref().map(|shard| ShardInfo {
+            run: shard.name.clone(),
+            number: shard.number,
+            count: shard.count,
+            finished: cell.kind == CellKind::Shard,
+        }),
         program: cell.program.clone(),
         statistics: Statistics {
             files: counted.files,

@@ -169,6 +169,7 @@ mod tests {
             sources: vec![source.to_owned()],
             read: Vec::new(),
             parent: None,
+            shard: None,
             program: "larder".to_owned(),
             statistics: Statistics {
                 bytes,

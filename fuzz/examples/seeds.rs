@@ -12,8 +12,8 @@ use larder_format::directory::{Directory, DirectoryBlock};
 use larder_format::entry::{Content, Entry, EntryType, Extent, Timestamp};
 use larder_format::ids::ChunkType;
 use larder_format::ids::{
-    ChunkId, ChunkPrefix, LedgerId, ObjectId, PackPrefix, ReplicaId, RepositoryId, SessionId,
-    SlotId,
+    ChunkId, ChunkPrefix, LedgerId, ObjectId, PackPrefix, ReplicaId, RepositoryId, RunId,
+    SessionId, SlotId,
 };
 use larder_format::ledger::{Ledger, LedgerGroup, Verification};
 use larder_format::list::{ListChild, ListInterior, encode_list_leaf};
@@ -25,6 +25,7 @@ use larder_format::page::transpose;
 use larder_format::parity::{Draft, Group, Member, SUM_BYTES};
 use larder_format::quarantine::{self, RepairId, Undo};
 use larder_format::record::Record;
+use larder_format::run::{Run, RunEnd};
 use larder_format::secret_text::recovery_key_text;
 use larder_format::session::{Amendment, Base, Change, Session, SessionEnd};
 use larder_format::slot::{KdfParams, SlotKind, SlotParams};
@@ -255,6 +256,34 @@ fn records() {
         );
     }
     put("cell", "complete", cell().encode());
+    let run = Run {
+        id: RunId([6; 16]),
+        name: "nightly".to_owned(),
+        begun: 1_700_000_000_000_000_000,
+        source: b"s3://bucket".to_vec(),
+        host: "host".to_owned(),
+        asked: 4,
+        divisions: vec![b"a//b".to_vec(), b"a/b".to_vec()],
+        left_out: "0123456789abcdef".to_owned(),
+        parent: Some(SessionId([4; 24])),
+    };
+    let shard = Cell {
+        kind: CellKind::Shard,
+        shard: run.shard(2),
+        ..cell()
+    };
+    put("cell", "shard", shard.encode());
+    put("run", "some", run.encode());
+    put(
+        "run_end",
+        "some",
+        RunEnd {
+            id: run.id,
+            ended: 1_700_000_000_000_000_001,
+            snapshot: SESSION,
+        }
+        .encode(),
+    );
     put(
         "round",
         "some",
@@ -341,6 +370,7 @@ fn cell() -> Cell {
         config: 1,
         seen_cells: vec![SessionId([4; 24])],
         seen_round: 0,
+        shard: None,
     }
 }
 

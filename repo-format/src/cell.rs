@@ -14,6 +14,7 @@ use crate::limits::{
 use crate::names::Name;
 use crate::object::Kind;
 use crate::record::Record;
+use crate::run::Shard;
 use crate::session::must_ascend;
 
 /// What became of a session.
@@ -24,7 +25,7 @@ pub enum CellKind {
     Complete = 1,
     /// A checkpoint: everything up to where the session had come.
     Partial = 2,
-    /// Reserved for one of several parts of a snapshot; refused wherever it is read.
+    /// A finished part of a snapshot: one range of a bucket's keys.
     Shard = 3,
     /// Nothing: a collector ended the session.
     Revoked = 4,
@@ -67,6 +68,8 @@ pub struct Cell {
     pub seen_cells: Vec<SessionId>,
     /// The newest collector round that its writer had seen.
     pub seen_round: u64,
+    /// The shard whose part this is; every part has it, a checkpoint may have it, and nothing else does.
+    pub shard: Option<Shard>,
 }
 
 /// The tree of one source.
@@ -176,7 +179,8 @@ impl Record for Cell {
     fn encode(&self) -> Vec<u8> {
         let mut encoder = Encoder::new();
         let optional = [self.predecessor, self.parent];
-        encoder.map(15 + optional.iter().flatten().count());
+        let shards = usize::from(self.shard.is_some());
+        encoder.map(15 + optional.iter().flatten().count() + shards);
         encoder.uint(0).uint(self.kind as u64);
         encoder.uint(1).bytes(&self.id.0);
         for (number, id) in (2..).zip(optional) {
@@ -206,6 +210,9 @@ impl Record for Cell {
         let seen = self.seen_cells.iter().map(|id| id.0.as_slice());
         encoder.uint(15).byte_strings(seen);
         encoder.uint(16).uint(self.seen_round);
+        if let Some(shard) = &self.shard {
+            shard.encode(encoder.uint(17));
+        }
         encoder.into_bytes()
     }
 
@@ -237,7 +244,7 @@ fn decode(decoder: &mut Decoder<'_>) -> Result<Cell> {
     let kind = match decoder.uint()? {
         1 => CellKind::Complete,
         2 => CellKind::Partial,
-        3 => return Err(decoder.malformed("its kind is shard, which is reserved")),
+        3 => CellKind::Shard,
         4 => CellKind::Revoked,
         _ => return Err(decoder.malformed("its kind is unknown")),
     };
@@ -277,7 +284,16 @@ fn decode(decoder: &mut Decoder<'_>) -> Result<Cell> {
     let seen_cells = decoder.arrays_of("cells that a writer had seen", SEEN_CELLS)?;
     map.required(decoder, 16)?;
     let seen_round = decoder.uint()?;
+    let shard = match map.optional(decoder, 17)? {
+        true => Some(Shard::decode(decoder)?),
+        false => None,
+    };
     map.finish(decoder)?;
+    let may_have_shard = matches!(kind, CellKind::Partial | CellKind::Shard);
+    if shard.is_some() && !may_have_shard || shard.is_none() && kind == CellKind::Shard {
+        return Err(decoder
+            .malformed("a shard, and no other than it and its checkpoints, says which one it is"));
+    }
     Ok(Cell {
         kind,
         id,
@@ -296,6 +312,7 @@ fn decode(decoder: &mut Decoder<'_>) -> Result<Cell> {
         config,
         seen_cells: seen_cells.into_iter().map(SessionId).collect(),
         seen_round,
+        shard,
     })
 }
 

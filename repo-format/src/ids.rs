@@ -79,6 +79,11 @@ identifier!(
     16
 );
 identifier!(
+    /// The id of a run of several shards, which follows from its name.
+    RunId,
+    16
+);
+identifier!(
     /// The random id of a repository, shared with its mirrors.
     RepositoryId,
     16

@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use crate::cbor::{self, Decoder, Encoder};
 use crate::error::{FormatError, Result};
-use crate::ids::{ChunkId, ChunkType, KeyId, RepositoryId};
+use crate::ids::{ChunkId, ChunkType, KeyId, RepositoryId, RunId};
 use crate::object::Kind;
 use crate::tree::boundary::BoundaryKey;
 
@@ -52,9 +52,13 @@ impl Purpose {
             Kind::DataPack => self == Self::Data,
             Kind::TreePack => self == Self::Tree,
             Kind::Segment => self == Self::Index,
-            Kind::Session | Kind::SessionEnd | Kind::Cell | Kind::Ledger | Kind::Bundle => {
-                self == Self::Snapshot
-            }
+            Kind::Session
+            | Kind::SessionEnd
+            | Kind::Cell
+            | Kind::Ledger
+            | Kind::Bundle
+            | Kind::Run
+            | Kind::RunEnd => self == Self::Snapshot,
             Kind::Amendment => matches!(self, Self::Snapshot | Self::Collector),
             Kind::Round | Kind::State => self == Self::Collector,
             Kind::Config
@@ -294,6 +298,16 @@ impl Keyring {
         let mut secret = Zeroizing::new([0; TOEPLITZ_SECRET_BYTES]);
         hasher.finalize_xof().fill(&mut *secret);
         secret
+    }
+
+    /// Gives the id of the run that people call by a name.
+    #[must_use]
+    pub fn run_id(&self, name: &str) -> RunId {
+        let mut hasher = blake3::Hasher::new_derive_key("larder v1 run id");
+        hasher.update(&*self.id_key).update(&self.repository.0);
+        let key = Zeroizing::new(*hasher.finalize().as_bytes());
+        let hash = blake3::keyed_hash(&key, name.as_bytes());
+        RunId(hash.as_bytes().first_chunk().copied().unwrap_or_default())
     }
 
     /// Derives the key of the config's MAC.

@@ -36,6 +36,7 @@ pub mod page;
 pub mod parity;
 pub mod quarantine;
 pub mod record;
+pub mod run;
 pub mod seal;
 pub mod secret_text;
 pub mod segment;

@@ -36,6 +36,12 @@ pub const COLLECTOR_BYTES: usize = 256 << 20;
 pub const LEDGER_BYTES: usize = 80 << 20;
 /// Groups in a ledger.
 pub const LEDGER_GROUPS: usize = 4096;
+/// Stored bytes of a run.
+pub const RUN_BYTES: usize = 8 << 20;
+/// Shards of a run.
+pub const RUN_SHARDS: usize = 1024;
+/// Bytes of a key at which a run is divided.
+pub const RUN_KEY_BYTES: usize = 4096;
 /// Stored bytes of a parity object.
 pub const PARITY_BYTES: usize = 144 << 20;
 /// Packs of one parity object.

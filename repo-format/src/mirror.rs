@@ -73,6 +73,8 @@ impl Manifest {
             | Name::Segment(_)
             | Name::Reserve
             | Name::Ledger(_)
+            | Name::Run(_)
+            | Name::RunEnd(_)
             | Name::Parity(_) => true,
         }
     }

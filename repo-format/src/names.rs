@@ -3,7 +3,7 @@
 use alloc::string::{String, ToString};
 use core::fmt;
 
-use crate::ids::{LedgerId, ObjectId, SessionId, SlotId};
+use crate::ids::{LedgerId, ObjectId, RunId, SessionId, SlotId};
 use crate::mirror::MARKER;
 
 /// The name of an object that version 1 of the format knows.
@@ -35,6 +35,10 @@ pub enum Name {
     Parity(ObjectId),
     /// `ledger/<id>`.
     Ledger(LedgerId),
+    /// `runs/<id>`.
+    Run(RunId),
+    /// `runs/<id>.joined`.
+    RunEnd(RunId),
     /// `mirror/<n>`, n from 1.
     Manifest(u64),
     /// `twins/config/<n>`, n from 1.
@@ -85,6 +89,8 @@ pub const COLLECTOR: &str = "gc/";
 pub const PARITY: &str = "parity/";
 /// Where all ledgers are.
 pub const LEDGERS: &str = "ledger/";
+/// Where all runs of several shards and their ends are.
+pub const RUNS: &str = "runs/";
 /// Where the manifests of a mirror are.
 pub const MIRROR: &str = "mirror/";
 /// Where the twins of configs and key slots are.
@@ -155,6 +161,18 @@ pub fn ledger(id: &LedgerId) -> String {
     Name::Ledger(*id).to_string()
 }
 
+/// Names a run of several shards.
+#[must_use]
+pub fn run(id: &RunId) -> String {
+    Name::Run(*id).to_string()
+}
+
+/// Names the end of a run of several shards.
+#[must_use]
+pub fn run_end(id: &RunId) -> String {
+    Name::RunEnd(*id).to_string()
+}
+
 /// Names a parity object.
 #[must_use]
 pub fn parity(id: &ObjectId) -> String {
@@ -192,6 +210,8 @@ impl fmt::Display for Name {
             Self::Reserve => f.write_str(RESERVE),
             Self::Parity(id) => write!(f, "{PARITY}{id}"),
             Self::Ledger(id) => write!(f, "{LEDGERS}{id}"),
+            Self::Run(id) => write!(f, "{RUNS}{id}"),
+            Self::RunEnd(id) => write!(f, "{RUNS}{id}.joined"),
             Self::Manifest(n) => write!(f, "{MIRROR}{n:016x}"),
             Self::ConfigTwin(n) => write!(f, "{TWINS}{CONFIGS}{n:016x}"),
             Self::SlotTwin(id) => write!(f, "{TWINS}{SLOTS}{id}"),
@@ -211,6 +231,11 @@ pub fn parse(text: &str) -> Option<Name> {
         "mirror" => number(name).map(Name::Manifest),
         "parity" => ObjectId::from_hex(name).map(Name::Parity),
         "ledger" => LedgerId::from_hex(name).map(Name::Ledger),
+        "runs" => match name.split_once('.') {
+            None => RunId::from_hex(name).map(Name::Run),
+            Some((id, "joined")) => RunId::from_hex(id).map(Name::RunEnd),
+            Some(_) => None,
+        },
         "keys" => SlotId::from_hex(name).map(Name::Slot),
         "packs" => {
             let (first, id) = name.split_once('/')?;
@@ -278,6 +303,8 @@ mod tests {
             n.prop_map(Name::Manifest),
             Just(Name::Reserve),
             any::<[u8; 16]>().prop_map(|id| Name::Ledger(LedgerId(id))),
+            any::<[u8; 16]>().prop_map(|id| Name::Run(RunId(id))),
+            any::<[u8; 16]>().prop_map(|id| Name::RunEnd(RunId(id))),
             (1..u64::MAX).prop_map(Name::ConfigTwin),
             any::<[u8; 16]>().prop_map(|id| Name::SlotTwin(SlotId(id))),
         ]
@@ -295,6 +322,8 @@ mod tests {
             "config/0000000000000001".to_string(),
             "twins/config/0000000000000001".to_string(),
             format!("twins/keys/{}", "ef".repeat(16)),
+            format!("runs/{}", "ef".repeat(16)),
+            format!("runs/{}.joined", "ef".repeat(16)),
         ] {
             assert_eq!(parse(&text).map(|name| name.to_string()), Some(text));
         }
@@ -315,6 +344,7 @@ mod tests {
             "twins/config/ffffffffffffffff".to_string(),
             "twins/twins/config/0000000000000001".to_string(),
             format!("twins/packs/ab/{id}"),
+            format!("runs/{}.done", "ef".repeat(16)),
             "/reserve".to_string(),
             String::new(),
         ] {
@@ -331,7 +361,7 @@ mod tests {
         }
 
         #[test]
-        fn what_parses_is_written_alike(text in "(config|keys|ledger|packs|parity|gc|index|mirror|sessions|snapshots|twins/config|twins/keys)/[0-9a-f./]{0,70}") {
+        fn what_parses_is_written_alike(text in "(config|keys|ledger|packs|parity|gc|index|mirror|runs|sessions|snapshots|twins/config|twins/keys)/[0-9a-f./]{0,70}") {
             if let Some(name) = parse(&text) {
                 prop_assert_eq!(name.to_string(), text);
             }

@@ -53,6 +53,10 @@ pub enum Kind {
     Undo = 16,
     /// What a bundle consists of.
     Bundle = 17,
+    /// How a bucket is divided among the shards of a run.
+    Run = 18,
+    /// Which snapshot the shards of a run became.
+    RunEnd = 19,
 }
 
 impl Kind {
@@ -77,6 +81,8 @@ impl Kind {
             15 => Self::Manifest,
             16 => Self::Undo,
             17 => Self::Bundle,
+            18 => Self::Run,
+            19 => Self::RunEnd,
             _ => return None,
         })
     }
@@ -111,6 +117,8 @@ impl Kind {
             Self::Manifest => "manifest of a mirror",
             Self::Undo => "undo record",
             Self::Bundle => "bundle record",
+            Self::Run => "run",
+            Self::RunEnd => "run end",
         }
     }
 }

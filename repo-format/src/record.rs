@@ -8,7 +8,7 @@ use crate::codec::{Reader, padding_to};
 use crate::error::{FormatError, Result};
 use crate::ids::KeyId;
 use crate::keys::{Key, Keyring, Purpose};
-use crate::limits::{CELL_BYTES, COLLECTOR_BYTES, LEDGER_BYTES, SMALL_RECORD_BYTES};
+use crate::limits::{CELL_BYTES, COLLECTOR_BYTES, LEDGER_BYTES, RUN_BYTES, SMALL_RECORD_BYTES};
 use crate::names::Name;
 use crate::object::{HEADER_BYTES, Header, Kind, close, verify_closing};
 use crate::seal::{self, Aad};
@@ -78,6 +78,7 @@ pub fn object_bytes_max(kind: Kind) -> usize {
         Kind::Cell => CELL_BYTES,
         Kind::Round | Kind::State => COLLECTOR_BYTES,
         Kind::Ledger => LEDGER_BYTES,
+        Kind::Run => RUN_BYTES,
         _ => SMALL_RECORD_BYTES,
     }
 }

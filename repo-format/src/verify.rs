@@ -6,7 +6,7 @@ use crate::error::{FormatError, Result};
 use crate::ids::ObjectId;
 use crate::limits::{
     CELL_BYTES, COLLECTOR_BYTES, CONFIG_BYTES, LEDGER_BYTES, PACK_BYTES, PARITY_BYTES,
-    RESERVE_BYTES, SEGMENT_BYTES, SLOT_BYTES, SMALL_RECORD_BYTES,
+    RESERVE_BYTES, RUN_BYTES, SEGMENT_BYTES, SLOT_BYTES, SMALL_RECORD_BYTES,
 };
 use crate::names::Name;
 use crate::object::{CLOSING_BYTES, HEADER_BYTES, Header, Kind};
@@ -24,7 +24,10 @@ pub fn bytes_max(name: &Name) -> usize {
         Name::Reserve => RESERVE_BYTES,
         Name::Parity(_) => PARITY_BYTES,
         Name::Ledger(_) => LEDGER_BYTES,
-        Name::Session(_) | Name::SessionEnd(_) | Name::Amendment(..) => SMALL_RECORD_BYTES,
+        Name::Run(_) => RUN_BYTES,
+        Name::Session(_) | Name::SessionEnd(_) | Name::Amendment(..) | Name::RunEnd(_) => {
+            SMALL_RECORD_BYTES
+        }
     }
 }
 
@@ -46,6 +49,8 @@ pub fn fits(name: &Name, kind: Kind) -> bool {
             | (Name::Reserve, Kind::Reserve)
             | (Name::Parity(_), Kind::Parity)
             | (Name::Ledger(_), Kind::Ledger)
+            | (Name::Run(_), Kind::Run)
+            | (Name::RunEnd(_), Kind::RunEnd)
             | (Name::Manifest(_), Kind::Manifest)
     )
 }
@@ -67,6 +72,8 @@ pub fn word(name: &Name) -> &'static str {
         Name::Reserve => Kind::Reserve.word(),
         Name::Parity(_) => Kind::Parity.word(),
         Name::Ledger(_) => Kind::Ledger.word(),
+        Name::Run(_) => Kind::Run.word(),
+        Name::RunEnd(_) => Kind::RunEnd.word(),
         Name::Manifest(_) => Kind::Manifest.word(),
         Name::ConfigTwin(_) => "twin of a config",
         Name::SlotTwin(_) => "twin of a key slot",
@@ -212,6 +219,8 @@ mod tests {
             Kind::Reserve => Name::Reserve,
             Kind::Parity => Name::Parity(object_id(object)),
             Kind::Ledger => Name::Ledger(crate::ids::LedgerId([3; 16])),
+            Kind::Run => Name::Run(crate::ids::RunId([4; 16])),
+            Kind::RunEnd => Name::RunEnd(crate::ids::RunId([4; 16])),
             Kind::Manifest => Name::Manifest(1),
             Kind::Undo | Kind::Bundle => unreachable!("it has no name of its own"),
         }

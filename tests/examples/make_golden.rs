@@ -123,6 +123,7 @@ fn options(sources: Vec<PathBuf>) -> BackupOptions {
         verify_blocks: true,
         checkpoints: CheckpointRhythm::every_seconds(3600),
         hooks: Default::default(),
+        shard: None,
     }
 }
 

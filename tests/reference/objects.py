@@ -19,6 +19,7 @@ COMPLETE, PARTIAL, SHARD, REVOKED = 1, 2, 3, 4
 
 CONFIG, SLOT, DATA_PACK, TREE_PACK, SEGMENT, SESSION, SESSION_END = 1, 2, 3, 4, 5, 6, 7
 CELL, AMENDMENT, ROUND, STATE, RESERVE, LEDGER, MANIFEST = 8, 9, 10, 11, 12, 14, 15
+RUN, RUN_END = 18, 19
 MARKER = "config/ffffffffffffffff"
 
 _NAMES = [
@@ -35,12 +36,15 @@ _NAMES = [
     (r"reserve", (RESERVE,), 16 * MIB),
     (r"ledger/[0-9a-f]{32}", (LEDGER,), 80 * MIB),
     (r"mirror/[0-9a-f]{16}", (MANIFEST,), 256 * MIB),
+    (r"runs/[0-9a-f]{32}", (RUN,), 8 * MIB),
+    (r"runs/[0-9a-f]{32}\.joined", (RUN_END,), 64 * KIB),
 ]
 _PURPOSES = {
     DATA_PACK: {sealing.DATA}, TREE_PACK: {sealing.TREE}, SEGMENT: {sealing.INDEX},
     SESSION: {sealing.SNAPSHOT}, SESSION_END: {sealing.SNAPSHOT}, CELL: {sealing.SNAPSHOT},
     AMENDMENT: {sealing.SNAPSHOT, sealing.COLLECTOR},
     ROUND: {sealing.COLLECTOR}, STATE: {sealing.COLLECTOR}, LEDGER: {sealing.SNAPSHOT},
+    RUN: {sealing.SNAPSHOT}, RUN_END: {sealing.SNAPSHOT},
 }  # fmt: skip
 
 
@@ -102,6 +106,10 @@ _SID, _OID, _U64 = octets(24), octets(32), integer()
 COLLECTOR_IDS = 1 << 22
 _OIDS = array(_OID, COLLECTOR_IDS, ascending=True)
 _LABEL = text(1024)
+_SHARD = fields(
+    {0: octets(16), 1: _LABEL, 2: integer(1), 3: integer(1, 1024)},
+    {4: octets(most=4096), 5: octets(most=4096)},
+)
 _TAGS = array(text(256), 1024, ascending=True)
 _SOURCE = fields(
     {0: integer(1, 1), 1: octets(most=64 * KIB), 2: _OID, 3: integer(0, 16), 4: _U64, 5: _U64}
@@ -143,13 +151,19 @@ RECORDS: dict[int, Check] = {
          9: array(_SOURCE, 4096), 10: array(_OID, 262_144, ascending=True), 11: table(_U64, _U64, 256),
          12: table(text(4096), text(4096), 256), 13: _LABEL, 14: _U64,
          15: array(_SID, 16, ascending=True), 16: _U64},
-        {2: _SID, 3: _SID},
+        {2: _SID, 3: _SID, 17: _SHARD},
     ),
     AMENDMENT: fields(
         {0: _SID, 1: integer(1), 2: integer(1, 4), 4: _I64, 5: _LABEL, 6: _LABEL}, {3: _TAGS}
     ),
     ROUND: fields({0: integer(1), 1: _OIDS, 2: _OIDS, 3: _OIDS, 4: _OIDS, 5: _I64, 6: _LABEL}),
     LEDGER: fields({0: octets(16), 1: octets(16), 2: _ledger_groups}),
+    RUN: fields(
+        {0: octets(16), 1: _LABEL, 2: _I64, 3: octets(most=64 * KIB), 4: _LABEL, 5: _U64,
+         6: array(octets(most=4096), 1023, ascending=True), 7: _LABEL},
+        {8: _SID},
+    ),
+    RUN_END: fields({0: octets(16), 1: _I64, 2: _SID}),
     STATE: fields({0: integer(1), 1: array(_SID, COLLECTOR_IDS, ascending=True), 2: _OIDS, 3: _OIDS, 4: _OIDS}),
 }  # fmt: skip
 
@@ -173,8 +187,8 @@ def open_record(found: Object, keyring: Keyring, repository_id: bytes) -> dict[i
 
 def _check_record_against_name(found: Object, purpose: int, record: dict[int, Any]) -> None:
     stem = re.split(r"[/.]", found.name)
-    if found.kind == CELL and record[0] == SHARD:
-        raise Damage(f"{found.name}: a cell of kind 3 (shard), which is reserved")
+    if found.kind == CELL:
+        _check_shard(found, record)
     if found.kind in (ROUND, STATE):
         named = f"{record[0]:016x}" == stem[1]
     elif found.kind == AMENDMENT:
@@ -187,6 +201,19 @@ def _check_record_against_name(found: Object, purpose: int, record: dict[int, An
         named = record[1 if found.kind == CELL else 0].hex() == stem[1]
     if not named:
         raise Damage(f"{found.name}: it says that it is another object")
+
+
+def _check_shard(found: Object, cell: dict[int, Any]) -> None:
+    shard = cell.get(17)
+    if (shard is None) == (cell[0] == SHARD) or (shard is not None and cell[0] not in (PARTIAL, SHARD)):
+        raise Damage(f"{found.name}: a shard, and no other than it and its checkpoints, says which one it is")
+    if shard is None:
+        return
+    number, count = shard[2], shard[3]
+    if not 1 <= number <= count or (4 in shard) != (number > 1) or (5 in shard) != (number < count):
+        raise Damage(f"{found.name}: there is no such shard, or its range ends where another one should be")
+    if 4 in shard and 5 in shard and shard[4] >= shard[5]:
+        raise Damage(f"{found.name}: a shard's range is empty")
 
 
 def parse_config(found: Object) -> dict[int, Any]:

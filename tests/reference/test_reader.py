@@ -315,6 +315,7 @@ def longer_integers(columns: dict[int, bytes], field: int, values: list[int]) ->
 _WITHOUT_FILE: dict[str, Any] = {
     "mode": 0, "uid": 0, "gid": 0, "user": b"", "group": b"", "ctime": 0, "inode": 0, "fs": 0, "links": 0,
 }  # fmt: skip
+SHARD: dict[int, Any] = {0: bytes(16), 1: "nightly", 2: 2, 3: 2, 4: b"a"}
 DAMAGED: list[tuple[str, str, Callable[[Any], Any], str]] = [
     ("magic", "header", byte(0, 0x88), "magic"),
     ("version 2", "header", byte(8, 2), "format version 2"),
@@ -332,7 +333,15 @@ DAMAGED: list[tuple[str, str, Callable[[Any], Any], str]] = [
     ("cell named otherwise", "record 8", lambda c: c | {1: bytes(24)}, "another object"),
     ("cell without a field", "record 8", lambda c: {k: v for k, v in c.items() if k != 9}, "field 9"),
     ("cell tags unsorted", "record 8", lambda c: c | {8: ["b", "a"]}, "sorted"),
-    ("shard", "record 8", lambda c: c | {0: 3}, "shard"),
+    ("shard that says not which", "record 8", lambda c: c | {0: 3}, "which one it is"),
+    ("snapshot that is a shard", "record 8", lambda c: c | {17: SHARD}, "which one it is"),
+    ("shard beyond the last", "record 8", lambda c: c | {0: 3, 17: SHARD | {2: 4}}, "no such shard"),
+    ("shard without its end", "record 8", lambda c: c | {0: 3, 17: SHARD | {3: 3}}, "no such shard"),
+    ("shard of no keys", "record 8", lambda c: c | {0: 3, 17: SHARD | {3: 3, 5: b"a"}}, "empty"),
+    ("run named otherwise", "record 18", lambda c: c | {0: bytes(16)}, "another object"),
+    ("run divided backwards", "record 18", lambda c: c | {6: c[6][::-1]}, "sorted"),
+    ("run divided too finely", "record 18", lambda c: c | {6: [b"%04d" % n for n in range(1024)]}, "0 to 1023"),
+    ("run end named otherwise", "record 19", lambda c: c | {0: bytes(16)}, "another object"),
     ("cell with too many options", "record 8", lambda c: c | {12: {str(n): "" for n in range(257)}}, "at most 256"),
     ("cell of unknown kind", "record 8", lambda c: c | {0: 5}, "integer from 1 to 4"),
     ("rolled back config", "record 8", lambda c: c | {14: 2}, "rolled back"),
@@ -423,7 +432,7 @@ class DamagedRepositories(Scratch):
     def test_every_object_flipped_cut_emptied_or_gone_is_found(self) -> None:
         self.make()
         names = [os.path.join(folder, f) for folder, _, files in os.walk(self.path("repo")) for f in files]
-        self.assertEqual(len(names), 11)
+        self.assertEqual(len(names), 13)
         chance = random.Random(3)
         for name in names:
             with open(name, "rb") as file:
@@ -436,7 +445,7 @@ class DamagedRepositories(Scratch):
                     with open(name, "wb") as file:
                         file.write(damaged)
                 code, _, err = self.verify()
-                may_go = damaged is None and os.path.basename(os.path.dirname(name)) in ("sessions", "ledger")
+                may_go = damaged is None and os.path.basename(os.path.dirname(name)) in ("sessions", "ledger", "runs")
                 self.assertEqual(code, 0 if may_go else 1, name)
                 if damaged is not None:
                     self.assertEqual(run("scrub", self.path("repo"))[0], 1, name)

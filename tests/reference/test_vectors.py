@@ -90,7 +90,7 @@ def leaf(entries: list[tuple[bytes, int, int, int, bytes, bytes]]) -> bytes:
 class WorkedExamples(unittest.TestCase):
     def test_all_of_them(self) -> None:
         shown = spec_lines("17. Worked examples")
-        found = self.derived() | self.record() | self.config_and_slot() | self.pack() | self.nodes()
+        found = self.derived() | self.record() | self.run_of_shards() | self.config_and_slot() | self.pack() | self.nodes()
         self.assertEqual(found.keys(), shown.keys())
         for name, value in found.items():
             self.assertEqual(value.hex() if isinstance(value, bytes) else value, shown[name], name)
@@ -128,6 +128,16 @@ class WorkedExamples(unittest.TestCase):
             "session end header": header(7, key_id), "session end CBOR": record, "session end AAD": bound,
             "session end nonce": sealed[:24], "session end tag": sealed[-16:],
             "session end closing hash": blake3(header(7, key_id) + sealed).digest(),
+        }  # fmt: skip
+
+    def run_of_shards(self) -> dict[str, str | bytes]:
+        key = derive("larder v1 run id", ID_KEY + REPOSITORY)
+        run = blake3(b"nightly", key=key).digest()[:16]
+        record = {0: run, 1: "nightly", 2: 1_000_000_007, 3: b"s3://photos", 4: "h", 5: 3, 6: [b"a/b", b"m"],
+                  7: "0011223344556677", 8: SESSION}  # fmt: skip
+        return {
+            "run name": f"runs/{run.hex()}", "run CBOR": cbor(record),
+            "run end name": f"runs/{run.hex()}.joined", "run end CBOR": cbor({0: run, 1: 1_000_000_008, 2: SESSION}),
         }  # fmt: skip
 
     def config_and_slot(self) -> dict[str, str | bytes]:

@@ -457,6 +457,10 @@ class TinyRepository:
         packs = [bytes([n]) * 16 for n in range(3)]
         groups = [[-5, 2, packs[2]], [1_700_000_000, 1, b"".join(packs[:2])], [1_700_000_000, 2, packs[0]]]
         writer.record(f"ledger/{ledger.hex()}", 14, 4, {0: ledger, 1: writer.replica, 2: groups})
+        run = os.urandom(16)
+        what = {0: run, 1: "nightly", 2: 1, 3: b"s3://bucket", 4: "host", 5: 4, 6: [b"a", b"b/"], 7: "", 8: self.sid}
+        writer.record(f"runs/{run.hex()}", 18, 4, what)
+        writer.record(f"runs/{run.hex()}.joined", 19, 4, {0: run, 1: 2, 2: self.sid})
 
     def entries(self) -> list[dict[str, Any]]:
         base = {"mtime": -1_234_567_891_000_000_001, "ctime": 1_700_000_000 * 10**9, "uid": os.getuid(),

@@ -63,7 +63,7 @@ class Verifier:
 
     def _records(self) -> None:
         folder = self.repository.folder
-        for name in folder.known("sessions") + folder.known("snapshots") + folder.known("gc") + folder.known("ledger"):
+        for name in folder.known("sessions") + folder.known("snapshots") + folder.known("gc") + folder.known("ledger") + folder.known("runs"):
             with _reporting(self.report):
                 self.repository.open_record(name)
 

@@ -16,6 +16,7 @@ use larder_engine::backup::{
     Origin, Selection, Server, Stream, Streams, backup,
 };
 use larder_engine::hooks::HookReport;
+use larder_engine::shards::{ShardOptions, ShardReport};
 use larder_engine::snapshots::parse_time;
 use larder_engine::storage::bucket::Bucket;
 use larder_engine::storage::bucket::thawing::Thawing;
@@ -209,6 +210,16 @@ pub struct BackupArgs {
     /// Of an object of a bucket without versions only what did not change since is there.
     #[arg(long, value_name = "TIME", conflicts_with_all = ["changed_keys", "check_tags"], help_heading = "Buckets")]
     at: Option<String>,
+    /// Back up only this share of one bucket's keys, e.g. 2/4; other processes or machines back up the others
+    ///
+    /// All are told the same --run and --host. The first of them says how the bucket is divided, and
+    /// the last to finish makes one snapshot of them. One that died is run again alone.
+    #[arg(long, value_name = "I/N", value_parser = share, requires = "run",
+          conflicts_with_all = ["at", "changed_keys", "sort_listing", "dry_run", "skip_if_unchanged"], help_heading = "Buckets")]
+    shard: Option<(u64, u64)>,
+    /// The name that the shards of one backup have in common, another one each time, e.g. photos-2026-11-22
+    #[arg(long, value_name = "ID", requires = "shard", help_heading = "Buckets")]
+    run: Option<String>,
     /// Sort the listings of buckets, for stores that list without order: S3 directory buckets, and Azure's
     /// accounts with a hierarchical namespace
     ///
@@ -520,6 +531,7 @@ impl BackupArgs {
                 ..CheckpointRhythm::every_seconds(checkpoint_seconds)
             },
             hooks: Default::default(),
+            shard: self.shard(),
         })
     }
 
@@ -534,6 +546,12 @@ impl BackupArgs {
             true => HookArgs::default().hooks(&BackupSettings::default(), repository, host),
             false => self.hooks.hooks(file, repository, host),
         }
+    }
+
+    /// Gives which shard of which run it is.
+    fn shard(&self) -> Option<ShardOptions> {
+        let ((number, count), run) = (self.shard?, self.run.clone()?);
+        Some(ShardOptions { run, number, count })
     }
 
     /// Gives the time as of which buckets are read.
@@ -679,6 +697,19 @@ pub fn compression(text: &str) -> anyhow::Result<Compression> {
     }
 }
 
+/// Reads which of how many shards is meant: `I/N`.
+///
+/// # Errors
+/// For anything else.
+pub fn share(text: &str) -> anyhow::Result<(u64, u64)> {
+    let numbers = text.split_once('/');
+    let numbers = numbers.and_then(|(one, all)| Some((one.parse().ok()?, all.parse().ok()?)));
+    match numbers {
+        Some((number, count)) if number >= 1 && number <= count => Ok((number, count)),
+        _ => bail!("'{text}' is no share; say which of how many, from 1/4 to 4/4"),
+    }
+}
+
 /// Reads the seconds between two checkpoints.
 ///
 /// # Errors
@@ -740,10 +771,47 @@ fn records(list: &[u8]) -> Vec<PathBuf> {
         .collect()
 }
 
+/// Tells what became of a shard and its run, for people.
+fn told_of_shard(shard: &ShardReport) -> String {
+    let ShardReport {
+        run, number, count, ..
+    } = shard;
+    let saved = shard.joined.as_deref().map(short);
+    let state = match (saved, shard.finished_before) {
+        (Some(id), true) => {
+            return format!(
+                "the run {run} is finished already: snapshot {id}; nothing was done; a new run needs a new --run"
+            );
+        }
+        (_, true) => "was finished already",
+        _ if number > count => "has nothing to do, as the bucket has too few keys",
+        _ => "is finished",
+    };
+    let of = format!("shard {number} of {count} of the run {run} {state}");
+    match (saved, shard.missing.as_slice()) {
+        (Some(id), _) => format!("{of}, and it was the last\nsnapshot {id} saved"),
+        (None, [one]) => format!("{of}; shard {one} is not yet"),
+        (None, missing) => {
+            let text: Vec<String> = missing.iter().map(u64::to_string).collect();
+            let (last, before) = text
+                .split_last()
+                .map_or((String::new(), String::new()), |(last, before)| {
+                    (last.clone(), before.join(", "))
+                });
+            format!("{of}; shards {before} and {last} are not yet")
+        }
+    }
+}
+
 /// Tells what a backup did, for people.
 fn summary(report: &BackupReport, dry_run: bool) -> String {
     let counted = &report.statistics;
     let mut text = String::new();
+    if let Some(shard) = &report.shard
+        && (shard.finished_before || shard.part.is_none())
+    {
+        return told_of_shard(shard);
+    }
     if let Some(checkpoint) = &report.resumed_from {
         text.push_str(&format!("went on from checkpoint {}\n", short(checkpoint)));
     }
@@ -800,6 +868,9 @@ fn summary(report: &BackupReport, dry_run: bool) -> String {
         ));
     }
     match &report.snapshot {
+        _ if report.shard.is_some() => {
+            text.push_str(&report.shard.as_ref().map(told_of_shard).unwrap_or_default());
+        }
         Some(snapshot) => text.push_str(&format!("snapshot {} saved", short(snapshot))),
         None if dry_run => text.push_str("dry run: nothing was written"),
         None => text.push_str("nothing changed: no snapshot was made"),

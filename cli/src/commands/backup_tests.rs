@@ -144,6 +144,7 @@ fn the_summary_says_what_was_done() {
         cold: 0,
         tags_asked: 0,
         unlisted: Vec::new(),
+        shard: None,
         hooks: Vec::new(),
         seconds: 4.25,
     };
@@ -156,6 +157,43 @@ time            4.25 s
 warning         2 paths could not be read in full
 snapshot 01234567 saved";
     assert_eq!(summary(&report, false), expected);
+    let shard = |joined: Option<&str>, missing: &[u64], finished_before| BackupReport {
+        shard: Some(ShardReport {
+            run: "nightly".into(),
+            number: 2,
+            count: 4,
+            part: Some("89abcdef01234567".into()),
+            finished_before,
+            missing: missing.into(),
+            joined: joined.map(str::to_owned),
+        }),
+        snapshot: joined.map(str::to_owned),
+        ..report.clone()
+    };
+    for (report, expected) in [
+        (
+            shard(None, &[1, 4], false),
+            "shard 2 of 4 of the run nightly is finished; shards 1 and 4 are not yet",
+        ),
+        (
+            shard(None, &[3], true),
+            "shard 2 of 4 of the run nightly was finished already; shard 3 is not yet",
+        ),
+        (
+            shard(Some("0123456789abcdef"), &[], false),
+            "shard 2 of 4 of the run nightly is finished, and it was the last\nsnapshot 01234567 saved",
+        ),
+        (
+            shard(Some("0123456789abcdef"), &[], true),
+            "the run nightly is finished already: snapshot 01234567; nothing was done; a new run needs a new --run",
+        ),
+    ] {
+        assert!(
+            summary(&report, false).ends_with(expected),
+            "{}",
+            summary(&report, false)
+        );
+    }
     let dry = BackupReport {
         snapshot: None,
         ..report

@@ -28,6 +28,7 @@ pub mod restore;
 pub mod rewrite;
 pub mod scrub;
 pub mod serve;
+pub mod snapshot;
 pub mod snapshots;
 pub mod stats;
 pub mod status;
@@ -47,6 +48,7 @@ pub fn run(context: &Context, command: &Command) -> anyhow::Result<Exit> {
         Command::Init(args) => init::run(context, args),
         Command::Backup(args) => backup::run(context, args),
         Command::Snapshots(args) => snapshots::run(context, args),
+        Command::Snapshot(args) => snapshot::run(context, args),
         Command::Ls(args) => ls::run(context, args),
         Command::Find(args) => find::run(context, args),
         Command::History(args) => history::run(context, args),

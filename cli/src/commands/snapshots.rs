@@ -22,7 +22,7 @@ use crate::render::{self, Side, Table};
 pub struct SnapshotsArgs {
     #[command(flatten)]
     filter: FilterArgs,
-    /// List checkpoints of unfinished backups too
+    /// List checkpoints of unfinished backups and shards that are not joined too
     #[arg(long)]
     partial: bool,
     /// List what was forgotten and is still there, because no prune has cleared it yet
@@ -50,8 +50,17 @@ pub fn run(context: &Context, args: &SnapshotsArgs) -> anyhow::Result<Exit> {
 pub fn tags(snapshot: &SnapshotInfo) -> Vec<String> {
     let tags = snapshot.tags.iter();
     let mut tags: Vec<String> = tags.map(|tag| render::printable(tag.as_bytes())).collect();
-    if snapshot.partial {
-        tags.push("(unfinished)".into());
+    match &snapshot.shard {
+        Some(shard) => {
+            let run = render::printable(shard.run.as_bytes());
+            let state = if shard.finished { "" } else { ", unfinished" };
+            tags.push(format!(
+                "(shard {}/{} of {run}{state})",
+                shard.number, shard.count
+            ));
+        }
+        None if snapshot.partial => tags.push("(unfinished)".into()),
+        None => {}
     }
     if snapshot.pinned {
         tags.push("(pinned)".into());
@@ -150,6 +159,7 @@ mod tests {
             sources: vec!["/etc".into(), "/home".into()],
             read: Vec::new(),
             parent: None,
+            shard: None,
             program: "larder 0.1.0".into(),
             statistics: Statistics {
                 bytes: 3 << 29,

@@ -31,6 +31,7 @@ use std::time::Instant;
 
 use larder_format::cell::{Cell, CellKind};
 use larder_format::names;
+use larder_format::run::KeyRange;
 use larder_format::session::Base;
 
 use crate::cancel::Cancel;
@@ -39,6 +40,7 @@ use crate::hooks::HookReport;
 use crate::progress::Progress;
 use crate::repository::Repository;
 use crate::session;
+use crate::shards::{self, Begun, Divided, Part, ShardOptions, ShardReport};
 use crate::snapshots::times::SourceTimes;
 use crate::snapshots::{self, Statistics};
 use crate::storage::bucket::Bucket;
@@ -47,6 +49,8 @@ use crate::view::{self, View};
 use hooks::SourceOutcome;
 use sources::{Place, Prepared, Sources};
 use writer::Writer;
+
+pub(crate) use self::splits::splits;
 
 pub use self::hooks::SourceHooks;
 pub use crate::source::bucket::change::ChangeBy;
@@ -188,6 +192,8 @@ pub struct BackupOptions {
     pub checkpoints: CheckpointRhythm,
     /// What is run around each source.
     pub hooks: SourceHooks,
+    /// Which shard of a run it is; the whole bucket if none.
+    pub shard: Option<ShardOptions>,
 }
 
 /// When a backup makes a checkpoint: as soon as one of these has come since the last.
@@ -257,6 +263,8 @@ pub struct BackupReport {
     pub tags_asked: u64,
     /// Buckets of which only the keys were looked at that were told to have changed.
     pub unlisted: Vec<String>,
+    /// What became of the shard, and of its run; the snapshot is that of the run, once it is joined.
+    pub shard: Option<ShardReport>,
     /// What the hooks did that were run around sources; the command line tells of all hooks together.
     #[serde(skip)]
     pub hooks: Vec<HookReport>,
@@ -281,14 +289,49 @@ pub fn backup(
     // Before anything is announced: a chunker that this program lacks.
     repository.chunker()?;
     refuse_time(options)?;
+    if let Some(shard) = &options.shard {
+        shards::refuse(options, shard)?;
+    }
     for _ in 0..RUNS_MAX {
         repository.look_anew(options.force);
         let sources = sources::prepare(repository, options, progress)?;
         let before = view::read_cells(repository, None)?;
-        let previous = Previous::choose(&before, options, &sources)?;
+        let part = match begin_shard(repository, options, &sources, &before)? {
+            Some(Begun::Over(shard)) => {
+                let shard = shards::settle(repository, options, *shard, progress, cancel)?;
+                return Ok(report_of_nothing(shard, clock));
+            }
+            Some(Begun::Range(part)) => Some(*part),
+            None => None,
+        };
+        let previous = match &part {
+            Some(part) => Previous::of_shard(&before, part),
+            None => Previous::choose(&before, options, &sources)?,
+        };
+        let previous = Previous {
+            part: part.clone(),
+            ..previous
+        };
         let mut writer = Writer::start(repository, options, previous, before, progress, cancel)?;
         match run(&mut writer, &sources) {
-            Ok(snapshot) => return Ok(report(writer, snapshot, clock)),
+            Ok(snapshot) => {
+                let mut report = report(writer, snapshot, clock);
+                if let (Some(part), Some(told)) = (&part, &options.shard) {
+                    let shard = ShardReport {
+                        run: told.run.clone(),
+                        number: told.number,
+                        count: part.shard.count,
+                        part: report.snapshot.take(),
+                        ..ShardReport::default()
+                    };
+                    let shard = shards::settle(repository, options, shard, progress, cancel);
+                    let shard = shard.map_err(|error| finished_but(told, &error))?;
+                    report.snapshot = shard.joined.clone();
+                    report.shard = Some(shard);
+                    report.seconds = clock.elapsed().as_secs_f64();
+                }
+                return Ok(report);
+            }
             Err(error) => {
                 // If the storage does not let it end, a collector will end the session.
                 let _ = writer.end();
@@ -304,6 +347,39 @@ pub fn backup(
     Err(EngineError::Request(format!(
         "what this backup had read was gone again {RUNS_MAX} times before it was committed, by prunes elsewhere or by damage; run it again when they have ended, and see what `larder check` says"
     )))
+}
+
+/// Finds out what a shard has to do; nothing for a backup that is none.
+fn begin_shard(
+    repository: &Arc<Repository>,
+    options: &BackupOptions,
+    sources: &Sources,
+    before: &View,
+) -> Result<Option<Begun>> {
+    let places = sources.there.iter().map(|source| &source.place);
+    let mut buckets = places.filter_map(|place| match place {
+        Place::Bucket(bucket, left_out) => Some((bucket, left_out)),
+        _ => None,
+    });
+    let (Some(told), Some((bucket, left_out))) = (&options.shard, buckets.next()) else {
+        return Ok(None);
+    };
+    let divided = Divided {
+        bucket,
+        left_out: left_out.digits(),
+    };
+    shards::begin(repository, options, told, &divided, before).map(Some)
+}
+
+/// Says of a shard that is finished why its run could not be joined.
+fn finished_but(told: &ShardOptions, error: &EngineError) -> EngineError {
+    if matches!(error, EngineError::Interrupted) {
+        return EngineError::Interrupted;
+    }
+    let (number, run) = (told.number, &told.run);
+    EngineError::Request(format!(
+        "shard {number} is finished, but the run could not be joined: {error}; `larder snapshot join --run {run}` does it"
+    ))
 }
 
 /// Reads the sources and commits the snapshot; gives its id, if there is one.
@@ -345,7 +421,7 @@ fn run(writer: &mut Writer<'_>, sources: &Sources) -> Result<Option<String>> {
         return Ok(None);
     }
     let trees = writer.trees.clone();
-    writer.commit(CellKind::Complete, &trees)?;
+    writer.commit(writer.kind(), &trees)?;
     Ok(Some(writer.opened.id.snapshot_name()))
 }
 
@@ -458,8 +534,28 @@ fn report(writer: Writer<'_>, snapshot: Option<String>, clock: Instant) -> Backu
         cold: writer.cold,
         tags_asked: writer.tags_asked,
         unlisted: writer.unlisted(),
+        shard: None,
         issues: writer.issues,
         hooks: writer.hook_reports,
+        seconds: clock.elapsed().as_secs_f64(),
+    }
+}
+
+/// Reports a shard for which there was nothing to do.
+fn report_of_nothing(shard: ShardReport, clock: Instant) -> BackupReport {
+    BackupReport {
+        snapshot: shard.joined.clone(),
+        parent: None,
+        resumed_from: None,
+        unchanged: false,
+        statistics: Statistics::default(),
+        issues: Vec::new(),
+        issue_count: 0,
+        cold: 0,
+        tags_asked: 0,
+        unlisted: Vec::new(),
+        shard: Some(shard),
+        hooks: Vec::new(),
         seconds: clock.elapsed().as_secs_f64(),
     }
 }
@@ -495,6 +591,8 @@ struct Previous {
     parent: Option<Cell>,
     /// The newest checkpoint of an unfinished run over the same, if it is newer.
     checkpoint: Option<Cell>,
+    /// The range of keys that is backed up; all of them if none.
+    part: Option<Part>,
 }
 
 impl Previous {
@@ -520,6 +618,7 @@ impl Previous {
             .cells
             .values()
             .filter(|cell| cell.kind == CellKind::Partial && live.contains(&cell.id))
+            .filter(|cell| cell.shard.is_none())
             .filter(same)
             .filter(|cell| {
                 parent
@@ -528,7 +627,34 @@ impl Previous {
             })
             .max_by_key(|cell| cell.ended)
             .cloned();
-        Ok(Self { parent, checkpoint })
+        Ok(Self {
+            parent,
+            checkpoint,
+            part: None,
+        })
+    }
+
+    /// What a shard compares with: the parent of its run, and the newest checkpoint of its own.
+    fn of_shard(view: &View, part: &Part) -> Self {
+        let live = view.live();
+        let own = |cell: &&Cell| {
+            let is_own = cell.shard.as_ref() == Some(&part.shard);
+            cell.kind == CellKind::Partial && is_own && live.contains(&cell.id)
+        };
+        let parent = part.parent.filter(|id| live.contains(id));
+        let checkpoints = view.cells.values().filter(own);
+        Self {
+            parent: parent.and_then(|id| view.cells.get(&id)).cloned(),
+            checkpoint: checkpoints.max_by_key(|cell| cell.ended).cloned(),
+            part: None,
+        }
+    }
+
+    /// Gives the range of keys that is backed up.
+    fn range(&self) -> KeyRange {
+        let part = self.part.as_ref();
+        part.map(|part| part.shard.range.clone())
+            .unwrap_or_default()
     }
 
     fn base(&self) -> Base {
@@ -543,7 +669,7 @@ impl Previous {
 /// Times that a run starts over from its sources.
 const RUNS_MAX: usize = 3;
 /// The option of a cell that tells since when its source was read, in nanoseconds since 1970.
-const READ_FROM: &str = "read-from";
+pub(crate) const READ_FROM: &str = "read-from";
 
 /// Gives the time since which a snapshot's source was read.
 pub(crate) fn read_from(cell: &Cell) -> i64 {

@@ -6,6 +6,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use larder_format::cell::Cell;
 use larder_format::entry::{Attributes, Content, Entry, EntryType, Timestamp};
 use larder_format::ids::{ChunkType, SessionId};
+use larder_format::run::KeyRange;
 use larder_format::tree::build::Root;
 use larder_format::tree::read::Cursor;
 
@@ -110,6 +111,8 @@ struct Compared {
     gone: Gone,
     /// Entries that were met, but for those that are left out now.
     met: u64,
+    /// The keys that are looked at.
+    range: KeyRange,
 }
 
 /// Entries that a source does not have any more.
@@ -159,6 +162,7 @@ impl Compared {
         cell: &Cell,
         source: &[u8],
         left_out: Option<Arc<LeftOut>>,
+        range: KeyRange,
     ) -> Result<Option<Self>> {
         let Some(source) = cell.sources.iter().find(|one| one.path == source) else {
             return Ok(None);
@@ -170,16 +174,29 @@ impl Compared {
             bytes: source.bytes,
         };
         let mut cursor = Cursor::new(ChunkReader::new(repository)?, &root);
-        let next = cursor.next_entry()?;
-        Ok(Some(Self {
+        if let Some(behind) = &range.behind {
+            // The first key behind that one.
+            cursor.skip_to(&[behind, [0].as_slice()].concat())?;
+        }
+        let mut compared = Self {
             cursor,
-            next,
+            next: None,
             start: timestamp(read_from(cell)),
             snapshot: cell.id,
             left_out,
             gone: Gone::default(),
             met: 0,
-        }))
+            range,
+        };
+        compared.advance()?;
+        Ok(Some(compared))
+    }
+
+    /// Goes on to the next entry of the range.
+    fn advance(&mut self) -> Result<()> {
+        let next = self.cursor.next_entry()?;
+        self.next = next.filter(|next| !self.range.is_before(&next.key));
+        Ok(())
     }
 
     /// Gives the entry with this key, moving past all before it.
@@ -190,7 +207,7 @@ impl Compared {
                 std::cmp::Ordering::Equal => {
                     self.met += 1;
                     let found = self.next.take();
-                    self.next = self.cursor.next_entry()?;
+                    self.advance()?;
                     return Ok(found);
                 }
                 std::cmp::Ordering::Greater => break,
@@ -208,8 +225,7 @@ impl Compared {
             self.gone.note(&next.key);
             self.met += 1;
         }
-        self.next = self.cursor.next_entry()?;
-        Ok(())
+        self.advance()
     }
 
     /// Moves past all that is left; gives the entries that the source does not have any more, and
@@ -247,7 +263,7 @@ impl<'a> Planner<'a> {
     ) -> Self {
         let mut compared = Vec::new();
         for cell in previous.checkpoint.iter().chain(&previous.parent) {
-            match Compared::start(repository, cell, source, left_out.clone()) {
+            match Compared::start(repository, cell, source, left_out.clone(), previous.range()) {
                 Ok(found) => compared.extend(found),
                 Err(error) => cannot_compare(progress, &error),
             }

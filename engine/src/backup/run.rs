@@ -8,6 +8,7 @@ use std::thread;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use larder_format::cell::Source;
+use larder_format::entry::Entry;
 
 use crate::budget::Budget;
 use crate::cancel::Cancel;
@@ -17,7 +18,7 @@ use crate::error::{EngineError, Result};
 use crate::progress::Progress;
 use crate::repository::Repository;
 use crate::source::bucket::Object;
-use crate::source::bucket::listing::Listing;
+use crate::source::bucket::listing::{KeyRange, Listing};
 use crate::source::bucket::ranges::{Ranges, begins_behind};
 use crate::source::bucket::read::RangesAtOnce;
 use crate::source::bucket::sorted::{MEMORY_BYTES, SortedListing};
@@ -154,19 +155,33 @@ pub(super) fn run_source(
 /// Lists a bucket, in several places at once if the parent shows that it is large and where its keys lie.
 fn listing(writer: &Writer<'_>, bucket: &Arc<dyn Bucket>, parent: &Source) -> Result<ObjectPages> {
     let threads = bucket.calls_at_once().min(LISTERS_MAX);
+    let range = writer.previous.range();
     let range_keys = writer.options.buckets.range_keys;
     let is_worth_it = threads > 1 && parent.entries >= range_keys.saturating_mul(2);
     if !is_worth_it || writer.repository.is_in_order() {
-        return Ok(Box::new(Listing::new(bucket)));
+        return whole(bucket, &range);
     }
     // Of a tree that cannot be read the planner will tell.
-    let splits = splits(writer.repository, parent, range_keys).unwrap_or_default();
+    let mut splits = splits(writer.repository, parent, range_keys).unwrap_or_default();
+    splits.retain(|split| range.has(split) && range.last.as_ref() != Some(split));
     match splits.get(splits.len() / 2) {
         Some(middle) if begins_behind(bucket, middle)? => {
-            Ok(Box::new(Ranges::begin(bucket, &splits, threads)?))
+            Ok(Box::new(Ranges::begin(bucket, &range, &splits, threads)?))
         }
-        _ => Ok(Box::new(Listing::new(bucket))),
+        _ => whole(bucket, &range),
     }
+}
+
+/// Lists a range page by page, or all of a bucket that cannot begin behind a key.
+fn whole(bucket: &Arc<dyn Bucket>, range: &KeyRange) -> Result<ObjectPages> {
+    let range = match &range.behind {
+        Some(behind) if !begins_behind(bucket, behind)? => KeyRange {
+            behind: None,
+            last: range.last.clone(),
+        },
+        _ => range.clone(),
+    };
+    Ok(Box::new(Listing::of_range(bucket, range)))
 }
 
 /// Gives what tells that something changed.
@@ -192,7 +207,8 @@ pub(super) fn begin(writer: &mut Writer<'_>, source: &Prepared) -> Result<Option
         Place::Bucket(bucket, left_out) => {
             let readers = bucket.calls_at_once().clamp(READERS, READERS_MAX);
             let pages = pages(writer, source, bucket, left_out)?;
-            let pages = Pages::begin(pages, Arc::clone(left_out))?;
+            let range = writer.previous.range();
+            let pages = Pages::begin(pages, Arc::clone(left_out), range)?;
             Ok(Some(Begun::Listing(pages, readers)))
         }
     }
@@ -219,7 +235,7 @@ fn pages(
             Box::new(sorted)
         }
         (_, Some(parent)) => listing(writer, bucket, parent)?,
-        _ => Box::new(Listing::new(bucket)),
+        _ => whole(bucket, &writer.previous.range())?,
     };
     writer.buckets.insert(source.name.clone(), passage);
     Ok(pages)
@@ -281,14 +297,17 @@ pub(super) struct Pages {
     first: Option<Result<Vec<Object>>>,
     rest: ObjectPages,
     left_out: Arc<LeftOut>,
+    /// The keys that are meant; some buckets list others, too.
+    range: KeyRange,
 }
 
 impl Pages {
-    fn begin(mut pages: ObjectPages, left_out: Arc<LeftOut>) -> Result<Self> {
+    fn begin(mut pages: ObjectPages, left_out: Arc<LeftOut>, range: KeyRange) -> Result<Self> {
         Ok(Self {
             first: pages.next().transpose()?.map(Ok),
             rest: pages,
             left_out,
+            range,
         })
     }
 }
@@ -299,7 +318,10 @@ impl Iterator for Pages {
     fn next(&mut self) -> Option<Self::Item> {
         let page = self.first.take().or_else(|| self.rest.next())?;
         Some(page.map(|mut objects| {
-            objects.retain(|object| !self.left_out.has(&object.entry.key, object.entry.size));
+            objects.retain(|object| {
+                let Entry { key, size, .. } = &object.entry;
+                self.range.has(key) && !self.left_out.has(key, *size)
+            });
             objects
         }))
     }
@@ -446,7 +468,14 @@ fn count_ahead(
 pub(super) fn expected(writer: &Writer<'_>, source: &Prepared) -> (Option<u64>, Option<u64>) {
     let parent = writer.previous.parent.as_ref();
     let found = parent.and_then(|cell| cell.sources.iter().find(|one| one.path == source.name));
-    (found.map(|one| one.entries), found.map(|one| one.bytes))
+    // Of a shard nobody knows better than that all are about as large.
+    let part = writer.previous.part.as_ref();
+    let shards = part.map_or(1, |part| part.shard.count.max(1));
+    let share = |all: u64| all / shards;
+    (
+        found.map(|one| share(one.entries)),
+        found.map(|one| share(one.bytes)),
+    )
 }
 
 /// Plans every step and hands the jobs on in batches.

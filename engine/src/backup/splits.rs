@@ -18,7 +18,7 @@ const SPLITS_MAX: u64 = 10_000;
 ///
 /// # Errors
 /// What the storage answers, or `Damaged` for nodes that are.
-pub(super) fn splits(
+pub(crate) fn splits(
     repository: &Arc<Repository>,
     tree: &Source,
     range_keys: u64,

@@ -135,6 +135,10 @@ impl<'a> Writer<'a> {
 
     /// Tells whether every tree is that of the parent.
     pub(super) fn is_unchanged(&self) -> bool {
+        // A part of a snapshot has not all of its parent.
+        if self.previous.part.is_some() {
+            return false;
+        }
         let roots = |sources: &[Source]| -> Vec<_> {
             let pairs = sources
                 .iter()
@@ -212,6 +216,14 @@ impl<'a> Writer<'a> {
         session::end(self.repository, id, *base, &self.author, view)
     }
 
+    /// Gives the kind of the cell of a run that is finished.
+    pub(super) fn kind(&self) -> CellKind {
+        match self.previous.part {
+            Some(_) => CellKind::Shard,
+            None => CellKind::Complete,
+        }
+    }
+
     /// Commits trees; where a collector ended the session they are carried under a new one.
     pub(super) fn commit(&mut self, kind: CellKind, trees: &[Source]) -> Result<()> {
         for _ in 0..COMMITS_MAX {
@@ -232,8 +244,8 @@ impl<'a> Writer<'a> {
             self.open(base)?;
             self.repository.index().disown_pending()?;
             match kind {
-                CellKind::Complete => self.carry(trees, self.progress)?,
-                _ => self.carry(trees, &Silent)?,
+                CellKind::Partial => self.carry(trees, &Silent)?,
+                _ => self.carry(trees, self.progress)?,
             }
         }
         Err(EngineError::Request(format!(
@@ -267,7 +279,7 @@ impl<'a> Writer<'a> {
     /// Uploads what is open and creates the cell.
     pub(super) fn commit_once(&mut self, kind: CellKind, trees: &[Source]) -> Result<Outcome> {
         let mut segments: Vec<ObjectId> = self.packer.flush()?;
-        if kind == CellKind::Complete {
+        if kind != CellKind::Partial {
             self.packer.protect();
         }
         segments.sort_unstable();
@@ -311,6 +323,7 @@ impl<'a> Writer<'a> {
             config: self.repository.config().number,
             seen_cells: session::seen_cells(&self.opened.view),
             seen_round: self.opened.view.collection.newest(),
+            shard: self.previous.part.as_ref().map(|part| part.shard.clone()),
         };
         let outcome = session::commit(self.repository, &cell, &self.opened.view.collection)?;
         self.packer.land()?;

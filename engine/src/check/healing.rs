@@ -39,7 +39,7 @@ pub fn healing(finding: &Finding, by_itself: bool) -> Vec<Healing> {
         Some(Name::Pack(_)) | Some(Name::Segment(_)) => vec![Directory, Copy],
         // The cell is there, and what its tree says is wrong.
         Some(Name::Cell(_)) if !finding.paths.is_empty() => vec![Source],
-        Some(Name::Reserve | Name::Ledger(_)) => vec![Anew],
+        Some(Name::Reserve | Name::Ledger(_) | Name::Run(_) | Name::RunEnd(_)) => vec![Anew],
         // From its packs.
         Some(Name::Parity(_)) => vec![Anew, Copy],
         Some(_) => vec![Copy],

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use larder_format::ids::{ObjectId, SessionId};
+use larder_format::ids::{ObjectId, RunId, SessionId};
 use larder_format::names::{self, Name};
 
 use super::Severity;
@@ -29,6 +29,8 @@ pub(super) struct Listing {
     pub parity: BTreeMap<ObjectId, u64>,
     pub has_reserve: bool,
     pub has_ledger: bool,
+    pub runs: BTreeSet<RunId>,
+    pub run_ends: BTreeSet<RunId>,
     pub pack_count: u64,
     pub pack_bytes: u64,
     /// Size and one byte, 1 once something named it, by pack.
@@ -48,6 +50,8 @@ impl Listing {
             parity: BTreeMap::new(),
             has_reserve: false,
             has_ledger: false,
+            runs: BTreeSet::new(),
+            run_ends: BTreeSet::new(),
             pack_count: 0,
             pack_bytes: 0,
             packs: ScratchMap::new(context.repository.cache_dir(), PACK_BYTES),
@@ -101,6 +105,8 @@ impl Listing {
             Name::Round(_) | Name::State(_) | Name::Manifest(_) => {}
             Name::Parity(id) => drop(self.parity.insert(id, size)),
             Name::Ledger(_) => self.has_ledger = true,
+            Name::Run(id) => drop(self.runs.insert(id)),
+            Name::RunEnd(id) => drop(self.run_ends.insert(id)),
             Name::Reserve => self.has_reserve = true,
             Name::Pack(id) => {
                 self.pack_count += 1;

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use larder_format::cell::{Cell, CellKind};
-use larder_format::ids::{ObjectId, SessionId};
+use larder_format::ids::{ObjectId, RunId, SessionId};
 use larder_format::names::{self, Name};
 use larder_format::object::{Header, Kind, verify_closing};
 use larder_format::record::Record;
+use larder_format::run::{Run, RunEnd};
 use larder_format::session::{Amendment, Base, Session, SessionEnd};
 use rayon::prelude::*;
 
@@ -41,6 +42,7 @@ pub(super) fn check(context: &Context<'_>, listing: &Listing, damage: &mut Damag
         cells.report_missing(context, damage)?;
     }
     check_rollback(context, &cells, damage);
+    check_runs(context, listing, damage)?;
     cells.remember(context);
     Ok(cells.view)
 }
@@ -67,6 +69,32 @@ fn check_reserve(context: &Context<'_>, listing: &Listing, damage: &mut Damage) 
     if let Err(problem) = read {
         let problem = format!("{problem}; nothing is kept in it");
         damage.add(Severity::Harmless, names::RESERVE, problem);
+    }
+    Ok(())
+}
+
+/// Reads what runs of several shards left behind.
+fn check_runs(context: &Context<'_>, listing: &Listing, damage: &mut Damage) -> Result<()> {
+    let meaning = "no snapshot depends on it; shards of that run that are not finished need another run, and a prune clears it away";
+    let runs: Vec<RunId> = listing.runs.iter().copied().collect();
+    for (id, outcome) in read_all::<Run, _>(context, &runs, Name::Run)? {
+        if let Err(Problem::Damaged(why)) = outcome {
+            damage.add(
+                Severity::Harmless,
+                names::run(&id),
+                format!("{why}; {meaning}"),
+            );
+        }
+    }
+    let ends: Vec<RunId> = listing.run_ends.iter().copied().collect();
+    for (id, outcome) in read_all::<RunEnd, _>(context, &ends, Name::RunEnd)? {
+        if let Err(Problem::Damaged(why)) = outcome {
+            damage.add(
+                Severity::Harmless,
+                names::run_end(&id),
+                format!("{why}; {meaning}"),
+            );
+        }
     }
     Ok(())
 }

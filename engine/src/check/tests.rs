@@ -211,6 +211,7 @@ fn backup_options(source: &Path) -> BackupOptions {
         verify_blocks: true,
         checkpoints: CheckpointRhythm::every_seconds(1000),
         hooks: Default::default(),
+        shard: None,
     }
 }
 

@@ -458,7 +458,7 @@ impl Sync<'_> {
                 Name::Session(id) | Name::SessionEnd(id) => listed.size(&Name::Cell(id))?.is_some(),
                 Name::State(number) => number == state,
                 Name::Round(number) => number > state,
-                Name::Reserve | Name::Manifest(_) => false,
+                Name::Reserve | Name::Manifest(_) | Name::Run(_) | Name::RunEnd(_) => false,
                 _ => true,
             };
             if is_copied && have.size(&name)? != Some(size) {

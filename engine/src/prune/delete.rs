@@ -16,6 +16,7 @@ use crate::error::{EngineError, Result};
 use crate::ledger;
 use crate::parity;
 use crate::protocol::{self, Rule, keeps};
+use crate::shards::runs;
 use crate::view;
 
 /// Names that are deleted between two looks at the progress.
@@ -25,8 +26,9 @@ const BATCH: usize = 256;
 pub(super) fn delete(run: &mut Run<'_>, facts: &Facts, found: &Found) -> Result<()> {
     let inventory = &found.inventory;
     let packs = packs(run, facts, inventory);
-    let records = records(facts, inventory);
+    let mut records = records(facts, inventory);
     let segments = segments(run, facts, inventory)?;
+    records.extend(runs::outdated(run.repository, &facts.view, &inventory.runs)?);
     let total = packs.len() + records.len() + segments.len();
     if total == 0 {
         return Ok(());

@@ -29,6 +29,8 @@ pub(super) struct Inventory {
     pub collector: BTreeSet<Name>,
     pub has_reserve: bool,
     pub has_ledger: bool,
+    /// Runs of several shards, and their ends.
+    pub runs: BTreeSet<Name>,
     pub has_parity: bool,
 }
 
@@ -184,6 +186,7 @@ impl Inventory {
             Name::Manifest(_) => {}
             Name::Parity(_) => self.has_parity = true,
             Name::Ledger(_) => self.has_ledger = true,
+            Name::Run(_) | Name::RunEnd(_) => drop(self.runs.insert(name)),
             Name::Session(id) => drop(self.sessions.insert(id)),
             Name::SessionEnd(id) => drop(self.ends.insert(id)),
             Name::Cell(id) => drop(self.cells.insert(id)),

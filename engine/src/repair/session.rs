@@ -187,6 +187,7 @@ impl Work<'_> {
             config: self.repository.config().number,
             seen_cells: session::seen_cells(&opened.view),
             seen_round: opened.view.collection.newest(),
+            shard: None,
         }
     }
 

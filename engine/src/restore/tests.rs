@@ -103,6 +103,7 @@ impl World {
             verify_blocks: true,
             checkpoints: CheckpointRhythm::every_seconds(1 << 30),
             hooks: Default::default(),
+            shard: None,
         };
         let report = backup(&repository, &options, &Silent, &Cancel::default()).unwrap();
         let view = crate::view::read_cells(&repository, None).unwrap();
@@ -200,6 +201,7 @@ fn info(cell: &Cell) -> SnapshotInfo {
         sources: sources.map(|source| lossy(&source.path)).collect(),
         read: Vec::new(),
         parent: None,
+        shard: None,
         program: String::new(),
         statistics: crate::snapshots::Statistics::default(),
         session: cell.id,

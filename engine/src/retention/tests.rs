@@ -27,6 +27,8 @@ pub(super) fn candidate(number: u8, round: u64, time: Timestamp) -> Candidate {
         tags: Vec::new(),
         is_pinned: false,
         is_partial: false,
+        shard_of: None,
+        joined: None,
         is_settled: true,
     }
 }

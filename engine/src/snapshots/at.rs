@@ -123,6 +123,7 @@ mod tests {
             sources: sources.iter().map(|source| (*source).to_owned()).collect(),
             read: Vec::new(),
             parent: None,
+            shard: None,
             program: String::new(),
             statistics: Statistics::default(),
             session: Default::default(),

@@ -96,6 +96,7 @@ pub(crate) fn options(sources: &[&Path]) -> BackupOptions {
         verify_blocks: true,
         checkpoints: CheckpointRhythm::every_seconds(600),
         hooks: Default::default(),
+        shard: None,
     }
 }
 
@@ -129,6 +130,7 @@ pub(crate) fn cell(id: u8, started_seconds: i64) -> Cell {
         config: 1,
         seen_cells: Vec::new(),
         seen_round: 0,
+        shard: None,
     }
 }
 

@@ -8,13 +8,14 @@ use larder_format::directory::{Directory, DirectoryBlock};
 use larder_format::error::FormatError;
 use larder_format::ids::ChunkType;
 use larder_format::ids::{
-    ChunkId, ChunkPrefix, LedgerId, ObjectId, PackPrefix, ReplicaId, RepositoryId, SessionId,
-    SlotId,
+    ChunkId, ChunkPrefix, LedgerId, ObjectId, PackPrefix, ReplicaId, RepositoryId, RunId,
+    SessionId, SlotId,
 };
 use larder_format::keys::{KEYRING_RANDOM_BYTES, Keyring, Purpose};
 use larder_format::ledger::{Ledger, LedgerGroup, Verification};
 use larder_format::object::{Kind, object_id};
 use larder_format::record::{Record, open_record, seal_record};
+use larder_format::run::{KeyRange, Run, RunEnd, Shard};
 use larder_format::segment::{Owner, Segment, SegmentPack};
 use larder_format::session::{Amendment, Base, Change, Session, SessionEnd};
 use larder_format::slot::{KdfParams, Secret, SlotKind, SlotParams, read_slot, seal_slot, unlock};
@@ -75,6 +76,29 @@ fn cell() -> Cell {
         config: 1,
         seen_cells: vec![session_id(2), session_id(3)],
         seen_round: 3,
+        shard: None,
+    }
+}
+
+fn run() -> Run {
+    Run {
+        id: RunId([6; 16]),
+        name: "nightly-2026-11-22".into(),
+        begun: -7,
+        source: b"s3://bucket/prefix".to_vec(),
+        host: "host".into(),
+        asked: 4,
+        divisions: vec![b"a//b".to_vec(), b"a/b".to_vec()],
+        left_out: "0123456789abcdef".into(),
+        parent: Some(session_id(2)),
+    }
+}
+
+fn shard_cell(number: u64) -> Cell {
+    Cell {
+        kind: CellKind::Shard,
+        shard: run().shard(number),
+        ..cell()
     }
 }
 
@@ -202,6 +226,20 @@ fn records_go_both_ways() {
     goes_both_ways(&state());
     goes_both_ways(&ledger());
     goes_both_ways(&Ledger::default());
+    goes_both_ways(&run());
+    goes_both_ways(&Run::default());
+    goes_both_ways(&RunEnd {
+        id: RunId([6; 16]),
+        ended: 9,
+        snapshot: session_id(1),
+    });
+    for number in 1..=3 {
+        goes_both_ways(&shard_cell(number));
+        goes_both_ways(&Cell {
+            kind: CellKind::Partial,
+            ..shard_cell(number)
+        });
+    }
 }
 
 #[test]
@@ -214,6 +252,83 @@ fn a_record_opens_only_under_its_own_name() {
     };
     assert!(open_record::<Cell>(&keyring, &other.name(), &object).is_err());
     assert!(open_record::<Session>(&keyring, &cell().name(), &object).is_err());
+}
+
+#[test]
+fn the_shards_of_a_run_have_each_key_once() {
+    let run = run();
+    assert_eq!(run.count(), 3);
+    assert!(run.shard(0).is_none() && run.shard(4).is_none() && run.shard(u64::MAX).is_none());
+    let keys: [&[u8]; 10] = [
+        b"", b"a", b"a/", b"a//", b"a//b", b"a//b\0", b"a/a", b"a/b", b"a/b/", b"\xff",
+    ];
+    let numbers = keys.map(|key| {
+        let has = |number: &u64| run.shard(*number).unwrap().range.has(key);
+        let mut found = (1..=3).filter(has);
+        let number = found.next().unwrap();
+        assert!(found.next().is_none());
+        number
+    });
+    assert_eq!(numbers, [1, 1, 1, 1, 1, 2, 2, 2, 3, 3]);
+}
+
+#[test]
+fn a_shard_that_cannot_be_is_refused() {
+    let range = |behind: Option<&[u8]>, last: Option<&[u8]>| KeyRange {
+        behind: behind.map(<[u8]>::to_vec),
+        last: last.map(<[u8]>::to_vec),
+    };
+    let shard = |number, count, range| {
+        Some(Shard {
+            run: RunId([6; 16]),
+            name: "nightly".into(),
+            number,
+            count,
+            range,
+        })
+    };
+    let long = vec![b'k'; 4097];
+    for (kind, shard) in [
+        (CellKind::Shard, None),
+        (CellKind::Complete, shard(1, 1, range(None, None))),
+        (CellKind::Revoked, shard(1, 1, range(None, None))),
+        (CellKind::Shard, shard(0, 1, range(None, None))),
+        (CellKind::Shard, shard(2, 1, range(Some(b"a"), None))),
+        (CellKind::Shard, shard(1, 1, range(None, Some(b"a")))),
+        (CellKind::Shard, shard(1, 2, range(None, None))),
+        (CellKind::Shard, shard(2, 2, range(None, None))),
+        (CellKind::Shard, shard(2, 3, range(Some(b"b"), Some(b"b")))),
+        (CellKind::Shard, shard(2, 3, range(Some(b"b"), Some(b"a")))),
+        (CellKind::Shard, shard(1025, 1025, range(Some(b"b"), None))),
+        (CellKind::Shard, shard(2, 2, range(Some(&long), None))),
+    ] {
+        let cell = Cell {
+            kind,
+            shard,
+            ..cell()
+        };
+        assert!(Cell::decode(&cell.encode()).is_err(), "{cell:?}");
+    }
+    let refused = |run: Run| assert!(Run::decode(&run.encode()).is_err(), "{run:?}");
+    let mut backwards = run();
+    backwards.divisions.reverse();
+    refused(backwards);
+    refused(Run {
+        divisions: vec![b"a".to_vec(); 2],
+        ..run()
+    });
+    refused(Run {
+        divisions: (0..1024).map(|at| format!("{at:04}").into()).collect(),
+        ..run()
+    });
+    refused(Run {
+        divisions: vec![long],
+        ..run()
+    });
+    refused(Run {
+        name: "n".repeat(1025),
+        ..run()
+    });
 }
 
 #[test]

@@ -20,6 +20,7 @@ use larder_format::object::{Header, Kind, object_id};
 use larder_format::pack::{PackWriter, open_pack, padme};
 use larder_format::page::{transpose, untranspose};
 use larder_format::record::{Record, open_record, seal_record};
+use larder_format::run::{Run, RunEnd};
 use larder_format::secret_text::recovery_key_text;
 use larder_format::segment::{Owner, Segment, SegmentPack};
 use larder_format::session::SessionEnd;
@@ -68,6 +69,7 @@ fn all() -> Examples {
     let mut examples = Vec::new();
     derivations(&mut examples);
     records(&mut examples);
+    runs(&mut examples);
     slots(&mut examples);
     packs(&mut examples);
     nodes(&mut examples);
@@ -166,6 +168,46 @@ fn nodes(examples: &mut Examples) {
         ("another leaf", encode_hex(&other)),
         ("leaf of objects", encode_hex(&objects)),
         ("both leaves by column", encode_hex(&columns)),
+    ]);
+}
+
+/// The run of the examples, whose name is `nightly`.
+fn run() -> Run {
+    Run {
+        id: keyring().run_id("nightly"),
+        name: "nightly".to_owned(),
+        begun: 1_000_000_007,
+        source: b"s3://photos".to_vec(),
+        host: "h".to_owned(),
+        asked: 3,
+        divisions: vec![b"a/b".to_vec(), b"m".to_vec()],
+        left_out: "0011223344556677".to_owned(),
+        parent: Some(session()),
+    }
+}
+
+fn runs(examples: &mut Examples) {
+    let keyring = keyring();
+    // By hand: the id key is 32 times 6.
+    let input = [[6; 32].as_slice(), &REPOSITORY.0].concat();
+    let key = blake3::derive_key("larder v1 run id", &input);
+    let hash = blake3::keyed_hash(&key, b"nightly");
+    let run = run();
+    assert_eq!(run.id.0, hash.as_bytes()[..16]);
+    let end = RunEnd {
+        id: run.id,
+        ended: 1_000_000_008,
+        snapshot: session(),
+    };
+    let object = seal_record(&keyring, &run, UID, &RANDOM).unwrap();
+    let end_object = seal_record(&keyring, &end, UID, &RANDOM).unwrap();
+    examples.extend([
+        ("run name", names::run(&run.id)),
+        ("run CBOR", encode_hex(&run.encode())),
+        ("run end name", names::run_end(&run.id)),
+        ("run end CBOR", encode_hex(&end.encode())),
+        ("run object", encode_hex(&object)),
+        ("run end object", encode_hex(&end_object)),
     ]);
 }
 
@@ -506,6 +548,10 @@ fn objects_that_are_kept_can_still_be_read() {
     assert_eq!(*unlocked.keyring.encode(), *keyring.encode());
     let end = names::Name::SessionEnd(session());
     assert!(open_record::<SessionEnd>(&keyring, &end, &object("session end object")).is_ok());
+    let name = names::Name::Run(run().id);
+    assert_eq!(open_record(&keyring, &name, &object("run object")), Ok(run()));
+    let name = names::Name::RunEnd(run().id);
+    assert!(open_record::<RunEnd>(&keyring, &name, &object("run end object")).is_ok());
     let pack = object("pack object");
     let (header, directory) = open_pack(&keyring, &object_id(&pack), &pack).unwrap();
     let segment = object("segment object");

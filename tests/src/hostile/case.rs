@@ -406,6 +406,7 @@ fn backup_options(source: PathBuf) -> BackupOptions {
         verify_blocks: true,
         checkpoints: CheckpointRhythm::every_seconds(300),
         hooks: Default::default(),
+        shard: None,
     }
 }
 

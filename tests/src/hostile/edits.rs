@@ -12,6 +12,7 @@ use larder_format::names::{self, Name};
 use larder_format::object::{CLOSING_BYTES, HEADER_BYTES, Kind, close, object_id};
 use larder_format::quarantine::{self, RepairId, Undo};
 use larder_format::record::Record;
+use larder_format::run::{Run, RunEnd};
 use larder_format::segment::Segment;
 use larder_format::session::{Amendment, Change, Session, SessionEnd};
 use larder_format::slot::{KdfParams, SlotKind, SlotParams};
@@ -129,6 +130,8 @@ fn opened(forge: &Forge, name: &Name) -> Option<(Kind, Purpose, Vec<u8>)> {
         Name::Round(_) => of::<Round>(forge, name),
         Name::State(_) => of::<State>(forge, name),
         Name::Ledger(_) => of::<Ledger>(forge, name),
+        Name::Run(_) => of::<Run>(forge, name),
+        Name::RunEnd(_) => of::<RunEnd>(forge, name),
         _ => None,
     }
 }
@@ -146,6 +149,8 @@ fn claimed(kind: Kind, cbor: &[u8]) -> Option<String> {
         Kind::Round => of::<Round>(cbor),
         Kind::State => of::<State>(cbor),
         Kind::Ledger => of::<Ledger>(cbor),
+        Kind::Run => of::<Run>(cbor),
+        Kind::RunEnd => of::<RunEnd>(cbor),
         _ => None,
     }
 }

@@ -23,6 +23,7 @@ use larder_format::ledger::{Ledger, LedgerGroup, Verification};
 use larder_format::names::{self, Name};
 use larder_format::object::{object_id, reserve};
 use larder_format::quarantine::{self, RepairId, Undo};
+use larder_format::run::{Run, RunEnd};
 use larder_format::segment::{Owner, Segment};
 use larder_format::session::{Amendment, Base, Change, Session};
 use larder_format::slot::{self, KdfParams, SlotKind, SlotParams, seal_slot};
@@ -370,6 +371,7 @@ impl<'a> Writer<'a> {
             config: 1,
             seen_cells: Vec::new(),
             seen_round: id.round(),
+            shard: None,
         }
     }
 
@@ -421,6 +423,35 @@ impl<'a> Writer<'a> {
         let root = self.forge.tree(&objects);
         let cell = self.cell(id, vec![source_of(BUCKET, &root)]);
         self.session(&cell);
+        self.forge.commit(cell);
+        self.shard(&root);
+    }
+
+    /// Writes a run of two shards, the first of which was finished.
+    fn shard(&mut self, root: &Root) {
+        let run = Run {
+            id: self.forge.keyring.run_id("nightly"),
+            name: "nightly".to_owned(),
+            begun: TIME * 1_000_000_000,
+            source: BUCKET.to_vec(),
+            host: "desk".to_owned(),
+            asked: 2,
+            divisions: vec![b"z".to_vec()],
+            left_out: "0123456789abcdef".to_owned(),
+            parent: None,
+        };
+        let cell = Cell {
+            kind: CellKind::Shard,
+            shard: run.shard(1),
+            ..self.cell(session_id(1, 0xb2), vec![source_of(BUCKET, root)])
+        };
+        self.session(&cell);
+        self.forge.record(&RunEnd {
+            id: run.id,
+            ended: TIME * 1_000_000_000,
+            snapshot: cell.id,
+        });
+        self.forge.record(&run);
         self.forge.commit(cell);
     }
 

@@ -131,6 +131,7 @@ impl Desk {
             verify_blocks: true,
             checkpoints: CheckpointRhythm::every_seconds(300),
             hooks: Default::default(),
+            shard: None,
         }
     }
 

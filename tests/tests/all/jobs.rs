@@ -507,7 +507,7 @@ fn units_are_written_as_they_are_shown_and_systemd_understands_them() {
         text.push(format!("# {name}\n{}", fs::read_to_string(path).unwrap()));
     }
     assert_eq!(text.join("\n"), shown);
-    understood(&units);
+    understood(&units, "larder-jobs");
     world.ok(["job", "uninstall"]);
     assert_eq!(fs::read_dir(&units).unwrap().count(), 0);
     world
@@ -517,7 +517,8 @@ fn units_are_written_as_they_are_shown_and_systemd_understands_them() {
 
     // What is shipped is what is written for its place.
     let shipped = root().join("deploy/systemd");
-    understood(&shipped);
+    understood(&shipped, "larder-jobs");
+    understood(&shipped, "larder-shard");
     let mut command = world.bare_command();
     command
         .env("HOME", "/root")
@@ -535,15 +536,16 @@ fn units_are_written_as_they_are_shown_and_systemd_understands_them() {
 }
 
 /// Asks systemd whether units are right, or where it is not installed reads them as far as that goes.
-fn understood(folder: &Path) {
+fn understood(folder: &Path, name: &str) {
     let here = tempfile::tempdir().unwrap();
     let mut units = Vec::new();
-    for name in ["larder-jobs.service", "larder-jobs.timer"] {
-        let text = fs::read_to_string(folder.join(name)).unwrap();
+    for end in ["service", "timer"] {
+        let name = format!("{name}.{end}");
+        let text = fs::read_to_string(folder.join(&name)).unwrap();
         read_plainly(&text);
         // The program is looked for, and is elsewhere in a test.
         let text = text.replace("\"/usr/local/bin/larder\"", "\"/bin/true\"");
-        fs::write(here.path().join(name), text).unwrap();
+        fs::write(here.path().join(&name), text).unwrap();
         units.push(here.path().join(name));
     }
     let verified = Command::new("systemd-analyze")
@@ -555,7 +557,7 @@ fn understood(folder: &Path) {
         return;
     };
     let said = String::from_utf8_lossy(&verified.stderr).into_owned();
-    let of_ours = said.lines().filter(|line| line.contains("larder-jobs"));
+    let of_ours = said.lines().filter(|line| line.contains(name));
     // A container without systemd has no manual pages, and none of the units that they depend on.
     let wrong: Vec<_> = of_ours
         .filter(|line| !line.contains("man:") && !line.contains("man larder"))

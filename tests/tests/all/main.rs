@@ -43,6 +43,7 @@ mod scrub;
 mod sealed;
 mod secrets;
 mod serve;
+mod shards;
 mod simulator;
 mod source_text;
 mod stats;

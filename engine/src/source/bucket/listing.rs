@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use larder_format::limits::{KEY_BYTES, OBJECT_CLASS_BYTES, OBJECT_TAG_BYTES};
 
+pub use larder_format::run::KeyRange;
+
 use super::Object;
 use crate::error::{EngineError, Result};
 use crate::storage::bucket::{Bucket, Listed, PageFrom};
@@ -24,15 +26,6 @@ pub struct Listing {
     is_over: bool,
 }
 
-/// Keys behind one and up to another, with that; without end where there is none.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct KeyRange {
-    /// The key behind which it begins, in UTF-8.
-    pub behind: Option<Vec<u8>>,
-    /// The last key that may be in it.
-    pub last: Option<Vec<u8>>,
-}
-
 impl Listing {
     /// Begins before the first page; nothing is asked yet.
     #[must_use]
@@ -50,7 +43,7 @@ impl Listing {
         }
     }
 
-    /// Begins before the first page of a range; nothing is asked yet.
+    /// Begins before the first page of a range, whose beginning is in UTF-8; nothing is asked yet.
     #[must_use]
     pub fn of_range(bucket: &Arc<dyn Bucket>, range: KeyRange) -> Self {
         Self {

@@ -42,13 +42,19 @@ enum Piece {
 }
 
 impl Ranges {
-    /// Divides a bucket's keys at `splits`, which ascend and are in UTF-8, and begins to list.
+    /// Divides a range of a bucket's keys at `splits`, which ascend, lie in it and are in UTF-8, and begins to
+    /// list.
     ///
     /// # Errors
     /// `Internal` if the operating system gives no threads.
-    pub fn begin(bucket: &Arc<dyn Bucket>, splits: &[Vec<u8>], threads: usize) -> Result<Self> {
+    pub fn begin(
+        bucket: &Arc<dyn Bucket>,
+        whole: &KeyRange,
+        splits: &[Vec<u8>],
+        threads: usize,
+    ) -> Result<Self> {
         let (to_threads, tasks) = unbounded::<Task>();
-        let mut waiting = ranges(splits);
+        let mut waiting = ranges(whole, splits);
         waiting.reverse();
         let mut ranges = Self {
             bucket: Arc::clone(bucket),
@@ -137,16 +143,19 @@ pub fn begins_behind(bucket: &Arc<dyn Bucket>, key: &[u8]) -> Result<bool> {
     Ok(first.is_none_or(|first| first.key.as_slice() > key))
 }
 
-fn ranges(splits: &[Vec<u8>]) -> Vec<KeyRange> {
+fn ranges(whole: &KeyRange, splits: &[Vec<u8>]) -> Vec<KeyRange> {
     let mut ranges = Vec::with_capacity(splits.len() + 1);
-    let mut behind = None;
+    let mut behind = whole.behind.clone();
     for split in splits {
         ranges.push(KeyRange {
             behind: behind.replace(split.clone()),
             last: Some(split.clone()),
         });
     }
-    ranges.push(KeyRange { behind, last: None });
+    ranges.push(KeyRange {
+        behind,
+        last: whole.last.clone(),
+    });
     ranges
 }
 
@@ -188,7 +197,7 @@ mod tests {
     fn listed(bucket: &Arc<MemoryBucket>, splits: &[Vec<u8>]) -> Result<Vec<Vec<u8>>> {
         let bucket: Arc<dyn Bucket> = bucket.clone();
         let mut keys = Vec::new();
-        for page in Ranges::begin(&bucket, splits, 3)? {
+        for page in Ranges::begin(&bucket, &KeyRange::default(), splits, 3)? {
             keys.extend(page?.into_iter().map(|object| object.entry.key));
         }
         Ok(keys)

@@ -21,7 +21,8 @@ use larder_format::collector::Round;
 use larder_format::ids::SessionId;
 use larder_format::names::{self, Name};
 use larder_format::quarantine;
-use larder_format::record::open_record;
+use larder_format::record::{open_record, seal_record};
+use larder_format::run::{Run, RunEnd};
 
 use super::oracle::Oracle;
 use super::overlay::{Objects, Overlay};
@@ -137,6 +138,7 @@ impl Museum {
         live.push(back_up(&desk, &storage, false));
         let (open_session, orphans) = Self::die(&desk, &storage);
         Self::verify(&desk, &storage);
+        Self::leave_a_run(&repository, &storage, live[1], now_ns);
         Self::leave_a_round(&desk, &storage);
         let mirror = Self::mirror(&storage);
         Self::repair(&desk, &storage, &mirror);
@@ -213,6 +215,32 @@ impl Museum {
         };
         let repository = open(desk, storage).unwrap();
         check(&repository, &options, &Silent, &Cancel::default()).unwrap();
+    }
+
+    /// Leaves what a run of several shards leaves: how it divided its bucket, and what became of it.
+    fn leave_a_run(repository: &Repository, storage: &Overlay, snapshot: SessionId, now: i64) {
+        let id = repository.keyring().run_id("nightly");
+        let run = Run {
+            id,
+            name: "nightly".to_owned(),
+            begun: now,
+            source: b"s3://bucket".to_vec(),
+            host: "desk".to_owned(),
+            asked: 2,
+            divisions: vec![b"m".to_vec()],
+            left_out: String::new(),
+            parent: None,
+        };
+        let end = RunEnd {
+            id,
+            ended: now,
+            snapshot,
+        };
+        let keyring = repository.keyring();
+        let run = seal_record(keyring, &run, [1; 16], &[2; 32]).unwrap();
+        let end = seal_record(keyring, &end, [3; 16], &[4; 32]).unwrap();
+        storage.set(&names::run(&id), Some(run.into()));
+        storage.set(&names::run_end(&id), Some(end.into()));
     }
 
     /// Leaves a round that waits for the session that died.
@@ -375,6 +403,10 @@ pub const KINDS: &[Kind] = &[
     Kind { word: "reserve", place: Place::Repository, is_one: |_, _, name| matches!(name, Some(Name::Reserve)),
         altered: [Nothing, Named, Named], missing: [Nothing, Noted, Noted], planted: [Nothing, Noted, Noted], is_idle: true },
     Kind { word: "ledger", place: Place::Repository, is_one: |_, _, name| matches!(name, Some(Name::Ledger(_))),
+        altered: [Nothing, Named, Named], missing: [Nothing; 3], planted: [Nothing, Named, Named], is_idle: true },
+    Kind { word: "run", place: Place::Repository, is_one: |_, _, name| matches!(name, Some(Name::Run(_))),
+        altered: [Nothing, Named, Named], missing: [Nothing; 3], planted: [Nothing, Named, Named], is_idle: true },
+    Kind { word: "run end", place: Place::Repository, is_one: |_, _, name| matches!(name, Some(Name::RunEnd(_))),
         altered: [Nothing, Named, Named], missing: [Nothing; 3], planted: [Nothing, Named, Named], is_idle: true },
     Kind { word: "undo record", place: Place::Repository, is_one: |_, text, _| quarantine::parse_record(text).is_some(),
         altered: [Nothing; 3], missing: [Nothing; 3], planted: [Nothing; 3], is_idle: true },

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use larder_format::ids::{LedgerId, ObjectId, SessionId, SlotId};
+use larder_format::ids::{LedgerId, ObjectId, RunId, SessionId, SlotId};
 use larder_format::names::{self, Name};
 
 use super::exhibits::{KINDS, Kind, Museum, Region, kind_of, regions};
@@ -259,6 +259,8 @@ fn foreign_name(case: &Case) -> Option<String> {
             Name::Round(n) => Name::Round(n + 1),
             Name::State(n) => Name::State(n + 1),
             Name::Ledger(id) => Name::Ledger(LedgerId(id.0.map(|byte| byte ^ 0x11))),
+            Name::Run(id) => Name::Run(RunId(id.0.map(|byte| byte ^ 0x11))),
+            Name::RunEnd(id) => Name::RunEnd(RunId(id.0.map(|byte| byte ^ 0x11))),
             Name::Manifest(n) => Name::Manifest(n + 1),
             Name::Reserve => return Some("reserve.1".to_owned()),
         },

@@ -198,6 +198,7 @@ impl Person {
                 *self.chance.pick(&[3, 6, 100_000, 100_000]),
             ),
             hooks: Default::default(),
+            shard: None,
         }
     }
 

@@ -1,0 +1,9 @@
+//! Runs of several shards: one encoding for each.
+
+#![no_main]
+
+use larder_format::run::Run;
+use larder_fuzz::check_record;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|cbor: &[u8]| check_record::<Run>(cbor));
