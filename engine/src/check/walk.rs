@@ -17,9 +17,11 @@ use larder_format::cell::{Cell, Source};
 use larder_format::entry::{Attributes, Content, Entry, Extent};
 use larder_format::error::FormatError;
 use larder_format::ids::{ChunkId, ChunkPrefix, ChunkType, SessionId};
+use larder_format::limits::INLINE_EXTENTS;
 use larder_format::list::{ListChild, ListInterior, decode_list_leaf};
 use larder_format::names;
 use larder_format::node::{Child, Interior, decode_leaf};
+use larder_format::tree::read::{check_interior, check_leaf};
 
 use super::Severity;
 use super::context::Context;
@@ -262,6 +264,7 @@ impl<'a, 'b> Walk<'a, 'b> {
                 level: source.level,
                 entries: source.entries,
                 bytes: source.bytes,
+                rank: 0,
                 lower: (&[], 0),
                 upper: None,
                 is_root: true,
@@ -276,7 +279,7 @@ struct Walk<'a, 'b> {
     context: &'a Context<'b>,
     damage: &'a mut Damage,
     nodes: Nodes<'a, 'b>,
-    /// 1 where everything below a node is there, else 0, by id.
+    /// Where everything below a node is there, what was said of it above, by id: another node may say something else of it.
     seen_nodes: ScratchMap,
     /// 1 where a value can be read, else 0, by id.
     seen_values: ScratchMap,
@@ -285,6 +288,40 @@ struct Walk<'a, 'b> {
     /// Nodes of this file's list with damage below: a list may repeat itself.
     damaged_lists: HashSet<ChunkId>,
     walked: Walked,
+}
+
+/// Bits of what is known of a node of a list: everything below it is there; it starts, and it ends in a hole.
+const CLEAN: u8 = 1;
+const STARTS_IN_HOLE: u8 = 2;
+const ENDS_IN_HOLE: u8 = 4;
+
+/// What stands in a node of a list.
+enum Items {
+    Extents(Vec<Extent>),
+    Nodes(Vec<ListChild>),
+}
+
+impl Items {
+    /// Tells whether they are what is said of them above.
+    fn fit(&self, claim: &ListChild, is_root: bool) -> bool {
+        let sum = |sum: Option<u64>, more: u64| sum.and_then(|sum| sum.checked_add(more));
+        let (bytes, extents) = match self {
+            Self::Extents(extents) => {
+                let bytes = extents.iter().map(Extent::length).fold(Some(0), sum);
+                (bytes, Some(extents.len() as u64))
+            }
+            Self::Nodes(nodes) => (
+                nodes.iter().map(|node| node.bytes).fold(Some(0), sum),
+                nodes.iter().map(|node| node.extents).fold(Some(0), sum),
+            ),
+        };
+        let is_long = extents.is_some_and(|extents| match is_root {
+            true => extents > INLINE_EXTENTS as u64,
+            false => extents == claim.extents,
+        });
+        let is_alone = is_root && matches!(self, Self::Nodes(nodes) if nodes.len() == 1);
+        bytes == Some(claim.bytes) && is_long && !is_alone
+    }
 }
 
 /// Whose tree is walked.
@@ -301,6 +338,8 @@ struct Claim<'a> {
     level: u8,
     entries: u64,
     bytes: u64,
+    /// The boundary rank of its last key.
+    rank: u8,
     /// No key is below this one.
     lower: (&'a [u8], u64),
     /// All keys are below this one.
@@ -311,7 +350,8 @@ struct Claim<'a> {
 impl Walk<'_, '_> {
     /// Walks a node of a tree and all below it; tells whether everything is there.
     fn tree(&mut self, site: &mut Site<'_>, claim: &Claim<'_>) -> Result<bool> {
-        if self.is_clean(&claim.id)? {
+        let mark = claim.mark();
+        if self.seen(&claim.id)?.as_deref() == Some(&mark) {
             return Ok(true);
         }
         let chunk_type = ChunkType::of_tree(claim.level);
@@ -319,7 +359,7 @@ impl Walk<'_, '_> {
             Ok(page) => page,
             Err(blame) => {
                 self.suffer(site, &blame, &lost_range(site.source, claim));
-                return self.remember(&claim.id, false);
+                return self.forget(&claim.id);
             }
         };
         let clean = if claim.level == 0 {
@@ -333,19 +373,19 @@ impl Walk<'_, '_> {
                 Err(error) => self.malformed(site, &error, &lost_range(site.source, claim)),
             }
         };
-        self.remember(&claim.id, clean)
+        if !clean {
+            return self.forget(&claim.id);
+        }
+        self.seen_nodes.insert(&claim.id.0, &mark)?;
+        Ok(true)
     }
 
     fn leaf(&mut self, site: &mut Site<'_>, claim: &Claim<'_>, entries: &[Entry]) -> Result<bool> {
-        let bytes = entries.iter().map(|entry| entry.size);
-        let bytes = bytes.fold(0, u64::wrapping_add);
-        let in_range = entries
-            .iter()
-            .all(|entry| claim.spans((&entry.key, entry.ordinal)));
-        let mut clean = true;
-        if entries.len() as u64 != claim.entries || bytes != claim.bytes || !in_range {
-            clean = self.malformed(site, &CONTRADICTION, &lost_range(site.source, claim));
-        }
+        let checked = check_leaf(entries, &claim.child(), claim.upper, claim.is_root);
+        let mut clean = match checked {
+            Ok(()) => true,
+            Err(error) => self.malformed(site, &error, &lost_range(site.source, claim)),
+        };
         for entry in entries {
             clean &= self.content(site, entry)?;
             if let Attributes::OutOfLine(id) = &entry.attributes {
@@ -361,33 +401,22 @@ impl Walk<'_, '_> {
         claim: &Claim<'_>,
         node: &Interior,
     ) -> Result<bool> {
-        let sum = |value: fn(&Child) -> u64| {
-            let values = node.children.iter().map(value);
-            values.fold(0, u64::wrapping_add)
-        };
-        let separators = node.children.iter().skip(1).map(separator);
-        let fits = node.level == claim.level
-            && sum(|child| child.entries) == claim.entries
-            && sum(|child| child.bytes) == claim.bytes
-            && node.children.len() > usize::from(claim.is_root)
-            && separators.clone().all(|separator| claim.spans(separator));
-        if !fits {
+        let (upper, is_root) = (claim.upper, claim.is_root);
+        if let Err(error) = check_interior(node, &claim.child(), claim.level, upper, is_root) {
             // Going below could take for ever: somebody hostile may have written it.
-            return Ok(self.malformed(site, &CONTRADICTION, &lost_range(site.source, claim)));
+            return Ok(self.malformed(site, &error, &lost_range(site.source, claim)));
         }
         let mut clean = true;
+        let separators = node.children.iter().skip(1).map(separator);
         let uppers = separators.map(Some).chain([claim.upper]);
-        for (position, (child, upper)) in node.children.iter().zip(uppers).enumerate() {
+        for (child, upper) in node.children.iter().zip(uppers) {
             let below = Claim {
                 id: child.id,
                 level: claim.level.saturating_sub(1),
                 entries: child.entries,
                 bytes: child.bytes,
-                lower: if position == 0 {
-                    claim.lower
-                } else {
-                    separator(child)
-                },
+                rank: child.rank,
+                lower: separator(child),
                 upper,
                 is_root: false,
             };
@@ -408,7 +437,8 @@ impl Walk<'_, '_> {
                     extents: 0,
                 };
                 self.damaged_lists.clear();
-                self.list(site, &root, *level, true, &entry.key)
+                let seen = self.list(site, &root, *level, true, &entry.key)?;
+                Ok(seen & CLEAN != 0)
             }
         }
     }
@@ -423,7 +453,7 @@ impl Walk<'_, '_> {
         Ok(clean)
     }
 
-    /// Walks a node of a file's list and all below it; tells whether everything is there.
+    /// Walks a node of a file's list and all below it; gives whether everything is there, and where it has holes.
     fn list(
         &mut self,
         site: &mut Site<'_>,
@@ -431,58 +461,79 @@ impl Walk<'_, '_> {
         level: u8,
         is_root: bool,
         key: &[u8],
-    ) -> Result<bool> {
-        if self.is_clean(&claim.id)? {
-            return Ok(true);
+    ) -> Result<u8> {
+        let mark = mark_of_list(claim, is_root);
+        let known = self.seen(&claim.id)?;
+        if let Some((seen, known)) = known.as_deref().and_then(<[u8]>::split_last)
+            && known == mark
+        {
+            return Ok(*seen);
         }
         if self.damaged_lists.contains(&claim.id) {
-            return Ok(false);
+            return Ok(0);
         }
         let chunk_type = ChunkType::of_list(level);
         let page = match self.nodes.read(chunk_type, &claim.id, self.damage)? {
             Ok(page) => page,
             Err(blame) => {
                 self.suffer(site, &blame, &path_of(site.source, key));
-                return self.remember(&claim.id, false);
+                self.forget(&claim.id)?;
+                return Ok(0);
             }
         };
-        let says = |bytes: u64, extents: u64| {
-            bytes == claim.bytes && (is_root || extents == claim.extents)
+        let decoded = match level {
+            0 => decode_list_leaf(&page).map(Items::Extents),
+            _ => ListInterior::decode(&page).and_then(|node| match node.level == level {
+                true => Ok(Items::Nodes(node.children)),
+                false => Err(CONTRADICTION),
+            }),
         };
-        let path = || path_of(site.source, key);
-        let clean = if level == 0 {
-            match decode_list_leaf(&page) {
-                Ok(extents) => {
-                    let bytes = extents.iter().map(Extent::length);
-                    let bytes = bytes.fold(0, u64::saturating_add);
-                    let fits = says(bytes, extents.len() as u64);
-                    let fits = fits || self.malformed(site, &CONTRADICTION, &path());
-                    self.extents(site, &extents, key)? && fits
-                }
-                Err(error) => self.malformed(site, &error, &path()),
+        let seen = match decoded {
+            Ok(items) => {
+                let fits = items.fit(claim, is_root);
+                let path = path_of(site.source, key);
+                let fits = fits || self.malformed(site, &CONTRADICTION, &path);
+                let seen = self.items(site, &items, level, key)?;
+                if fits { seen } else { seen & !CLEAN }
             }
-        } else {
-            match ListInterior::decode(&page) {
-                Ok(node) => {
-                    let sum = |value: fn(&ListChild) -> u64| {
-                        let values = node.children.iter().map(value);
-                        values.fold(0, u64::saturating_add)
-                    };
-                    let fits = says(sum(|child| child.bytes), sum(|child| child.extents))
-                        && node.level == level;
-                    let mut clean = fits || self.malformed(site, &CONTRADICTION, &path());
-                    for child in &node.children {
-                        clean &= self.list(site, child, level.saturating_sub(1), false, key)?;
-                    }
-                    clean
-                }
-                Err(error) => self.malformed(site, &error, &path()),
+            Err(error) => {
+                self.malformed(site, &error, &path_of(site.source, key));
+                0
             }
         };
-        if !clean {
+        if seen & CLEAN == 0 {
             self.damaged_lists.insert(claim.id);
+            self.forget(&claim.id)?;
+            return Ok(0);
         }
-        self.remember(&claim.id, clean)
+        let known = [mark.as_slice(), &[seen]].concat();
+        self.seen_nodes.insert(&claim.id.0, &known)?;
+        Ok(seen)
+    }
+
+    /// Walks what stands in a node of a list.
+    fn items(&mut self, site: &mut Site<'_>, items: &Items, level: u8, key: &[u8]) -> Result<u8> {
+        let children = match items {
+            Items::Extents(extents) => {
+                let clean = self.extents(site, extents, key)?;
+                let is_hole = |extent: Option<&Extent>| matches!(extent, Some(Extent::Hole { .. }));
+                let (starts, ends) = (is_hole(extents.first()), is_hole(extents.last()));
+                return Ok(u8::from(clean) | u8::from(starts) << 1 | u8::from(ends) << 2);
+            }
+            Items::Nodes(children) => children,
+        };
+        let (mut clean, mut starts, mut before) = (CLEAN, None, 0);
+        for child in children {
+            let seen = self.list(site, child, level.saturating_sub(1), false, key)?;
+            if before & ENDS_IN_HOLE != 0 && seen & STARTS_IN_HOLE != 0 {
+                self.malformed(site, &CONTRADICTION, &path_of(site.source, key));
+                clean = 0;
+            }
+            clean &= seen;
+            starts = starts.or(Some(seen & STARTS_IN_HOLE));
+            before = seen;
+        }
+        Ok(clean | starts.unwrap_or(0) | (before & ENDS_IN_HOLE))
     }
 
     /// Tells whether a chunk of a file has a usable place, as far as that is known by now.
@@ -560,18 +611,20 @@ impl Walk<'_, '_> {
         false
     }
 
-    fn is_clean(&mut self, id: &ChunkId) -> Result<bool> {
+    /// Gives what was remembered of a node, which counts once.
+    fn seen(&mut self, id: &ChunkId) -> Result<Option<Vec<u8>>> {
         self.context.cancel.check()?;
         let seen = self.seen_nodes.get(&id.0)?;
         if seen.is_none() {
             self.walked.nodes += 1;
         }
-        Ok(seen.as_deref() == Some(&[1]))
+        Ok(seen)
     }
 
-    fn remember(&mut self, id: &ChunkId, clean: bool) -> Result<bool> {
-        self.seen_nodes.insert(&id.0, &[u8::from(clean)])?;
-        Ok(clean)
+    /// Remembers nothing of a node but that it was counted, since something below it is damaged; gives false.
+    fn forget(&mut self, id: &ChunkId) -> Result<bool> {
+        self.seen_nodes.insert(&id.0, &[])?;
+        Ok(false)
     }
 }
 
@@ -582,9 +635,42 @@ pub(super) const CONTRADICTION: FormatError = FormatError::Malformed {
     why: "a node is not what is said of it above",
 };
 
+/// Gives what tells apart what is said of a node of a list.
+fn mark_of_list(claim: &ListChild, is_root: bool) -> [u8; 17] {
+    let mut mark = [0; 17];
+    let parts = [claim.bytes.to_le_bytes(), claim.extents.to_le_bytes()];
+    let bytes = parts.into_iter().flatten().chain([u8::from(is_root)]);
+    for (to, from) in mark.iter_mut().zip(bytes) {
+        *to = from;
+    }
+    mark
+}
+
 impl Claim<'_> {
-    fn spans(&self, place: (&[u8], u64)) -> bool {
-        self.lower <= place && self.upper.is_none_or(|upper| place < upper)
+    /// Gives what tells it apart from what else may be said of the node.
+    fn mark(&self) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&[self.level, self.rank, u8::from(self.is_root)]);
+        for number in [self.entries, self.bytes] {
+            hasher.update(&number.to_le_bytes());
+        }
+        for (key, ordinal) in [Some(self.lower), self.upper].into_iter().flatten() {
+            hasher.update(&(key.len() as u64).to_le_bytes());
+            hasher.update(key).update(&ordinal.to_le_bytes());
+        }
+        hasher.finalize().into()
+    }
+
+    /// Gives it as a node above says it.
+    fn child(&self) -> Child {
+        Child {
+            separator_key: self.lower.0.to_vec(),
+            separator_ordinal: self.lower.1,
+            rank: self.rank,
+            id: self.id,
+            entries: self.entries,
+            bytes: self.bytes,
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use super::build::Root;
 use super::walk::Walker;
 use crate::entry::Entry;
 
-pub use super::walk::{Gap, NodeSource};
+pub use super::walk::{Gap, NodeSource, check_interior, check_leaf};
 
 /// Reads the entries of a tree in order, in memory bounded by one node a level.
 ///

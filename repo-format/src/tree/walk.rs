@@ -295,10 +295,11 @@ fn pass<T>(items: &mut vec::IntoIter<T>, count: usize) {
     }
 }
 
-fn check_leaf(
+/// Checks a leaf against what its parent says of it; all its keys are below `upper` (key and ordinal), if there is one.
+pub fn check_leaf(
     entries: &[Entry],
     child: &Child,
-    upper: Option<PlaceRef<'_>>,
+    upper: Option<(&[u8], u64)>,
     is_root: bool,
 ) -> Result<(), FormatError> {
     let sizes = entries.iter().map(|entry| entry.size);
@@ -324,11 +325,12 @@ fn check_leaf(
     Ok(())
 }
 
-fn check_interior(
+/// Checks an interior node that is to be of a level against what its parent says of it, as [`check_leaf`] does a leaf.
+pub fn check_interior(
     node: &Interior,
     child: &Child,
     level: u8,
-    upper: Option<PlaceRef<'_>>,
+    upper: Option<(&[u8], u64)>,
     is_root: bool,
 ) -> Result<(), FormatError> {
     if node.level != level {
