@@ -5,7 +5,7 @@
 source "$(dirname "$0")/env.sh"
 
 seconds=${1:-86400}
-scripts/fuzz-build.sh
+scripts/fuzz-build.sh --features repository
 targets=(fuzz/targets/*.rs)
 share=$((seconds / (${#targets[@]} + 7)))
 [ "$share" -gt 0 ] || { echo "$seconds seconds are too few for ${#targets[@]} targets" >&2; exit 1; }

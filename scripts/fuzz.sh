@@ -6,7 +6,9 @@ source "$(dirname "$0")/env.sh"
 target=${1:?usage: scripts/fuzz.sh TARGET [SECONDS]; targets: $(cd fuzz/targets && echo *.rs | sed 's/\.rs//g')}
 seconds=${2:-0}
 
-scripts/fuzz-build.sh
+features=()
+[ "$target" = repository ] && features=(--features repository)
+scripts/fuzz-build.sh ${features[@]+"${features[@]}"}
 mkdir -p "fuzz/corpus/$target" "fuzz/artifacts/$target" "fuzz/seeds/$target"
 TMPDIR=$(mktemp -d -p "$fuzz_scratch_parent" larder-fuzz-XXXXXX)
 export TMPDIR

@@ -36,7 +36,7 @@ step "build" 1800 scripts/cargo-test.sh --no-run
 step "tests" 2400 scripts/cargo-test.sh
 step "doc tests" 600 cargo test --quiet --release --locked --workspace --doc
 step "no_std" 300 tests/no-std-probe/run.sh
-step "fuzz" 1800 scripts/fuzz-smoke.sh
+step "fuzz" 1200 scripts/fuzz-smoke.sh
 step "Python" 600 scripts/python-tests.sh
 step "page" 300 scripts/page-tests.sh
 for script in tests/e2e/*.sh; do
