@@ -28,7 +28,11 @@ pub(super) fn delete(run: &mut Run<'_>, facts: &Facts, found: &Found) -> Result<
     let packs = packs(run, facts, inventory);
     let mut records = records(facts, inventory);
     let segments = segments(run, facts, inventory)?;
-    records.extend(runs::outdated(run.repository, &facts.view, &inventory.runs)?);
+    records.extend(runs::outdated(
+        run.repository,
+        &facts.view,
+        &inventory.runs,
+    )?);
     let total = packs.len() + records.len() + segments.len();
     if total == 0 {
         return Ok(());

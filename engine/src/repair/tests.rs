@@ -137,7 +137,9 @@ fn victims(world: &World) -> Vec<String> {
         Name::Cell(id) | Name::Amendment(id, _) => live.contains(&id) || view.has_cell(&id),
         Name::Session(id) | Name::SessionEnd(id) => live.contains(&id),
         Name::State(number) => number == view.collection.state.number,
-        Name::Round(_) | Name::Reserve | Name::Manifest(_) | Name::Ledger(_) | Name::Parity(_) => false,
+        Name::Round(_) | Name::Reserve | Name::Manifest(_) | Name::Ledger(_) | Name::Parity(_) => {
+            false
+        }
         Name::Run(_) | Name::RunEnd(_) => false,
         Name::Config(_) | Name::Slot(_) | Name::ConfigTwin(_) | Name::SlotTwin(_) => true,
     };

@@ -549,7 +549,10 @@ fn objects_that_are_kept_can_still_be_read() {
     let end = names::Name::SessionEnd(session());
     assert!(open_record::<SessionEnd>(&keyring, &end, &object("session end object")).is_ok());
     let name = names::Name::Run(run().id);
-    assert_eq!(open_record(&keyring, &name, &object("run object")), Ok(run()));
+    assert_eq!(
+        open_record(&keyring, &name, &object("run object")),
+        Ok(run())
+    );
     let name = names::Name::RunEnd(run().id);
     assert!(open_record::<RunEnd>(&keyring, &name, &object("run end object")).is_ok());
     let pack = object("pack object");

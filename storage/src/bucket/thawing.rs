@@ -14,7 +14,7 @@ const WATCHED: usize = 100;
 
 /// Passes everything on to a bucket, and asks for objects that cannot be read as they lie in an archive.
 ///
-/// Who reads one is told that it is cold all the same; once [`Thawing::watched`] has nothing left, it is
+/// Who reads one is told that it is cold all the same; once [`Thawing::is_on_its_way`] says no more, it is
 /// worth reading again.
 #[derive(Debug)]
 pub struct Thawing {
