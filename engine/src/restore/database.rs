@@ -165,7 +165,14 @@ impl Restore<'_> {
         let databases = self.databases()?;
         if let Some(globals) = self.entry(GLOBALS)? {
             // Some roles are there already, at least the one that this is done by.
-            let said = self.psql(&[], |restore, input| restore.write(&globals, input))?;
+            let said = self.psql(&[], |restore, input| {
+                let mut statements = Statements {
+                    out: input,
+                    line: Vec::new(),
+                };
+                restore.write(&globals, &mut statements)?;
+                statements.pass().map_err(not_taken)
+            })?;
             if !said.is_empty() {
                 self.warn(format!("the roles and tablespaces were restored as far as they were not there; psql said:\n{said}"));
             }
@@ -214,10 +221,14 @@ impl Restore<'_> {
         // They might keep the rows out, as a database that is read-only would.
         if (is_new || is_one_of_all) && properties.name == database {
             let text = properties.statements(self.options.no_owner);
-            let arguments = ["--single-transaction", "--set=ON_ERROR_STOP=1"];
-            self.psql(&arguments, |_, input| {
-                input.write_all(text.as_bytes()).map_err(not_taken)
-            })?;
+            // What stands in an argument that begins so goes to the server as it is: psql's own commands mean nothing in it.
+            let text = format!("--command=\n{text}");
+            let arguments = [
+                "--single-transaction",
+                "--set=ON_ERROR_STOP=1",
+                text.as_str(),
+            ];
+            self.psql(&arguments, |_, _| Ok(()))?;
         }
         Ok(())
     }
@@ -335,7 +346,7 @@ impl Restore<'_> {
     }
 
     /// Writes the bytes of an entry.
-    fn write(&mut self, entry: &Entry, out: &mut Input) -> Result<()> {
+    fn write(&mut self, entry: &Entry, out: &mut dyn Write) -> Result<()> {
         let path = self.path_of(&entry.key);
         self.progress.current(path.as_bytes());
         let written = self.contents.content(entry, path.as_bytes(), out);
@@ -460,6 +471,57 @@ fn ended(running: Running, input: Input, written: Result<()>) -> Result<String> 
     }
 }
 
+/// Statements on their way into psql. Its own commands (`\! rm`) would be run here, as whoever restores, and a snapshot may be
+/// anybody's: so no line with a backslash gets there.
+struct Statements<'a> {
+    out: &'a mut dyn Write,
+    line: Vec<u8>,
+}
+
+/// Bytes of the longest line that roles and tablespaces may have.
+const LINE_BYTES_MAX: usize = 1 << 20;
+
+impl Statements<'_> {
+    /// Gives a whole line on.
+    fn pass(&mut self) -> io::Result<()> {
+        let line = std::mem::take(&mut self.line);
+        // pg_dumpall itself writes these two around its statements.
+        let is_own = |start: &[u8]| {
+            let key = line.strip_prefix(start);
+            key.is_some_and(|key| key.trim_ascii().iter().all(u8::is_ascii_alphanumeric))
+        };
+        if is_own(b"\\restrict ") || is_own(b"\\unrestrict ") {
+            return Ok(());
+        }
+        if line.contains(&b'\\') {
+            let why = "the roles and tablespaces have a line with a backslash, which psql could run as a command of this machine; \
+                       restore into a folder and look at globals.sql, or restore one database by name";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+        }
+        self.out.write_all(&line)
+    }
+}
+
+impl Write for Statements<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
+            if self.line.len() + part.len() > LINE_BYTES_MAX {
+                let why = "the roles and tablespaces have a line that is longer than any is";
+                return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+            }
+            self.line.extend_from_slice(part);
+            if part.ends_with(b"\n") {
+                self.pass()?;
+            }
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
 /// Gives a failure to write to a program.
 fn not_taken(source: io::Error) -> EngineError {
     EngineError::File {
@@ -497,4 +559,46 @@ fn advised(error: EngineError) -> EngineError {
         Some((_, advice)) => format!("{text}\n{advice}"),
         None => text,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    fn passed(text: &str, piece: usize) -> io::Result<String> {
+        let mut out = Vec::new();
+        let mut statements = Statements {
+            out: &mut out,
+            line: Vec::new(),
+        };
+        for piece in text.as_bytes().chunks(piece) {
+            statements.write_all(piece)?;
+        }
+        statements.pass()?;
+        Ok(String::from_utf8(out).unwrap())
+    }
+
+    #[test]
+    fn no_line_of_roles_is_a_command_of_psql() {
+        let sound = "CREATE ROLE \"a b\";\nALTER ROLE x;";
+        for piece in [1, 7, 1000] {
+            assert_eq!(passed(sound, piece).unwrap(), sound);
+            let own = format!("\\restrict aB9\n{sound}\n\\unrestrict aB9\n");
+            assert_eq!(passed(&own, piece).unwrap(), format!("{sound}\n"));
+            for harm in [
+                "\\! id",
+                "CREATE ROLE a; \\! id\n",
+                "\\restrict x \\! id\n",
+                "\\restrict x;id\n",
+                "SELECT 1 \\g |id\n",
+                "  \\i /etc/passwd",
+            ] {
+                let text = format!("{sound}\n{harm}");
+                assert!(passed(&text, piece).is_err(), "{harm}");
+            }
+        }
+        assert!(passed(&"x".repeat(LINE_BYTES_MAX + 1), 4096).is_err());
+    }
 }
