@@ -110,7 +110,9 @@ impl Policy {
                 Value::String(text) if key.ends_with("mail.server") => {
                     self.url(&key, &format!("smtp://{text}")).await?;
                 }
-                Value::String(text) if text.contains("://") => self.url(&key, text).await?,
+                Value::String(text) if text.contains("://") || has_host(text) => {
+                    self.url(&key, text).await?;
+                }
                 _ => {}
             }
         }
@@ -385,9 +387,44 @@ impl Policy {
         }
         match text.strip_prefix("bundle:") {
             Some(path) => self.path(key, path).map(drop),
-            None if is_url(text) => self.url(key, text).await,
-            None => self.path(key, text).map(drop),
+            None if is_url(text) => {
+                self.url(key, text).await?;
+                match text.split_once("://") {
+                    Some((scheme, rest)) if scheme.eq_ignore_ascii_case("file") => {
+                        let rest = rest.strip_prefix("localhost").unwrap_or(rest);
+                        let path = percent_decode_str(rest).decode_utf8_lossy();
+                        self.links(key, &self.path(key, &path)?)
+                    }
+                    _ => Ok(()),
+                }
+            }
+            None => self.links(key, &self.path(key, text)?),
         }
+    }
+
+    /// Refuses a user's folder of a repository in which a link leads out of what they may use: the program follows links
+    /// there, and what it takes for its own it removes.
+    fn links(&self, key: &str, folder: &Path) -> Result<(), Problem> {
+        if self.user.is_none() {
+            return Ok(());
+        }
+        // Folders of packs lie one below another, and nothing that is followed lies deeper.
+        let mut left = vec![(folder.to_owned(), 0)];
+        while let Some((folder, depth)) = left.pop() {
+            // What cannot be listed, the program tells better.
+            let items = std::fs::read_dir(&folder).into_iter().flatten().flatten();
+            for item in items {
+                let Ok(kind) = item.file_type() else {
+                    continue;
+                };
+                if kind.is_symlink() {
+                    self.path(key, &item.path().to_string_lossy())?;
+                } else if kind.is_dir() && depth == 0 {
+                    left.push((item.path(), depth + 1));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Refuses a URL whose host is, or is at, a link-local address. A path as a URL is looked at as a path.
@@ -405,6 +442,9 @@ impl Policy {
             return self.path(key, &path).map(drop);
         }
         if scheme.starts_with("postgres") {
+            if self.user.is_some() {
+                parameters_of_user(key, rest)?;
+            }
             for host in hosts_of_database(rest) {
                 self.host(key, &host, DATABASE_PORT).await?;
             }
@@ -481,6 +521,11 @@ pub fn is_url(text: &str) -> bool {
     })
 }
 
+/// Tells whether a text is a URL with a host although it is not written as one: `http:host/` and `http:\\host` are.
+fn has_host(text: &str) -> bool {
+    Url::parse(text).is_ok_and(|url| url.has_host())
+}
+
 /// Tells whether a URL is that of a bucket, which can be a source and a target.
 pub fn is_of_bucket(url: &str) -> bool {
     ["s3://", "gs://", "az://"]
@@ -519,6 +564,39 @@ fn hosts_of_database(rest: &str) -> Vec<String> {
     // A folder with a socket is no host.
     hosts.retain(|host| !host.is_empty() && !host.starts_with(['/', '@']));
     hosts
+}
+
+/// Refuses parameters of a database's URL that could name a file of the service's machine, such as `passfile` and `sslkey`.
+fn parameters_of_user(key: &str, rest: &str) -> Result<(), Problem> {
+    const KNOWN: [&str; 14] = [
+        "",
+        "application_name",
+        "channel_binding",
+        "connect_timeout",
+        "globals",
+        "gssencmode",
+        "host",
+        "hostaddr",
+        "options",
+        "port",
+        "sslmode",
+        "sslnegotiation",
+        "target_session_attrs",
+        "user",
+    ];
+    let (_, query) = rest.split_once('?').unwrap_or((rest, ""));
+    for parameter in query.split('&') {
+        let name = parameter.split('=').next().unwrap_or_default();
+        let name = percent_decode_str(name).decode_utf8_lossy();
+        if !KNOWN.contains(&name.as_ref()) {
+            let why = format!("users give no parameter {name} of a database");
+            return Err(Problem {
+                field: Some(key.to_owned()),
+                ..Problem::forbidden(why)
+            });
+        }
+    }
+    Ok(())
 }
 
 fn without_port(host: &str) -> String {
@@ -875,6 +953,19 @@ mod tests {
             let settings = json!({"mail": {"server": server}});
             let refused = block_on(policy.settings("settings", &settings)).unwrap_err();
             assert_eq!(refused.field.unwrap(), "settings.mail.server");
+        }
+        for url in [
+            "http:169.254.169.254/latest",
+            "http:/169.254.169.254/latest",
+            "http:\\\\169.254.169.254\\latest",
+            "ht\ntp:169.254.169.254",
+            " http:169.254.169.254",
+        ] {
+            let settings = json!({"webhook": url});
+            assert!(
+                block_on(policy.settings("settings", &settings)).is_err(),
+                "{url}"
+            );
         }
         let settings = json!({"mail": {"server": "127.0.0.1:25"}});
         block_on(policy.settings("settings", &settings)).unwrap();
