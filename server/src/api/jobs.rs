@@ -287,6 +287,17 @@ pub async fn refuse(service: &Service, settings: &Map<String, Value>) -> Result<
     policy
         .settings("settings", &Value::Object(settings.clone()))
         .await?;
+    // A device that was restored would be the whole disk.
+    let reads_devices = settings.get("read-special").is_some_and(|value| {
+        let is_off = value.is_null() || value == &Value::Bool(false);
+        !is_off
+    });
+    if reads_devices && policy.is_of_user() {
+        return Err(Problem {
+            field: Some("settings.read-special".to_owned()),
+            ..Problem::forbidden("devices of the service's machine are the administrator's")
+        });
+    }
     let location = settings.get("location").and_then(Value::as_str);
     match location {
         Some(name) if is_name(name) => refuse_name(service, "settings.location", name).await?,
