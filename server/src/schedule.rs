@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
+use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::task::JoinSet;
 
 use crate::child::{Failure, Line};
 use crate::owners::Owners;
@@ -30,27 +32,38 @@ struct Due {
 
 /// Runs jobs as they become due, until it is given up.
 pub async fn run(owners: Arc<Owners>) {
-    let mut known: HashMap<Option<String>, Known> = HashMap::new();
+    let mut known: HashMap<Option<String>, Arc<Mutex<Known>>> = HashMap::new();
+    // Given up with this.
+    let mut looks = JoinSet::new();
     loop {
+        while looks.try_join_next().is_some() {}
         let all = owners.all();
         known.retain(|user, _| all.iter().any(|service| service.user == *user));
-        for service in all.iter().filter(|service| has_jobs(service)) {
+        for service in all.into_iter().filter(|service| has_jobs(service)) {
             let known = known.entry(service.user.clone()).or_default();
-            match due(service).await {
-                Ok(jobs) => {
-                    known.complaint = None;
-                    begin(service, &jobs, &mut known.begun).await;
-                }
-                // Told once, and again once it is another one.
-                Err(failure) if known.complaint.as_ref() != Some(&failure) => {
-                    let user = service.user.as_deref().unwrap_or("the administrator");
-                    tracing::error!("cannot tell what is due of {user}: {}", failure.message);
-                    known.complaint = Some(failure);
-                }
-                Err(_) => {}
+            // Whose storage does not answer keeps nobody else waiting, and is not looked at twice at a time.
+            if let Ok(known) = Arc::clone(known).try_lock_owned() {
+                looks.spawn(look(service, known));
             }
         }
         tokio::time::sleep(TICK).await;
+    }
+}
+
+/// Begins what is due of one owner.
+async fn look(service: Arc<Service>, mut known: OwnedMutexGuard<Known>) {
+    match due(&service).await {
+        Ok(jobs) => {
+            known.complaint = None;
+            begin(&service, &jobs, &mut known.begun).await;
+        }
+        // Told once, and again once it is another one.
+        Err(failure) if known.complaint.as_ref() != Some(&failure) => {
+            let user = service.user.as_deref().unwrap_or("the administrator");
+            tracing::error!("cannot tell what is due of {user}: {}", failure.message);
+            known.complaint = Some(failure);
+        }
+        Err(_) => {}
     }
 }
 
