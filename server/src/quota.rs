@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::api::service as all;
 use crate::child::NO_REPOSITORY;
 use crate::problem::Problem;
-use crate::service::Service;
+use crate::service::{Repository, Service};
 
 /// Refuses one more location than there may be.
 ///
@@ -38,19 +38,31 @@ pub async fn job(service: &Service) -> Result<(), Problem> {
 ///
 /// # Errors
 /// With how many there are, and may be.
-pub async fn bytes(service: &Service, location: &str) -> Result<(), Problem> {
+pub async fn bytes(
+    service: &Service,
+    location: &str,
+    repository: &Repository,
+) -> Result<(), Problem> {
     let Some(max) = service.limits().bytes_max else {
         return Ok(());
     };
     let named = all::locations(service).await?;
     let named = named.iter().filter_map(|one| one.get("name")?.as_str());
     let named: BTreeSet<&str> = named.collect();
-    let found = measure(service, location).await?;
+    let found = measure(service, location, repository).await;
     let used = service.measured.change(|measured| {
         measured.retain(|name, _| named.contains(name.as_str()));
-        // What cannot be measured now counts as it did.
-        if let Some(found) = found {
-            measured.insert(location.to_owned(), found);
+        // What cannot be measured now counts as it did, and what never was does not count as nothing.
+        match found {
+            Some(found) => {
+                measured.insert(location.to_owned(), found);
+            }
+            None if measured.contains_key(location) => {}
+            None => {
+                return Err(Problem::conflict(format!(
+                    "the repository at {location} cannot be measured, and there is a limit for its size; try the location out"
+                )));
+            }
         }
         Ok(sum(measured.values()))
     })?;
@@ -73,15 +85,15 @@ fn sum<'a>(all: impl Iterator<Item = &'a u64>) -> u64 {
 }
 
 /// Counts what a repository holds; none if that cannot be told now.
-async fn measure(service: &Service, location: &str) -> Result<Option<u64>, Problem> {
-    let mut line = service.repository(location).await?.line(["stats"]);
+async fn measure(service: &Service, location: &str, repository: &Repository) -> Option<u64> {
+    let mut line = repository.line(["stats"]);
     line.flag("no-progress", true);
     match service.program.document::<Value>(&line, &[]).await {
-        Ok(stats) => Ok(stats.get("stored_bytes").and_then(Value::as_u64)),
-        Err(failure) if failure.code == Some(NO_REPOSITORY) => Ok(Some(0)),
+        Ok(stats) => stats.get("stored_bytes").and_then(Value::as_u64),
+        Err(failure) if failure.code == Some(NO_REPOSITORY) => Some(0),
         Err(failure) => {
             tracing::warn!("cannot measure {location}: {}", failure.message);
-            Ok(None)
+            None
         }
     }
 }

@@ -221,7 +221,8 @@ impl Service {
         let settings = settings.ok_or_else(|| Problem::internal("the job has no settings"))?;
         jobs::refuse(self, settings).await?;
         match settings.get("location").and_then(Value::as_str) {
-            Some(location) => quota::bytes(self, location).await,
+            // As the run will open it: another password would measure nothing.
+            Some(location) => quota::bytes(self, location, &self.repository_of_job(job)?).await,
             None => Err(Problem::internal("the job names no location")),
         }
     }
