@@ -13,7 +13,7 @@ use crate::tokens::{fresh_text, hash};
 pub const COOKIE: &str = "larder_session";
 /// After what time without a request a browser is logged out.
 const IDLE: Duration = Duration::from_secs(12 * 3600);
-/// How many browsers may be logged in.
+/// How many browsers of one owner may be logged in.
 const COUNT_MAX: usize = 1_000;
 
 /// All that are logged in; in memory alone, so a restart logs everybody out.
@@ -59,8 +59,11 @@ impl Logins {
         };
         let mut all = self.all();
         all.retain(|_, login| now.saturating_duration_since(login.used) < IDLE);
-        if all.len() >= COUNT_MAX {
-            let oldest = all.iter().min_by_key(|(_, login)| login.used);
+        // Nobody's browsers push out another's.
+        let is_own = |login: &Login| login.user.as_deref() == user;
+        if all.values().filter(|login| is_own(login)).count() >= COUNT_MAX {
+            let own = all.iter().filter(|(_, login)| is_own(login));
+            let oldest = own.min_by_key(|(_, login)| login.used);
             if let Some(oldest) = oldest.map(|(hash, _)| *hash) {
                 all.remove(&oldest);
             }

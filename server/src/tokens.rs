@@ -15,6 +15,8 @@ use crate::shared::Shared;
 const PREFIX: &str = "larder_";
 /// The most characters of a name.
 const NAME_MAX: usize = 100;
+/// How many tokens an owner may have.
+const COUNT_MAX: usize = 1_000;
 
 /// What a token opens; each of the first four also what those before it do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -145,6 +147,12 @@ impl Tokens {
             expires,
         };
         self.kept.change(|kept| {
+            // Each request of everybody looks at all of them.
+            if kept.len() >= COUNT_MAX {
+                return Err(Problem::conflict(format!(
+                    "there are {COUNT_MAX} tokens already; revoke some first"
+                )));
+            }
             kept.push(Kept {
                 token: token.clone(),
                 hash: hash(&text).to_hex().to_string(),
