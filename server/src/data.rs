@@ -2,7 +2,9 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
@@ -13,6 +15,8 @@ use crate::ServeError;
 #[derive(Debug)]
 pub struct Data {
     folder: PathBuf,
+    /// Device and inode of the folder.
+    identity: Option<(u64, u64)>,
     /// Unlocked when the process ends, however it does.
     _lock: File,
 }
@@ -53,14 +57,26 @@ impl Data {
         }
         Ok(Self {
             folder: folder.to_owned(),
+            identity: identity(folder),
             _lock: lock,
         })
+    }
+
+    /// Tells whether another folder has its name by now.
+    pub fn is_replaced(&self) -> bool {
+        let now = identity(&self.folder);
+        now.is_some() && now != self.identity
     }
 
     /// Gives a path in the folder.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
+}
+
+fn identity(folder: &Path) -> Option<(u64, u64)> {
+    let found = fs::metadata(folder).ok()?;
+    Some((found.dev(), found.ino()))
 }
 
 /// Writes a file that nobody else reads: its name shows the old text or the new, and nothing between.

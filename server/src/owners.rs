@@ -88,7 +88,8 @@ impl Owners {
         let wanted = self.users.list();
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.retain(|name, (_, service)| {
-            let stays = wanted.contains_key(name);
+            // Somebody else may be called so by now, and has nothing of what is remembered.
+            let stays = wanted.contains_key(name) && !service.data.is_replaced();
             if !stays {
                 service.runs.close();
             }
