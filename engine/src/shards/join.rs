@@ -7,6 +7,8 @@ use std::time::Instant;
 use larder_format::block::Compression;
 use larder_format::cell::{Cell, CellKind, Source, Statistics};
 use larder_format::ids::{ChunkId, RunId, SessionId};
+use larder_format::limits::TAGS;
+use larder_format::names;
 use larder_format::run::Shard;
 use larder_format::session::Base;
 use larder_format::tree::build::{NodeOut, Root};
@@ -273,7 +275,12 @@ impl<'a> Joining<'a> {
         self.packer.succeed(opened.id)?;
         let live = opened.view.live();
         let opened = self.opened.insert(opened);
-        if !cells.iter().all(|cell| live.contains(&cell.id)) {
+        // Cells are listed before what collectors wrote is read: a state that came in between may be of a reading that
+        // found a shard forgotten, and of a shard that is no base nothing was kept for this session. What lives in a
+        // listing from now on lived in that reading, too.
+        let after = view::read_cells(self.repository, Some(&opened.view))?.live();
+        let lives = |cell: &Cell| live.contains(&cell.id) && after.contains(&cell.id);
+        if !cells.iter().all(lives) {
             return Ok(None);
         }
         for cell in cells {
@@ -398,6 +405,8 @@ fn joined_cell(run: &RunId, cells: &[Cell], tree: Source) -> Cell {
     let mut tags: Vec<String> = cells.iter().flat_map(|cell| cell.tags.clone()).collect();
     tags.sort();
     tags.dedup();
+    // A cell with more of them opens nowhere.
+    tags.truncate(TAGS);
     let mut options: BTreeMap<String, String> =
         first.map(|cell| cell.options.clone()).unwrap_or_default();
     let since = cells.iter().map(read_from).min().unwrap_or_default();
@@ -458,6 +467,13 @@ fn forget_others(
     mut view: View,
     author: &Author,
 ) -> Result<()> {
+    // What it became has to be there before what it was made of goes.
+    let name = names::cell(&snapshot);
+    if let Some(one) = view.unusable.iter().find(|one| one.object == name) {
+        let why = format!("{}; the shards that it was made of stay", one.why);
+        return Err(EngineError::Damaged { object: name, why });
+    }
+
     let live = view.live();
     let is_of_run = |cell: &&Cell| {
         let is_other = runs::joined_run(cell).as_ref() == Some(run) && cell.id != snapshot;

@@ -13,7 +13,7 @@ use crate::clock;
 use crate::error::{EngineError, Result};
 use crate::random;
 use crate::repository::Repository;
-use crate::rewrite::copied_from;
+use crate::rewrite::{copied_from, is_from_elsewhere};
 use crate::storage::create_or_confirm;
 use crate::storage::error::ErrorKind;
 use crate::view::{self, View};
@@ -33,7 +33,8 @@ pub(crate) fn joined_run(cell: &Cell) -> Option<RunId> {
     let mut id = RunId::default();
     let text = cell.options.get(JOINED_RUN)?;
     // A copy of it, less some paths or in another repository, is not what the run became.
-    let is_first = cell.kind == CellKind::Complete && copied_from(cell).is_none();
+    let is_copy = copied_from(cell).is_some() || is_from_elsewhere(cell);
+    let is_first = cell.kind == CellKind::Complete && !is_copy;
     (is_first && decode_hex(text, &mut id.0)).then_some(id)
 }
 
