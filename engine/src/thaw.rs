@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use crate::at_once;
 use crate::cancel::Cancel;
-use crate::error::Result;
+use crate::error::{EngineError, Result};
 use crate::progress::Progress;
 use crate::repository::Repository;
 use crate::snapshots::rfc3339_option;
@@ -27,6 +27,8 @@ const BATCH: usize = 256;
 const FIRST_PAUSE: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 1000 });
 /// Packs that are found still on their way at a look before the rest is left for the next one.
 const LOOKS_IN_VAIN: usize = 32;
+/// Looks in a row at which all that was looked at is cold although it was asked for, before that is an error.
+const COLD_LOOKS_MAX: u32 = 32;
 /// How often a pause looks whether the process was asked to stop.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -271,8 +273,10 @@ fn wait(
     let packs = outstanding.len() as u64;
     progress.phase("waiting for cold packs", Some(packs), Some(bytes));
     let mut pause = FIRST_PAUSE;
+    let mut cold_looks = 0;
     loop {
         let mut in_vain = 0;
+        let (mut is_all_cold, before) = (true, outstanding.len());
         // What is not there yet goes to the end, so that the next look begins with the others.
         for _ in 0..outstanding.len() {
             cancel.check()?;
@@ -292,6 +296,7 @@ fn wait(
                 progress.advance(1, one.warmth.size_bytes);
                 continue;
             }
+            is_all_cold &= warmth.readiness == Readiness::Cold;
             outstanding.push_back(one);
             in_vain += 1;
             if in_vain == LOOKS_IN_VAIN {
@@ -300,6 +305,16 @@ fn wait(
         }
         if outstanding.is_empty() {
             return Ok(());
+        }
+        cold_looks = match is_all_cold && outstanding.len() == before {
+            true => cold_looks + 1,
+            false => 0,
+        };
+        if cold_looks == COLD_LOOKS_MAX {
+            return Err(EngineError::Request(format!(
+                "{} packs were asked for and the storage does not bring them back; see whether it can, and run it again",
+                outstanding.len()
+            )));
         }
         sleep(pause, cancel)?;
         pause = (pause * 2).min(pause_max(tier));

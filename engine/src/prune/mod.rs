@@ -367,7 +367,18 @@ impl Run<'_> {
             }
             // A dry run says what has to be brought back, and asks for nothing.
             _ => {
-                let cold = plan.unreadable().collect();
+                let cold: BTreeSet<ObjectId> = plan.unreadable().collect();
+                // A round that is made without saving it could not be ended.
+                let is_to_be_saved = |pack: &&plan::PlannedPack| {
+                    pack.why == plan::Why::NeededAgain && cold.contains(&pack.id)
+                };
+                let saved = self.report.plan.repack.iter().find(is_to_be_saved);
+                if let Some(pack) = saved.filter(|_| !self.options.dry_run) {
+                    return Err(EngineError::Request(format!(
+                        "{} was to be deleted, is needed again and lies in cold storage: run the prune with --thaw",
+                        names::pack(&pack.id)
+                    )));
+                }
                 self.report.plan.leave_cold_out(&cold);
                 Ok(())
             }

@@ -342,7 +342,10 @@ impl<'a> Repair<'a> {
         }
         report.torn = losses.torn.len() as u64;
         if self.options.apply && self.options.cuts_lost {
-            self.cut(repository, &losses.torn, report)?;
+            match self.overlay.from.is_some() && spare.is_none() {
+                true => self.progress.warning("the other copy may have what is lost, and was not looked at: nothing is cut out; run it again when it opens, or without --from"),
+                false => self.cut(repository, &losses.torn, report)?,
+            }
         }
         report.lost = losses.count;
         report.losses = losses.told;

@@ -19,13 +19,18 @@ pub(crate) fn record(source: &Source, gaps: &[Gap]) -> Option<(String, String)> 
     }
     let told: Vec<Gap> = gaps.iter().map(short).collect();
     let texts: Vec<String> = told.iter().map(written).collect();
-    let to = &told.last()?.to;
+    // Of gaps that an earlier repair told as one, the last one need not reach farthest.
+    let mut to = told.last()?.to.clone();
     let mut before: usize = texts.iter().map(|text| text.len() + 1).sum();
     let mut entries = 0_u64;
     // As many as there is room for, and one that covers the rest.
     for (at, (gap, text)) in told.iter().zip(&texts).enumerate().rev() {
         before -= text.len() + 1;
         entries = entries.saturating_add(gap.entries);
+        to = match (to, &gap.to) {
+            (Some(to), Some(other)) => Some(to.max(other.clone())),
+            _ => None,
+        };
         let rest = written(&Gap {
             from: gap.from.clone(),
             to: to.clone(),
