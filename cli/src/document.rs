@@ -6,6 +6,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
+use schemars::JsonSchema;
 use serde::Serialize;
 use toml_edit::{DocumentMut, InlineTable, Item, Table, TableLike, Value};
 use zeroize::Zeroizing;
@@ -18,7 +19,7 @@ const LOCATIONS: &str = "locations";
 const JOBS: &str = "jobs";
 
 /// What of a larder.toml is changed, by its name: that has to be right afterwards.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Changed<'a> {
     /// A location.

@@ -6,15 +6,19 @@ use jiff::tz::TimeZone;
 use larder_engine::browse::Item;
 use larder_engine::format::entry::{Entry, EntryType, Timestamp};
 use larder_engine::storage::bucket::is_cold;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::exit::Exit;
 use crate::render;
 
 /// One path as JSON.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Item")]
 pub struct ItemJson {
+    /// Lossy where it is not UTF-8.
     path: String,
+    /// The exact bytes of a path that is not UTF-8, in hex.
     #[serde(skip_serializing_if = "Option::is_none")]
     path_hex: Option<String>,
     #[serde(rename = "type")]
@@ -34,6 +38,7 @@ pub struct ItemJson {
     links: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     link_target: Option<String>,
+    /// Major and minor number.
     #[serde(skip_serializing_if = "Option::is_none")]
     device: Option<[u64; 2]>,
     #[serde(skip_serializing_if = "Option::is_none")]

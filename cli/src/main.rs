@@ -4,6 +4,7 @@ mod args;
 mod commands;
 mod context;
 mod document;
+mod documents;
 mod exit;
 mod heap;
 mod hooks;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use larder_engine::progress::Progress;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::{output, render};
@@ -53,8 +54,8 @@ struct Phase {
 }
 
 /// One status line, and what the bar shows.
-#[derive(Debug, Serialize)]
-struct Status<'a> {
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Status<'a> {
     phase: &'a str,
     seconds_elapsed: f64,
     seconds_remaining: Option<f64>,

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row, params};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::lock::{JobLock, hold, make_folder};
@@ -60,7 +61,8 @@ pub struct History {
 }
 
 /// A run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "PastRun")]
 pub struct Run {
     /// Its number, which no other ever has.
     pub id: i64,
@@ -90,7 +92,7 @@ pub struct Run {
 }
 
 /// What a run counted; none where it counts no such thing.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Figures {
     /// Files of the snapshot.
     pub files: Option<u64>,

@@ -4,6 +4,7 @@
 //! for an option. Secrets go by standard input, by the environment, or as the name of a file that nobody else reads.
 
 use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
@@ -27,6 +28,8 @@ use crate::problem::Problem;
 const DOCUMENT_BYTES_MAX: u64 = 64 << 20;
 /// The most bytes of what a run says for people, of which the end is kept.
 const COMPLAINT_BYTES_MAX: usize = 64 << 10;
+/// The most bytes of an argument: Linux allows 128 KiB with the NUL at its end.
+const ARGUMENT_BYTES_MAX: usize = (128 << 10) - 1;
 /// How many questions are put to the program at a time.
 const AT_ONCE_MAX: usize = 16;
 /// And how many of one user's.
@@ -133,6 +136,18 @@ impl Line {
         self.arguments.push("--".into());
         self.arguments.extend(operands.into_iter().map(Into::into));
         self
+    }
+
+    /// Says why no process can be given this, if none can.
+    pub fn mistake(&self) -> Option<&'static str> {
+        let mut arguments = self.arguments.iter().map(|argument| argument.as_bytes());
+        arguments.find_map(|argument| match () {
+            () if argument.contains(&0) => Some("there is a NUL in it"),
+            () if argument.len() > ARGUMENT_BYTES_MAX => {
+                Some("a part of it is longer than 128 KiB")
+            }
+            () => None,
+        })
     }
 }
 
@@ -266,6 +281,12 @@ impl Program {
     /// # Errors
     /// When it cannot be begun.
     pub fn begin_to_feed(&self, line: &Line) -> Result<Running, Failure> {
+        if let Some(why) = line.mistake() {
+            return Err(Failure {
+                code: Some(1),
+                message: format!("this cannot be asked for: {why}"),
+            });
+        }
         let mut command = self.command(line);
         // Closed at once by whoever has nothing to say.
         command.stdin(Stdio::piped());
@@ -539,6 +560,21 @@ mod tests {
         let (mut program, line) = shell("");
         program.path = "/does/not/exist".into();
         assert!(block_on(program.done(&line)).is_err());
+    }
+
+    #[test]
+    fn what_no_process_can_be_given_is_refused() {
+        let (program, mut line) = shell("true");
+        line.operands(["a\0b"]);
+        let failed = block_on(program.done(&line)).unwrap_err();
+        assert_eq!(failed.problem().status, StatusCode::BAD_REQUEST);
+        let (program, mut line) = shell("true");
+        line.operands(["x".repeat(ARGUMENT_BYTES_MAX)]);
+        block_on(program.done(&line)).unwrap();
+        line.arguments
+            .push("x".repeat(ARGUMENT_BYTES_MAX + 1).into());
+        let failed = block_on(program.done(&line)).unwrap_err();
+        assert_eq!(failed.problem().status, StatusCode::BAD_REQUEST);
     }
 
     #[test]

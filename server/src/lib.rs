@@ -22,6 +22,7 @@ mod quota;
 mod routes;
 mod runs;
 mod schedule;
+mod schema;
 mod service;
 mod shared;
 pub mod tokens;
@@ -35,6 +36,8 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 pub use listen::Ready;
+pub use openapi::document;
+pub use schema::{Document, SchemaOf, of};
 
 /// How the service is run.
 #[derive(Debug, Clone)]
@@ -45,6 +48,8 @@ pub struct Options {
     pub globals: Vec<OsString>,
     /// Its version.
     pub version: &'static str,
+    /// What it answers with `--json`, by the names that the routes use, for the OpenAPI document.
+    pub documents: &'static [Document],
     /// The larder.toml that the program reads, if one is named.
     pub config: Option<PathBuf>,
     /// Where it listens.

@@ -720,6 +720,7 @@ mod tests {
             program: PathBuf::new(),
             globals: Vec::new(),
             version: "1",
+            documents: &[],
             config: None,
             listen: ([127, 0, 0, 1], 0).into(),
             tls: None,

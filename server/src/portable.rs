@@ -9,8 +9,9 @@ use axum::extract::{FromRequest as _, Multipart};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::io::AsyncWriteExt as _;
 use zeroize::Zeroizing;
 
@@ -18,8 +19,9 @@ use crate::api::{jobs, service, snapshots};
 use crate::child::Failure;
 use crate::data;
 use crate::problem::Problem;
-use crate::routes::{Answer, BODY_BYTES_MAX, Call, Route, ok};
+use crate::routes::{self, Answer, BODY_BYTES_MAX, Call, Route, ok};
 use crate::runs::{Outcome, Record, Wanted};
+use crate::schema::{Answers, What, of};
 use crate::service::{Repository, Service};
 use crate::tokens::Scope;
 
@@ -35,42 +37,69 @@ pub const ROUTES: &[Route] = &[
         Scope::Admin,
         "Tell which job portable backups cover",
         |call| Box::pin(show(call)),
-    ),
+    )
+    .answers(200, Answers::One(What::Own(of::<Choice>))),
     Route::put(
         "/api/v1/portable",
         Scope::Admin,
         "Choose which job portable backups cover",
         |call| Box::pin(choose(call)),
     )
-    .fields(&["job"]),
+    .takes(of::<Choice>)
+    .answers(200, Answers::One(What::Own(of::<Choice>))),
     Route::post(
         "/_backup/api/v1/backup",
         Scope::Portable,
         "Back up, and give all of it as one encrypted file",
         |call| Box::pin(backup(call)),
     )
-    .fields(&["password"]),
+    .takes(of::<Config>)
+    .answers(200, Answers::Raw("application/octet-stream")),
     Route::post(
         "/_backup/api/v1/restore",
         Scope::Portable,
         "Verify such a file, and restore all of it",
         |call| Box::pin(restore(call)),
     )
-    .fields(&["config", "snapshot"])
+    .takes(of::<Form>)
+    .answers(200, Answers::One(What::Own(of::<PutBack>)))
     .upload(),
 ];
 
 /// Which job is covered.
-#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "PortableChoice")]
 struct Choice {
     /// Its name; none for the only one that there is.
     job: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct Config {
     password: String,
+}
+
+/// The two fields of the form, in this order.
+#[derive(JsonSchema)]
+#[expect(
+    dead_code,
+    reason = "the form is read as it comes; this says what it has"
+)]
+struct Form {
+    /// A JSON object with the `password` of the bundle.
+    #[schemars(extend("contentMediaType" = "application/json"))]
+    config: String,
+    /// The bundle.
+    #[schemars(extend("format" = "binary"))]
+    snapshot: String,
+}
+
+/// What was restored.
+#[derive(Serialize, JsonSchema)]
+struct PutBack {
+    /// The snapshot that came into the repository here.
+    snapshot: String,
 }
 
 async fn show(call: Call) -> Answer {
@@ -215,7 +244,7 @@ async fn restore(call: Call) -> Answer {
     match receive(&service, &mut multipart).await {
         Ok((job, repository, snapshot)) => {
             put_back(&service, &by, &job, &repository, &snapshot).await?;
-            ok(&json!({"snapshot": snapshot}))
+            ok(&PutBack { snapshot })
         }
         Err(problem) => {
             drain(&mut multipart).await;
@@ -404,7 +433,7 @@ async fn drain(multipart: &mut Multipart) {
 }
 
 fn password(text: &[u8]) -> Result<Zeroizing<String>, Problem> {
-    let config: Config = serde_json::from_slice(text).map_err(|_| {
+    let config: Config = routes::object(text).map_err(|_| {
         Problem::bad("this is no JSON object with a password, like { \"password\": \"...\" }")
     })?;
     match config.password.is_empty() || config.password.contains('\0') {
@@ -448,6 +477,8 @@ fn failed(why: &str) -> Problem {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+    use serde_json::json;
+
     use super::*;
     use crate::child::{BUSY, WRONG_SECRET};
 

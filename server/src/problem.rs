@@ -4,6 +4,7 @@ use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// Why something was not done.
@@ -21,14 +22,19 @@ pub struct Problem {
     pub retry_after_seconds: Option<u64>,
 }
 
-#[derive(Serialize)]
-struct Wire<'a> {
+/// A problem as it is sent.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Problem")]
+pub struct Wire<'a> {
     r#type: &'static str,
     title: &'static str,
     status: u16,
+    /// A sentence for people.
     detail: &'a str,
+    /// The exit code of the command that failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<u8>,
+    /// The field of the request that is wrong.
     #[serde(skip_serializing_if = "Option::is_none")]
     field: Option<&'a str>,
 }

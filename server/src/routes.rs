@@ -26,6 +26,7 @@ use crate::audit::{self, Entry};
 use crate::owners::Owners;
 use crate::problem::Problem;
 use crate::runs::{Key, Run};
+use crate::schema::{Answers, Parameter, RUN, SchemaOf, What};
 use crate::service::Service;
 use crate::tokens::Scope;
 use crate::{api, page, portable};
@@ -35,7 +36,7 @@ pub const BODY_BYTES_MAX: usize = 1 << 20;
 /// How long such a body is waited for.
 const BODY_TIME_MAX: Duration = Duration::from_secs(60);
 /// What a page has at most, and unless it says so.
-const LIMIT_MAX: usize = 1_000;
+pub const LIMIT_MAX: usize = 1_000;
 const LIMIT_USUAL: usize = 100;
 /// The most characters of an Idempotency-Key.
 const KEY_MAX: usize = 128;
@@ -60,11 +61,17 @@ pub struct Route {
     /// What it does, in a sentence.
     pub summary: &'static str,
     /// What may stand in its query.
-    pub query: &'static [&'static str],
-    /// What a body has: names of fields.
-    pub fields: &'static [&'static str],
+    pub query: &'static [Parameter],
+    /// What its body is, if it takes one.
+    pub body: Option<SchemaOf>,
     /// The status of what is well.
     pub status: u16,
+    /// What it answers then.
+    pub answers: Answers,
+    /// What else it may answer: a status, when, and what.
+    pub others: &'static [(u16, &'static str, What)],
+    /// Whether it begins a run, so that an Idempotency-Key may come with it.
+    pub begins_run: bool,
     /// Whether it is in the audit log although it changes nothing.
     pub is_audited: bool,
     /// Whether its body is taken as it comes, however long it is.
@@ -114,8 +121,11 @@ impl Route {
             scope: Some(scope),
             summary,
             query: &[],
-            fields: &[],
+            body: None,
             status: 200,
+            answers: Answers::Nothing,
+            others: &[],
+            begins_run: false,
             is_audited: false,
             is_upload: false,
             is_of_administrator: false,
@@ -173,19 +183,39 @@ impl Route {
         Self::new("DELETE", path, scope, summary, handler)
     }
 
-    /// Gives it the names of what may stand in its query.
-    pub const fn query(self, query: &'static [&'static str]) -> Self {
+    /// Gives it what may stand in its query.
+    pub const fn query(self, query: &'static [Parameter]) -> Self {
         Self { query, ..self }
     }
 
-    /// Gives it the names of what its body has.
-    pub const fn fields(self, fields: &'static [&'static str]) -> Self {
-        Self { fields, ..self }
+    /// Gives it what its body is.
+    pub const fn takes(self, body: SchemaOf) -> Self {
+        Self {
+            body: Some(body),
+            ..self
+        }
     }
 
-    /// Gives it the status of what is well.
-    pub const fn status(self, status: u16) -> Self {
-        Self { status, ..self }
+    /// Gives it what it answers when all is well, and under which status.
+    pub const fn answers(self, status: u16, answers: Answers) -> Self {
+        Self {
+            status,
+            answers,
+            ..self
+        }
+    }
+
+    /// Gives it what else it may answer.
+    pub const fn or(self, others: &'static [(u16, &'static str, What)]) -> Self {
+        Self { others, ..self }
+    }
+
+    /// Says that it begins a run, with which it answers.
+    pub const fn begins_run(self) -> Self {
+        Self {
+            begins_run: true,
+            ..self.answers(202, Answers::One(RUN))
+        }
     }
 
     /// Opens it to everybody.
@@ -367,16 +397,13 @@ async fn call(
         .collect();
     let is_known = |name: &str| {
         let is_of_page = name == "limit" || name == "cursor";
-        is_of_page || route.query.contains(&name)
+        is_of_page || route.query.iter().any(|known| known.name == name)
     };
     if let Some((name, _)) = query.iter().find(|(name, _)| !is_known(name)) {
-        return Err(Problem::field(
-            name.as_str(),
-            format!(
-                "the query knows no {name}; it may have: {}",
-                route.query.join(", ")
-            ),
-        ));
+        let known: Vec<&str> = route.query.iter().map(|known| known.name).collect();
+        let known = known.join(", ");
+        let why = format!("the query knows no {name}; it may have: {known}");
+        return Err(Problem::field(name.as_str(), why));
     }
     let (headers, path) = (request.headers().clone(), request.uri().path().to_owned());
     let (body, upload) = match route.is_upload {
@@ -478,14 +505,21 @@ impl Call {
     pub fn page(&self) -> Result<(u64, usize), Problem> {
         let limit = match self.query("limit") {
             None => Ok(LIMIT_USUAL),
-            Some(text) => text.parse::<usize>(),
+            Some(text) if text.starts_with('+') => Err(()),
+            Some(text) => text.parse::<usize>().map_err(drop),
         };
         let limit = limit.ok().filter(|limit| (1..=LIMIT_MAX).contains(limit));
         let limit = limit.ok_or_else(|| {
             Problem::field("limit", format!("limit is a number from 1 to {LIMIT_MAX}"))
         })?;
-        let skip = self.query("cursor").map_or(Ok(0), str::parse);
-        let skip = skip.map_err(|_| {
+        let is_number = |text: &&str| text.bytes().all(|byte| byte.is_ascii_digit());
+        let skip = match self.query("cursor") {
+            None => Some(0),
+            Some(text) => Some(text)
+                .filter(is_number)
+                .and_then(|text| text.parse().ok()),
+        };
+        let skip = skip.ok_or_else(|| {
             Problem::field(
                 "cursor",
                 "cursor has to be what `next` was on the page before",
@@ -499,12 +533,10 @@ impl Call {
     /// # Errors
     /// When it is no JSON, or says something else.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, Problem> {
-        let body: &[u8] = match self.body.is_empty() {
-            true => b"{}",
-            false => &self.body,
-        };
-        serde_json::from_slice(body)
-            .map_err(|error| Problem::bad(format!("the body is not understood: {error}")))
+        match self.body.is_empty() {
+            true => object(b"{}"),
+            false => object(&self.body),
+        }
     }
 
     /// Gives the Idempotency-Key of what begins a run, if one came.
@@ -541,6 +573,18 @@ impl Call {
             .take()
             .ok_or_else(|| Problem::internal("the upload was taken already"))
     }
+}
+
+/// Reads an object: a list of its values in their order is none.
+///
+/// # Errors
+/// When it is no JSON, or says something else.
+pub fn object<T: DeserializeOwned>(text: &[u8]) -> Result<T, Problem> {
+    if text.trim_ascii_start().first() != Some(&b'{') {
+        return Err(Problem::bad("the body has to be a JSON object"));
+    }
+    serde_json::from_slice(text)
+        .map_err(|error| Problem::bad(format!("the body is not understood: {error}")))
 }
 
 /// Tells whether a text may be the name of a location or job: nothing that is a path, a URL or an option.

@@ -26,7 +26,7 @@ use crate::tokens::random_hex;
 use log::{Files, Line, Tail};
 use process::{Process, Watched};
 use record::{Ending, Kept};
-pub use record::{Key, Outcome, Record};
+pub use record::{Key, Outcome, Record, Shown};
 
 /// How often what a run wrote is looked at.
 const TICK: Duration = Duration::from_millis(250);
@@ -135,6 +135,9 @@ impl Runs {
     /// # Errors
     /// When the service is ending, the job is being run, the key came with another request, or it cannot be begun.
     pub fn start(self: &Arc<Self>, wanted: Wanted) -> Result<(Arc<Run>, bool), Problem> {
+        if let Some(why) = wanted.line.mistake() {
+            return Err(Problem::bad(format!("this cannot be asked for: {why}")));
+        }
         let mut inner = self.inner();
         if let Some(key) = &wanted.key
             && let Some(run) = inner.of_key(key)
@@ -375,12 +378,11 @@ impl Run {
     /// Gives what is known of it as JSON, with its progress.
     pub fn shown(&self) -> Value {
         let state = self.state();
-        let mut shown = serde_json::to_value(&state.kept.record).unwrap_or_default();
-        if let Some(shown) = shown.as_object_mut() {
-            let progress = state.progress.clone().unwrap_or_default();
-            shown.insert("progress".to_owned(), progress);
-        }
-        shown
+        let shown = Shown {
+            record: state.kept.record.clone(),
+            progress: state.progress.clone(),
+        };
+        serde_json::to_value(shown).unwrap_or_default()
     }
 
     /// Tells whether it has come to its end.

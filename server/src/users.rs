@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -21,8 +22,11 @@ use crate::tokens::Tokens;
 const NAME_MAX: usize = 32;
 
 /// A kind of storage.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
+#[schemars(rename = "StorageKind")]
 pub enum Kind {
     /// A folder of the service's machine, or a bundle in one.
     Folder,
@@ -86,7 +90,7 @@ impl Kind {
 }
 
 /// What a user may use; never more than the service itself may.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
     /// Folders below which sources, repositories in folders, and targets of restores have to lie; none of them without one.
@@ -108,7 +112,7 @@ pub struct Limits {
 }
 
 /// What is left of a user who was removed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Removed {
     /// Who it was.
     pub user: String,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Context as _;
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::Serialize;
 use toml_edit::DocumentMut;
 
@@ -43,8 +44,9 @@ pub const RENAME: Verb = Verb {
 };
 
 /// What was done, or would be, for a program.
-#[derive(Debug, Serialize)]
-struct Done<'a> {
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Change")]
+pub struct Done<'a> {
     #[serde(flatten)]
     changed: Changed<'a>,
     file: String,

@@ -5,6 +5,7 @@ use std::io::Write as _;
 
 use clap::Args;
 use larder_engine::browse::{self, Difference, Item};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::args::{FilterArgs, SNAPSHOT_HELP};
@@ -41,8 +42,10 @@ pub struct DiffArgs {
     filter: FilterArgs,
 }
 
-#[derive(Debug, Default, PartialEq, Eq, Serialize)]
-struct Summary {
+/// What the differences come to, for a program.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "Differences")]
+pub struct Summary {
     added: u64,
     removed: u64,
     content_changed: u64,
@@ -52,8 +55,11 @@ struct Summary {
     bytes_removed: u64,
 }
 
-#[derive(Serialize)]
-struct Change {
+/// A difference, for a program.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Difference")]
+pub struct Change {
+    /// `+`, `-`, `M`, `T` or `U`, as `larder diff --help` explains them.
     change: char,
     path: String,
     old: Option<ItemJson>,

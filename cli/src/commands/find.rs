@@ -7,6 +7,7 @@ use jiff::Zoned;
 use jiff::tz::TimeZone;
 use larder_engine::browse::{self, FindOptions};
 use larder_engine::snapshots::{SnapshotInfo, parse_time};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use anyhow::Context as _;
@@ -51,8 +52,9 @@ pub struct FindArgs {
     filter: FilterArgs,
 }
 
-#[derive(Serialize)]
-struct Found<'a> {
+/// A path that was found, for a program.
+#[derive(Serialize, JsonSchema)]
+pub struct Found<'a> {
     snapshot: &'a str,
     #[serde(flatten)]
     item: ItemJson,

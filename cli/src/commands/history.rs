@@ -8,6 +8,7 @@ use clap::Args;
 use jiff::tz::TimeZone;
 use larder_engine::browse::{self, Version};
 use larder_engine::format::entry::{Entry, Timestamp};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::args::FilterArgs;
@@ -33,8 +34,9 @@ pub struct HistoryArgs {
 }
 
 /// A version for a program.
-#[derive(Serialize)]
-struct VersionJson<'a> {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Version")]
+pub struct VersionJson<'a> {
     snapshot: &'a str,
     time: String,
     last_snapshot: &'a str,

@@ -100,6 +100,7 @@ pub fn run(context: &Context, args: &ServeArgs) -> anyhow::Result<Exit> {
         program,
         globals: globals(context)?,
         version: env!("CARGO_PKG_VERSION"),
+        documents: crate::documents::ALL,
         config: context.settings.file.clone(),
         listen: args.listen,
         tls: args.tls_cert.clone().zip(args.tls_key.clone()),

@@ -1,7 +1,11 @@
 //! Jobs: what larder.toml says of them, running them, and how that came out.
 
+use std::collections::BTreeMap;
+
 use axum::http::StatusCode;
-use serde::Deserialize;
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::api::service;
@@ -11,6 +15,7 @@ use crate::problem::Problem;
 use crate::quota;
 use crate::routes::{Answer, Call, Route, created, is_name, nothing, ok, page, page_of, run};
 use crate::runs::Wanted;
+use crate::schema::{Answers, CURSOR, LIMIT, RUN, What, of, text};
 use crate::service::Service;
 use crate::tokens::Scope;
 
@@ -24,70 +29,87 @@ pub const ROUTES: &[Route] = &[
     Route::get("/api/v1/jobs", Scope::ReadOnly, "List the jobs", |call| {
         Box::pin(list(call))
     })
-    .query(&["search", "limit", "cursor"]),
+    .query(&[text("search"), LIMIT, CURSOR])
+    .answers(200, Answers::Page(What::Program("Job"))),
     Route::post("/api/v1/jobs", Scope::Admin, "Add a job", |call| {
         Box::pin(add(call))
     })
-    .fields(&["name", "settings", "dry_run"])
-    .status(201),
+    .takes(of::<Fresh>)
+    .answers(201, Answers::One(SHOWN))
+    .or(TRIED),
     Route::get(
         "/api/v1/jobs/{name}",
         Scope::ReadOnly,
         "Show a job, with its next runs",
         |call| Box::pin(show(call)),
-    ),
+    )
+    .answers(200, Answers::One(SHOWN)),
     Route::patch(
         "/api/v1/jobs/{name}",
         Scope::Admin,
         "Change a job",
         |call| Box::pin(edit(call)),
     )
-    .fields(&["settings", "unset", "dry_run"]),
+    .takes(of::<Change>)
+    .answers(200, Answers::One(SHOWN))
+    .or(TRIED),
     Route::delete(
         "/api/v1/jobs/{name}",
         Scope::Admin,
         "Remove a job; its snapshots and history stay",
         |call| Box::pin(remove(call)),
     )
-    .status(204),
+    .answers(204, Answers::Nothing),
     Route::post(
         "/api/v1/jobs/{name}/run",
         Scope::BackupOnly,
         "Run a job now",
         |call| Box::pin(run_now(call)),
     )
-    .fields(&["no_hooks"])
-    .status(202),
+    .takes(of::<Now>)
+    .begins_run(),
     Route::post(
         "/api/v1/jobs/{name}/cancel",
         Scope::BackupOnly,
         "Ask the run of a job to stop at the next safe point",
         |call| Box::pin(cancel(call)),
     )
-    .status(202),
+    .answers(202, Answers::One(RUN)),
     Route::get(
         "/api/v1/jobs/{name}/next",
         Scope::ReadOnly,
         "Tell when a job is run next",
         |call| Box::pin(next(call)),
-    ),
+    )
+    .answers(200, Answers::One(What::Own(of::<Next>))),
     Route::get(
         "/api/v1/jobs/{name}/history",
         Scope::ReadOnly,
         "Tell how the runs of a job came out, newest first",
         |call| Box::pin(history(call)),
     )
-    .query(&["limit", "cursor"]),
+    .query(&[LIMIT, CURSOR])
+    .answers(200, Answers::Page(What::Program("PastRun"))),
     Route::get(
         "/api/v1/history",
         Scope::ReadOnly,
         "Tell how the runs of all jobs came out, newest first",
         |call| Box::pin(history_of_all(call)),
     )
-    .query(&["limit", "cursor"]),
+    .query(&[LIMIT, CURSOR])
+    .answers(200, Answers::Page(What::Program("PastRun"))),
 ];
 
-#[derive(Deserialize)]
+/// A job as it is shown alone.
+const SHOWN: What = What::Program("ShownJob");
+/// What a dry run answers.
+const TRIED: &[(u16, &str, What)] = &[(
+    200,
+    "of a dry run: nothing was changed",
+    What::Program("Change"),
+)];
+
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Fresh {
     name: String,
@@ -97,7 +119,7 @@ struct Fresh {
     dry_run: bool,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 struct Change {
     settings: Map<String, Value>,
@@ -105,10 +127,18 @@ struct Change {
     dry_run: bool,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 struct Now {
     no_hooks: bool,
+}
+
+/// When a job is run next.
+#[derive(Serialize, JsonSchema)]
+struct Next {
+    /// The next times of each kind of run that has a schedule.
+    #[schemars(with = "BTreeMap<String, Vec<Timestamp>>")]
+    upcoming: Value,
 }
 
 async fn list(call: Call) -> Answer {
@@ -219,7 +249,9 @@ async fn cancel(call: Call) -> Answer {
 
 async fn next(call: Call) -> Answer {
     let job = call.service.job(call.name()?).await?;
-    ok(&json!({"upcoming": job.get("upcoming")}))
+    ok(&Next {
+        upcoming: job.get("upcoming").cloned().unwrap_or_default(),
+    })
 }
 
 async fn history(call: Call) -> Answer {

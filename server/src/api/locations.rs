@@ -1,7 +1,8 @@
 //! Locations: what larder.toml says of them, and the passwords of their repositories.
 
 use axum::http::StatusCode;
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
@@ -11,6 +12,7 @@ use crate::problem::Problem;
 use crate::quota;
 use crate::routes::{Answer, Call, Route, created, is_name, nothing, ok, page_of, run};
 use crate::runs::Wanted;
+use crate::schema::{Answers, CURSOR, LIMIT, What, of, text};
 use crate::service::Repository;
 use crate::tokens::Scope;
 
@@ -22,88 +24,92 @@ pub const ROUTES: &[Route] = &[
         "List the locations",
         |call| Box::pin(list(call)),
     )
-    .query(&["search", "limit", "cursor"]),
+    .query(&[text("search"), LIMIT, CURSOR])
+    .answers(200, Answers::Page(SHOWN)),
     Route::post(
         "/api/v1/locations",
         Scope::Admin,
         "Add a location",
         |call| Box::pin(add(call)),
     )
-    .fields(&["name", "url", "settings", "secrets", "password", "dry_run"])
-    .status(201),
+    .takes(of::<Wish>)
+    .answers(201, Answers::One(SHOWN))
+    .or(TRIED),
     Route::get(
         "/api/v1/locations/{name}",
         Scope::ReadOnly,
         "Show a location, with secrets masked",
         |call| Box::pin(show(call)),
-    ),
+    )
+    .answers(200, Answers::One(SHOWN)),
     Route::patch(
         "/api/v1/locations/{name}",
         Scope::Admin,
         "Change a location",
         |call| Box::pin(edit(call)),
     )
-    .fields(&[
-        "url", "settings", "unset", "secrets", "password", "name", "dry_run",
-    ]),
+    .takes(of::<Wish>)
+    .answers(200, Answers::One(SHOWN))
+    .or(TRIED),
     Route::delete(
         "/api/v1/locations/{name}",
         Scope::Admin,
         "Remove a location; what lies there stays",
         |call| Box::pin(remove(call)),
     )
-    .status(204),
+    .answers(204, Answers::Nothing),
     Route::post(
         "/api/v1/locations/{name}/validate",
         Scope::Operate,
         "Try a location out, step by step",
         |call| Box::pin(validate(call)),
     )
-    .fields(&["create"])
-    .status(202),
+    .takes(of::<Validation>)
+    .begins_run(),
     Route::post(
         "/api/v1/validate",
         Scope::Admin,
         "Try out what is not saved",
         |call| Box::pin(validate_unsaved(call)),
     )
-    .fields(&[
-        "name",
-        "url",
-        "settings",
-        "unset",
-        "secrets",
-        "create",
-        "keep_secrets_of",
-    ])
-    .status(202),
+    .takes(of::<Wish>)
+    .begins_run(),
     Route::post(
         "/api/v1/locations/{name}/repository",
         Scope::Admin,
         "Make the repository, and keep its password",
         |call| Box::pin(init(call)),
     )
-    .fields(&["password"])
-    .status(201),
+    .takes(of::<Password>)
+    .answers(201, Answers::One(What::Program("Repository"))),
     Route::put(
         "/api/v1/locations/{name}/password",
         Scope::Admin,
         "Keep the repository's password, once it opened it",
         |call| Box::pin(keep_password(call)),
     )
-    .fields(&["password"])
-    .status(204),
+    .takes(of::<Password>)
+    .answers(204, Answers::Nothing),
     Route::delete(
         "/api/v1/locations/{name}/password",
         Scope::Admin,
         "Forget the repository's password",
         |call| Box::pin(forget_password(call)),
     )
-    .status(204),
+    .answers(204, Answers::Nothing),
 ];
 
+/// A location as it is shown.
+const SHOWN: What = What::ProgramAnd("Location", of::<Kept>);
+/// What a dry run answers.
+const TRIED: &[(u16, &str, What)] = &[(
+    200,
+    "of a dry run: nothing was changed",
+    What::Program("Change"),
+)];
+
 /// What a location is to say.
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 struct Wish {
     name: Option<String>,
@@ -111,7 +117,8 @@ struct Wish {
     settings: Map<String, Value>,
     unset: Vec<String>,
     secrets: Map<String, Value>,
-    #[serde(with = "given")]
+    #[serde(deserialize_with = "given::deserialize")]
+    #[schemars(with = "Option<String>")]
     password: Option<Option<String>>,
     dry_run: bool,
     create: bool,
@@ -129,13 +136,20 @@ mod given {
     }
 }
 
-#[derive(Deserialize)]
+/// What the service knows of a location.
+#[derive(Serialize, JsonSchema)]
+struct Kept {
+    /// Whether it keeps the password of its repository.
+    has_password: bool,
+}
+
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Password {
     password: String,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Validation {
     #[serde(default)]
@@ -507,9 +521,11 @@ fn shown(call: &Call, mut location: Value) -> Value {
         .get("name")
         .and_then(Value::as_str)
         .unwrap_or_default();
-    let has_password = call.service.password_file(name).is_some();
-    if let Some(location) = location.as_object_mut() {
-        location.insert("has_password".to_owned(), json!(has_password));
+    let kept = json!(Kept {
+        has_password: call.service.password_file(name).is_some(),
+    });
+    if let (Some(location), Value::Object(kept)) = (location.as_object_mut(), kept) {
+        location.extend(kept);
     }
     location
 }

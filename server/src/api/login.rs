@@ -5,13 +5,14 @@ use std::time::Instant;
 use axum::http::header::SET_COOKIE;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::IntoResponse as _;
-use serde::Deserialize;
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::access;
 use crate::logins::COOKIE;
 use crate::problem::Problem;
 use crate::routes::{Answer, Call, Route, ok};
+use crate::schema::{Answers, What, of};
 use crate::tokens::{Scope, Token};
 
 /// The routes.
@@ -22,25 +23,40 @@ pub const ROUTES: &[Route] = &[
         "Log a browser in with a token",
         |call| Box::pin(login(call)),
     )
-    .fields(&["token"])
+    .takes(of::<Wish>)
+    .answers(200, Answers::One(What::Own(of::<Shown<'static>>)))
     .open(),
     Route::get(
         "/session",
         Scope::ReadOnly,
         "Tell who is logged in",
         |call| Box::pin(session(call)),
-    ),
+    )
+    .answers(200, Answers::One(What::Own(of::<Shown<'static>>))),
     Route::post("/logout", Scope::ReadOnly, "Log a browser out", |call| {
         Box::pin(logout(call))
     })
-    .status(204)
+    .answers(204, Answers::Nothing)
     .open(),
 ];
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Wish {
     token: String,
+}
+
+/// Who is logged in.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Session")]
+struct Shown<'a> {
+    /// Whose the token is; the administrator's where it is nobody's.
+    user: Option<&'a str>,
+    /// The name of the token.
+    name: &'a str,
+    scope: Scope,
+    /// What a browser sends as X-CSRF-Token with each change; empty where a token came itself.
+    csrf: &'a str,
 }
 
 async fn login(call: Call) -> Answer {
@@ -88,8 +104,13 @@ async fn logout(call: Call) -> Answer {
     Ok(answer)
 }
 
-fn shown(user: Option<&str>, token: &Token, csrf: &str) -> serde_json::Value {
-    json!({"user": user, "name": token.name, "scope": token.scope, "csrf": csrf})
+fn shown<'a>(user: Option<&'a str>, token: &'a Token, csrf: &'a str) -> Shown<'a> {
+    Shown {
+        user,
+        name: &token.name,
+        scope: token.scope,
+        csrf,
+    }
 }
 
 fn set_cookie(call: &Call, value: &str, more: &str) -> Result<HeaderValue, Problem> {

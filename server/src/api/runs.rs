@@ -15,6 +15,7 @@ use crate::problem::Problem;
 use crate::routes::{Answer, Call, Route, ok, page, page_of, run};
 use crate::runs::log::{self, Line, Tail};
 use crate::runs::{Record, Run};
+use crate::schema::{Answers, CURSOR, LIMIT, MESSAGE, RUN, Typed, What, flag, of, text};
 use crate::tokens::Scope;
 
 /// How often a silent stream shows that it lives.
@@ -30,22 +31,41 @@ pub const ROUTES: &[Route] = &[
         "List what this service ran, newest first",
         |call| Box::pin(list(call)),
     )
-    .query(&["job", "location", "kind", "running", "limit", "cursor"]),
+    .query(&[
+        text("job"),
+        text("location"),
+        text("kind"),
+        flag("running"),
+        LIMIT,
+        CURSOR,
+    ])
+    .answers(200, Answers::Page(RUN)),
     Route::get("/api/v1/runs/{id}", Scope::ReadOnly, "Show a run", |call| {
         Box::pin(show(call))
-    }),
+    })
+    .answers(200, Answers::One(RUN)),
     Route::get(
         "/api/v1/runs/{id}/log",
         Scope::ReadOnly,
         "Give what a run printed",
         |call| Box::pin(log_of(call)),
     )
-    .query(&["limit", "cursor"]),
+    .query(&[LIMIT, CURSOR])
+    .answers(200, Answers::Page(MESSAGE)),
     Route::get(
         "/api/v1/runs/{id}/events",
         Scope::ReadOnly,
         "Follow a run by server-sent events",
         |call| Box::pin(events(call)),
+    )
+    .answers(
+        200,
+        Answers::Events(&[
+            ("run", RUN),
+            ("status", What::ProgramAnd("Status", of::<Typed>)),
+            ("line", MESSAGE),
+            ("end", RUN),
+        ]),
     ),
     Route::post(
         "/api/v1/runs/{id}/cancel",
@@ -53,7 +73,7 @@ pub const ROUTES: &[Route] = &[
         "Ask a run to stop at the next safe point",
         |call| Box::pin(cancel(call)),
     )
-    .status(202),
+    .answers(202, Answers::One(RUN)),
 ];
 
 async fn list(call: Call) -> Answer {

@@ -3,18 +3,24 @@
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse as _;
+use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::child::Line;
 use crate::problem::Problem;
 use crate::routes::{Answer, Call, Route, ok, page, page_of};
+use crate::schema::{Answers, CURSOR, LIMIT, What, of, text};
 use crate::service::Service;
 use crate::tokens::Scope;
-use crate::{metrics, openapi};
+use crate::{audit as log, metrics, openapi};
 
 /// The most files of a folder that are listed.
 const LISTED_MAX: usize = 100_000;
+
+/// The text that Prometheus reads.
+const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The routes.
 pub const ROUTES: &[Route] = &[
@@ -24,31 +30,44 @@ pub const ROUTES: &[Route] = &[
         "Tell whether the service lives",
         |call| Box::pin(healthz(call)),
     )
+    .answers(200, Answers::One(What::Own(of::<Alive>)))
+    .or(&[(503, "the service is ending", What::Own(of::<Alive>))])
     .open(),
     Route::get(
         "/metrics",
         Scope::ReadOnly,
         "Tell Prometheus how jobs and runs stand",
         |call| Box::pin(metrics(call)),
-    ),
+    )
+    .answers(200, Answers::Raw(METRICS)),
     Route::get(
         "/api/v1/openapi.json",
         Scope::ReadOnly,
         "Describe this API",
         |call| Box::pin(openapi(call)),
     )
+    .answers(200, Answers::One(What::Own(of::<Map<String, Value>>)))
     .open(),
     Route::get(
         "/api/v1/service",
         Scope::ReadOnly,
         "Tell how the service is run",
         |call| Box::pin(about(call)),
-    ),
+    )
+    .answers(200, Answers::One(What::Own(of::<About<'static>>))),
     Route::get(
         "/api/v1/health",
         Scope::ReadOnly,
         "Tell how the jobs stand, and why one is bad",
         |call| Box::pin(health(call)),
+    )
+    .answers(
+        200,
+        Answers::WithList(
+            What::Own(of::<Health>),
+            "jobs",
+            What::ProgramAnd("Job", of::<Judged>),
+        ),
     ),
     Route::get(
         "/api/v1/paths",
@@ -56,18 +75,76 @@ pub const ROUTES: &[Route] = &[
         "List a folder of this machine, to choose sources",
         |call| Box::pin(paths(call)),
     )
-    .query(&["path", "limit", "cursor"]),
+    .query(&[text("path"), LIMIT, CURSOR])
+    .answers(200, Answers::Page(What::Own(of::<Named>))),
     Route::get(
         "/api/v1/audit",
         Scope::Admin,
         "Tell who did what, newest first",
         |call| Box::pin(audit(call)),
     )
-    .query(&["limit", "cursor"]),
+    .query(&[LIMIT, CURSOR])
+    .answers(200, Answers::Page(What::Own(of::<log::Entry<'static>>))),
 ];
 
+/// Whether the service lives.
+#[derive(Serialize, JsonSchema)]
+struct Alive {
+    /// `ok`, or `stopping`.
+    status: &'static str,
+}
+
+/// How the service is run.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Service")]
+struct About<'a> {
+    version: &'static str,
+    started: Timestamp,
+    /// Whose it is for who asks; the administrator's where it is nobody's.
+    user: Option<&'a str>,
+    /// The larder.toml that it reads, for the administrator.
+    config: Option<String>,
+    /// How many runs there are at the moment.
+    running: usize,
+    /// Whether shell commands may be set by the API.
+    allow_commands: bool,
+    /// Folders below which what is named has to lie; none for no such limit.
+    allow_paths: Vec<String>,
+    /// Whether it speaks TLS itself.
+    tls: bool,
+    /// Whether there is no location or no job yet.
+    needs_setup: bool,
+}
+
+/// How all jobs stand.
+#[derive(Serialize, JsonSchema)]
+struct Health {
+    /// `ok`, or `failing` if somebody has to do something about a job.
+    status: &'static str,
+}
+
+/// How a job stands, and why.
+#[derive(Serialize, JsonSchema)]
+struct Judged {
+    state: State,
+    /// Why it is bad.
+    why: Option<String>,
+}
+
+/// What is in a folder of the service's machine.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "NamedPath")]
+struct Named {
+    name: String,
+    path: String,
+    /// `directory`, `file`, `symlink` or `other`.
+    r#type: &'static str,
+    /// Of a file, in bytes.
+    size: Option<u64>,
+}
+
 /// How a job stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
     /// The newest backup made a snapshot.
@@ -133,9 +210,9 @@ pub async fn locations(service: &Service) -> Result<Vec<Value>, Problem> {
 
 async fn healthz(call: Call) -> Answer {
     match call.service.is_stopping() {
-        false => ok(&json!({"status": "ok"})),
+        false => ok(&Alive { status: "ok" }),
         true => {
-            let mut answer = ok(&json!({"status": "stopping"}))?;
+            let mut answer = ok(&Alive { status: "stopping" })?;
             *answer.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
             Ok(answer)
         }
@@ -144,12 +221,12 @@ async fn healthz(call: Call) -> Answer {
 
 async fn metrics(call: Call) -> Answer {
     let text = metrics::text(&call.service).await?;
-    let kind = "text/plain; version=0.0.4; charset=utf-8";
-    Ok(([(CONTENT_TYPE, kind)], text).into_response())
+    Ok(([(CONTENT_TYPE, METRICS)], text).into_response())
 }
 
 async fn openapi(call: Call) -> Answer {
-    ok(&openapi::document(call.service.options.version))
+    let options = &call.service.options;
+    ok(&openapi::document(options.version, options.documents))
 }
 
 async fn about(call: Call) -> Answer {
@@ -159,21 +236,18 @@ async fn about(call: Call) -> Answer {
     let config = options.config.as_ref().filter(|_| service.user.is_none());
     let needs_setup = locations(service).await?.is_empty() || jobs(service).await?.is_empty();
     let paths = service.policy().paths();
-    let paths: Vec<String> = paths
-        .iter()
-        .map(|path| path.display().to_string())
-        .collect();
-    ok(&json!({
-        "version": options.version,
-        "started": service.common.started,
-        "user": service.user,
-        "config": config.map(|path| path.display().to_string()),
-        "running": service.runs.running(),
-        "allow_commands": service.policy().commands(),
-        "allow_paths": paths,
-        "tls": options.tls.is_some(),
-        "needs_setup": needs_setup,
-    }))
+    let paths = paths.iter().map(|path| path.display().to_string());
+    ok(&About {
+        version: options.version,
+        started: service.common.started,
+        user: service.user.as_deref(),
+        config: config.map(|path| path.display().to_string()),
+        running: service.runs.running(),
+        allow_commands: service.policy().commands(),
+        allow_paths: paths.collect(),
+        tls: options.tls.is_some(),
+        needs_setup,
+    })
 }
 
 async fn health(call: Call) -> Answer {
@@ -182,13 +256,18 @@ async fn health(call: Call) -> Answer {
     for job in &mut jobs {
         let (state, why) = state(job);
         is_failing |= state.is_bad();
-        if let Some(job) = job.as_object_mut() {
-            job.insert("state".to_owned(), json!(state));
-            job.insert("why".to_owned(), json!(why));
+        if let (Some(job), Value::Object(judged)) =
+            (job.as_object_mut(), json!(Judged { state, why }))
+        {
+            job.extend(judged);
         }
     }
     let status = if is_failing { "failing" } else { "ok" };
-    ok(&json!({"status": status, "jobs": jobs}))
+    let mut all = json!(Health { status });
+    if let Some(all) = all.as_object_mut() {
+        all.insert("jobs".to_owned(), Value::Array(jobs));
+    }
+    ok(&all)
 }
 
 async fn paths(call: Call) -> Answer {
@@ -220,14 +299,16 @@ fn list(folder: &std::path::Path) -> std::io::Result<Vec<Value>> {
         };
         // What is not UTF-8 cannot be named in larder.toml.
         if let (Ok(name), Some(path)) = (item.file_name().into_string(), item.path().to_str()) {
-            found.push((
-                name.clone(),
-                json!({"name": name, "path": path, "type": kind, "size": size}),
-            ));
+            found.push(Named {
+                name,
+                path: path.to_owned(),
+                r#type: kind,
+                size,
+            });
         }
     }
-    found.sort_by(|(a, _), (b, _)| a.cmp(b));
-    Ok(found.into_iter().map(|(_, item)| item).collect())
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(found.iter().map(|item| json!(item)).collect())
 }
 
 async fn audit(call: Call) -> Answer {

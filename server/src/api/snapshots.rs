@@ -13,6 +13,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _};
 use crate::child::{Failure, Line, Running};
 use crate::problem::Problem;
 use crate::routes::{Answer, Call, Route, ok, page, page_of};
+use crate::schema::{Answers, CURSOR, LIMIT, Typed, What, flag, needed, of, text, texts, time};
 use crate::service::Repository;
 use crate::tokens::Scope;
 
@@ -23,6 +24,10 @@ const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'.').remove(b'-').remove(b'_'
 /// Exit codes of lists of which something could not be read when it was backed up.
 const UNREADABLE: &[u8] = &[3];
 
+/// What a file is sent as, and a folder.
+const BYTES: &str = "application/octet-stream";
+const TAR: &str = "application/x-tar";
+
 /// The routes.
 pub const ROUTES: &[Route] = &[
     Route::get(
@@ -32,28 +37,44 @@ pub const ROUTES: &[Route] = &[
         |call| Box::pin(list(call)),
     )
     .query(&[
-        "host", "tag", "path", "partial", "before", "limit", "cursor",
-    ]),
+        texts("host"),
+        texts("tag"),
+        texts("path"),
+        flag("partial"),
+        time("before"),
+        LIMIT,
+        CURSOR,
+    ])
+    .answers(200, Answers::Page(What::Program("Snapshot"))),
     Route::get(
         "/api/v1/locations/{name}/snapshots/{id}",
         Scope::ReadOnly,
         "Show a snapshot",
         |call| Box::pin(show(call)),
-    ),
+    )
+    .answers(200, Answers::One(What::Program("Snapshot"))),
     Route::get(
         "/api/v1/locations/{name}/snapshots/{id}/entries",
         Scope::ReadOnly,
         "List a folder of a snapshot",
         |call| Box::pin(entries(call)),
     )
-    .query(&["path", "recursive", "limit", "cursor"]),
+    .query(&[text("path"), flag("recursive"), LIMIT, CURSOR])
+    .answers(200, Answers::Page(What::Program("Item"))),
     Route::get(
         "/api/v1/locations/{name}/snapshots/{id}/diff",
         Scope::ReadOnly,
         "Compare with another snapshot",
         |call| Box::pin(diff(call)),
     )
-    .query(&["from", "path", "limit", "cursor"]),
+    .query(&[needed("from"), text("path"), LIMIT, CURSOR])
+    .answers(
+        200,
+        Answers::PageAndSummary(
+            What::ProgramAnd("Difference", of::<Typed>),
+            What::ProgramAnd("Differences", of::<Typed>),
+        ),
+    ),
     Route::get(
         "/api/v1/locations/{name}/find",
         Scope::ReadOnly,
@@ -61,31 +82,34 @@ pub const ROUTES: &[Route] = &[
         |call| Box::pin(find(call)),
     )
     .query(&[
-        "pattern",
-        "ignore_case",
-        "newer",
-        "older",
-        "at",
-        "host",
-        "tag",
-        "path",
-        "limit",
-        "cursor",
-    ]),
+        texts("pattern"),
+        flag("ignore_case"),
+        text("newer"),
+        text("older"),
+        text("at"),
+        texts("host"),
+        texts("tag"),
+        texts("path"),
+        LIMIT,
+        CURSOR,
+    ])
+    .answers(200, Answers::Page(What::Program("Found"))),
     Route::get(
         "/api/v1/locations/{name}/history",
         Scope::ReadOnly,
         "List the versions of a path",
         |call| Box::pin(history(call)),
     )
-    .query(&["path", "host", "tag", "limit", "cursor"]),
+    .query(&[needed("path"), texts("host"), texts("tag"), LIMIT, CURSOR])
+    .answers(200, Answers::Page(What::Program("Version"))),
     Route::get(
         "/api/v1/locations/{name}/snapshots/{id}/file",
         Scope::Operate,
         "Download a file",
         |call| Box::pin(file(call)),
     )
-    .query(&["path"])
+    .query(&[needed("path")])
+    .answers(200, Answers::Raw(BYTES))
     .audited(),
     Route::get(
         "/api/v1/locations/{name}/snapshots/{id}/tar",
@@ -93,7 +117,8 @@ pub const ROUTES: &[Route] = &[
         "Download a folder as tar",
         |call| Box::pin(tar(call)),
     )
-    .query(&["path"])
+    .query(&[needed("path")])
+    .answers(200, Answers::Raw(TAR))
     .audited(),
     Route::get(
         "/api/v1/locations/{name}/stats",
@@ -101,14 +126,23 @@ pub const ROUTES: &[Route] = &[
         "Count what a repository holds",
         |call| Box::pin(stats(call)),
     )
-    .query(&["history", "host", "tag", "path"]),
+    .query(&[flag("history"), texts("host"), texts("tag"), texts("path")])
+    .answers(200, Answers::One(What::Program("Stats"))),
     Route::get(
         "/api/v1/locations/{name}/status",
         Scope::ReadOnly,
         "Tell when each source was last backed up",
         |call| Box::pin(status(call)),
     )
-    .query(&["max_age", "host", "tag", "path", "limit", "cursor"]),
+    .query(&[
+        text("max_age"),
+        texts("host"),
+        texts("tag"),
+        texts("path"),
+        LIMIT,
+        CURSOR,
+    ])
+    .answers(200, Answers::Page(What::Program("Standing"))),
 ];
 
 async fn repository(call: &Call) -> Result<Repository, Problem> {
@@ -250,12 +284,12 @@ async fn listed(call: &Call, line: &Line) -> Answer {
 }
 
 async fn file(call: Call) -> Answer {
-    download(&call, "application/octet-stream", "", &[]).await
+    download(&call, BYTES, "", &[]).await
 }
 
 async fn tar(call: Call) -> Answer {
     // What could not be read when it was backed up is left out.
-    download(&call, "application/x-tar", ".tar", UNREADABLE).await
+    download(&call, TAR, ".tar", UNREADABLE).await
 }
 
 async fn download(call: &Call, kind: &'static str, ending: &str, good: &'static [u8]) -> Answer {

@@ -1,11 +1,13 @@
 //! Tokens.
 
 use jiff::Timestamp;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use crate::routes::{Answer, Call, Route, created, nothing, page_of};
-use crate::tokens::{Scope, Tokens};
+use crate::schema::{Answers, CURSOR, LIMIT, What, of};
+use crate::tokens::{Scope, Token, Tokens};
 
 /// The routes.
 pub const ROUTES: &[Route] = &[
@@ -15,27 +17,39 @@ pub const ROUTES: &[Route] = &[
         "List the tokens, never themselves",
         |call| Box::pin(list(call)),
     )
-    .query(&["limit", "cursor"]),
+    .query(&[LIMIT, CURSOR])
+    .answers(200, Answers::Page(What::Own(of::<Token>))),
     Route::post(
         "/api/v1/tokens",
         Scope::Admin,
         "Make a token, which is shown this once",
         |call| Box::pin(add(call)),
     )
-    .fields(&["name", "scope", "expires"])
-    .status(201),
+    .takes(of::<Wish>)
+    .answers(201, Answers::One(What::Own(of::<Made<'static>>))),
     Route::delete(
         "/api/v1/tokens/{id}",
         Scope::Admin,
         "Revoke a token",
         |call| Box::pin(revoke(call)),
     )
-    .status(204),
+    .answers(204, Answers::Nothing),
 ];
 
-#[derive(Deserialize)]
+/// A token that was made.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "MadeToken")]
+pub struct Made<'a> {
+    #[serde(flatten)]
+    made: Token,
+    /// The token itself, which is never shown again.
+    token: &'a str,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "TokenWish")]
 #[serde(deny_unknown_fields)]
-struct Wish {
+pub struct Wish {
     name: String,
     scope: Scope,
     #[serde(default)]
@@ -57,12 +71,8 @@ async fn add(call: Call) -> Answer {
 /// When that makes no sense.
 pub fn add_to(tokens: &Tokens, call: &Call) -> Answer {
     let wish: Wish = call.json()?;
-    let (token, text) = tokens.add(&wish.name, wish.scope, wish.expires, Timestamp::now())?;
-    let mut shown = json!(token);
-    if let Some(shown) = shown.as_object_mut() {
-        shown.insert("token".to_owned(), Value::from(text.as_str()));
-    }
-    created(&shown)
+    let (made, text) = tokens.add(&wish.name, wish.scope, wish.expires, Timestamp::now())?;
+    created(&Made { made, token: &text })
 }
 
 async fn revoke(call: Call) -> Answer {

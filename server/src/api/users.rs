@@ -3,28 +3,18 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::json;
 
 use crate::api::{service, tokens};
 use crate::problem::Problem;
 use crate::quota;
 use crate::routes::{Answer, Call, Route, created, nothing, ok, page_of};
+use crate::schema::{Answers, CURSOR, LIMIT, What, of, text};
 use crate::service::Service;
-use crate::tokens::Scope;
-use crate::users::{Kind, Limits};
-
-/// What a user may be allowed.
-const FIELDS: &[&str] = &[
-    "paths",
-    "kinds",
-    "commands",
-    "postgres",
-    "bytes_max",
-    "locations_max",
-    "jobs_max",
-    "runs_max",
-];
+use crate::tokens::{Scope, Token};
+use crate::users::{Kind, Limits, Removed};
 
 /// The routes.
 pub const ROUTES: &[Route] = &[
@@ -34,23 +24,14 @@ pub const ROUTES: &[Route] = &[
         "List the users, and what they may use",
         |call| Box::pin(list(call)),
     )
-    .query(&["search", "limit", "cursor"])
+    .query(&[text("search"), LIMIT, CURSOR])
+    .answers(200, Answers::Page(USER))
     .of_administrator(),
     Route::post("/api/v1/users", Scope::Admin, "Add a user", |call| {
         Box::pin(add(call))
     })
-    .fields(&[
-        "name",
-        "paths",
-        "kinds",
-        "commands",
-        "postgres",
-        "bytes_max",
-        "locations_max",
-        "jobs_max",
-        "runs_max",
-    ])
-    .status(201)
+    .takes(of::<Fresh>)
+    .answers(201, Answers::One(USER))
     .of_administrator(),
     Route::get(
         "/api/v1/users/{user}",
@@ -58,6 +39,7 @@ pub const ROUTES: &[Route] = &[
         "Show a user, and how much they use",
         |call| Box::pin(show(call)),
     )
+    .answers(200, Answers::One(What::Own(of::<Used>)))
     .of_administrator(),
     Route::patch(
         "/api/v1/users/{user}",
@@ -65,7 +47,8 @@ pub const ROUTES: &[Route] = &[
         "Change what a user may use; null takes a limit away",
         |call| Box::pin(edit(call)),
     )
-    .fields(FIELDS)
+    .takes(of::<Change>)
+    .answers(200, Answers::One(USER))
     .of_administrator(),
     Route::delete(
         "/api/v1/users/{user}",
@@ -73,6 +56,7 @@ pub const ROUTES: &[Route] = &[
         "Remove a user who has no run; their repositories stay",
         |call| Box::pin(remove(call)),
     )
+    .answers(200, Answers::One(What::Own(of::<Gone>)))
     .of_administrator(),
     Route::get(
         "/api/v1/users/{user}/tokens",
@@ -80,7 +64,8 @@ pub const ROUTES: &[Route] = &[
         "List the tokens of a user, never themselves",
         |call| Box::pin(list_tokens(call)),
     )
-    .query(&["limit", "cursor"])
+    .query(&[LIMIT, CURSOR])
+    .answers(200, Answers::Page(What::Own(of::<Token>)))
     .of_administrator(),
     Route::post(
         "/api/v1/users/{user}/tokens",
@@ -88,8 +73,8 @@ pub const ROUTES: &[Route] = &[
         "Make a token for a user, which is shown this once",
         |call| Box::pin(add_token(call)),
     )
-    .fields(&["name", "scope", "expires"])
-    .status(201)
+    .takes(of::<tokens::Wish>)
+    .answers(201, Answers::One(What::Own(of::<tokens::Made<'static>>)))
     .of_administrator(),
     Route::delete(
         "/api/v1/users/{user}/tokens/{id}",
@@ -97,11 +82,47 @@ pub const ROUTES: &[Route] = &[
         "Revoke a token of a user",
         |call| Box::pin(revoke_token(call)),
     )
-    .status(204)
+    .answers(204, Answers::Nothing)
     .of_administrator(),
 ];
 
-#[derive(Deserialize)]
+/// A user as everywhere.
+const USER: What = What::Own(of::<User<'static>>);
+
+/// A user, and what they may use.
+#[derive(Serialize, JsonSchema)]
+struct User<'a> {
+    name: &'a str,
+    #[serde(flatten)]
+    limits: &'a Limits,
+}
+
+/// A user, what they may use, and how much they do: how much, and not what it is called.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "UserAndUse")]
+struct Used<'a> {
+    #[serde(flatten)]
+    user: User<'a>,
+    locations: usize,
+    jobs: usize,
+    /// Bytes of all repositories together, as they were last measured.
+    bytes: u64,
+    /// Runs at the moment.
+    running: usize,
+}
+
+/// A user who was removed.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "RemovedUser")]
+struct Gone {
+    #[serde(flatten)]
+    removed: Removed,
+    /// What was left alone.
+    stays: &'static str,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "FreshUser")]
 #[serde(deny_unknown_fields)]
 struct Fresh {
     name: String,
@@ -124,42 +145,35 @@ struct Fresh {
 }
 
 /// What is null is taken away, and what is not there stays.
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, JsonSchema)]
+#[schemars(rename = "UserChange")]
 #[serde(default, deny_unknown_fields)]
 struct Change {
     paths: Option<Vec<String>>,
     kinds: Option<Vec<Kind>>,
     commands: Option<bool>,
     postgres: Option<bool>,
-    #[serde(with = "given")]
+    #[serde(deserialize_with = "given")]
     bytes_max: Option<Option<u64>>,
-    #[serde(with = "given")]
+    #[serde(deserialize_with = "given")]
     locations_max: Option<Option<u64>>,
-    #[serde(with = "given")]
+    #[serde(deserialize_with = "given")]
     jobs_max: Option<Option<u64>>,
-    #[serde(with = "given")]
+    #[serde(deserialize_with = "given")]
     runs_max: Option<Option<u64>>,
 }
 
 /// Tells what is null from what is not there.
-mod given {
-    use serde::{Deserialize, Deserializer};
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Option<Option<u64>>, D::Error> {
-        Option::<u64>::deserialize(deserializer).map(Some)
-    }
+fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<u64>>, D::Error> {
+    Option::<u64>::deserialize(deserializer).map(Some)
 }
 
 async fn list(call: Call) -> Answer {
     let search = call.query("search").unwrap_or_default().to_lowercase();
     let users = call.owners.users.list();
     let found = users.iter().filter(|(name, _)| name.contains(&search));
-    page_of(
-        &call,
-        found.map(|(name, limits)| limits.shown(name)).collect(),
-    )
+    let shown = found.map(|(name, limits)| json!(User { name, limits }));
+    page_of(&call, shown.collect())
 }
 
 async fn add(call: Call) -> Answer {
@@ -176,26 +190,26 @@ async fn add(call: Call) -> Answer {
     };
     refuse_wider(&call, &limits)?;
     call.owners.users.add(&wish.name, limits.clone())?;
-    created(&limits.shown(&wish.name))
+    created(&User {
+        name: &wish.name,
+        limits: &limits,
+    })
 }
 
 async fn show(call: Call) -> Answer {
     let name = call.param("user");
     let limits = call.owners.users.find(name)?;
-    let mut shown = limits.shown(name);
     let service = of_user(&call)?;
-    let (locations, jobs) = (
-        service::locations(&service).await?,
-        service::jobs(&service).await?,
-    );
-    if let Some(shown) = shown.as_object_mut() {
-        // How much, and not what it is called.
-        shown.insert("locations".to_owned(), json!(locations.len()));
-        shown.insert("jobs".to_owned(), json!(jobs.len()));
-        shown.insert("bytes".to_owned(), json!(quota::used(&service)));
-        shown.insert("running".to_owned(), json!(service.runs.running()));
-    }
-    ok(&shown)
+    ok(&Used {
+        user: User {
+            name,
+            limits: &limits,
+        },
+        locations: service::locations(&service).await?.len(),
+        jobs: service::jobs(&service).await?.len(),
+        bytes: quota::used(&service),
+        running: service.runs.running(),
+    })
 }
 
 async fn edit(call: Call) -> Answer {
@@ -224,7 +238,10 @@ async fn edit(call: Call) -> Answer {
         };
         refuse_wider(&call, limits)
     })?;
-    ok(&limits.shown(name))
+    ok(&User {
+        name,
+        limits: &limits,
+    })
 }
 
 async fn remove(call: Call) -> Answer {
@@ -236,11 +253,10 @@ async fn remove(call: Call) -> Answer {
         )));
     }
     let removed = call.owners.users.remove(name, Timestamp::now())?;
-    ok(&json!({
-        "user": removed.user,
-        "kept_in": removed.kept_in,
-        "stays": "repositories stay as they are, and what opens them lies in kept_in",
-    }))
+    ok(&Gone {
+        removed,
+        stays: "repositories stay as they are, and what opens them lies in kept_in",
+    })
 }
 
 async fn list_tokens(call: Call) -> Answer {
@@ -288,12 +304,5 @@ mod tests {
         assert_eq!(read("{\"jobs_max\": null}"), Some(None));
         assert_eq!(read("{\"jobs_max\": 0}"), Some(Some(0)));
         assert!(serde_json::from_str::<Change>("{\"name\": \"x\"}").is_err());
-    }
-
-    #[test]
-    fn a_user_may_be_added_with_all_that_may_be_changed() {
-        let add = ROUTES.iter().find(|route| route.method == "POST");
-        let fields = add.unwrap().fields;
-        assert_eq!(fields.strip_prefix(&["name"]).unwrap(), FIELDS);
     }
 }

@@ -1,6 +1,7 @@
 //! What works on a repository for a while, as runs: restore, check, forget, prune.
 
 use axum::http::StatusCode;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -10,6 +11,7 @@ use crate::policy::{is_of_bucket, is_url};
 use crate::problem::Problem;
 use crate::routes::{Answer, Call, Route, is_name, run};
 use crate::runs::Wanted;
+use crate::schema::of;
 use crate::tokens::Scope;
 
 /// The routes.
@@ -20,83 +22,42 @@ pub const ROUTES: &[Route] = &[
         "Restore a snapshot, or a part of it",
         |call| Box::pin(restore(call)),
     )
-    .fields(&[
-        "location",
-        "snapshot",
-        "path",
-        "target",
-        "overwrite",
-        "delete",
-        "include",
-        "exclude",
-        "sparse",
-        "verify",
-        "no_owner",
-        "numeric_owner",
-        "in_place",
-        "lost_as_zeros",
-        "dry_run",
-    ])
-    .status(202),
+    .takes(of::<Restore>)
+    .begins_run(),
     Route::post(
         "/api/v1/locations/{name}/check",
         Scope::Operate,
         "Check a repository",
         |call| Box::pin(check(call)),
     )
-    .fields(&[
-        "level",
-        "read_data",
-        "max_duration",
-        "max_download",
-        "max_age",
-        "sample",
-        "read_only",
-        "dry_run",
-    ])
-    .status(202),
+    .takes(of::<Check>)
+    .begins_run(),
     Route::post(
         "/api/v1/locations/{name}/forget",
         Scope::Operate,
         "Forget snapshots by rules or by name; a dry run unless it says otherwise",
         |call| Box::pin(forget(call)),
     )
-    .fields(&[
-        "snapshots",
-        "rules",
-        "host",
-        "tag",
-        "path",
-        "group_by",
-        "allow_empty",
-        "prune",
-        "dry_run",
-    ])
-    .status(202),
+    .takes(of::<Forget>)
+    .begins_run(),
     Route::delete(
         "/api/v1/locations/{name}/snapshots/{id}",
         Scope::Operate,
         "Forget a snapshot",
         |call| Box::pin(forget_one(call)),
     )
-    .status(202),
+    .begins_run(),
     Route::post(
         "/api/v1/locations/{name}/prune",
         Scope::Operate,
         "Free the space that no snapshot needs; a dry run unless it says otherwise",
         |call| Box::pin(prune(call)),
     )
-    .fields(&[
-        "dry_run",
-        "max_unused",
-        "max_repack_size",
-        "max_duration",
-        "wait",
-    ])
-    .status(202),
+    .takes(of::<Prune>)
+    .begins_run(),
 ];
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Restore {
     location: String,
@@ -129,7 +90,7 @@ struct Restore {
     dry_run: bool,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 struct Check {
     level: Option<String>,
@@ -142,7 +103,7 @@ struct Check {
     dry_run: bool,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 struct Forget {
     snapshots: Vec<String>,
@@ -156,7 +117,7 @@ struct Forget {
     dry_run: bool,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 struct Prune {
     dry_run: bool,

@@ -1,13 +1,14 @@
 //! What is kept of a run.
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::process::Process;
 
 /// A run as it is shown.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Record {
     /// Its id, which begins with the time.
     pub id: String,
@@ -33,12 +34,27 @@ pub struct Record {
     pub exit_code: Option<u8>,
     /// What went wrong.
     pub error: Option<String>,
-    /// The last message of the command.
+    /// The last message of the command, as docs/json.md has it for each.
+    #[schemars(with = "Option<Map<String, Value>>")]
     pub summary: Option<Value>,
 }
 
+/// A run as it is shown, with its progress.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Run")]
+pub struct Shown {
+    /// What is kept of it.
+    #[serde(flatten)]
+    pub record: Record,
+    /// The last status of a long job, while it runs.
+    #[schemars(with = "Option<Map<String, Value>>")]
+    pub progress: Option<Value>,
+}
+
 /// How a run came out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
     /// All was done.

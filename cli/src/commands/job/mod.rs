@@ -3,7 +3,7 @@
 mod change;
 mod notify;
 mod run;
-mod show;
+pub mod show;
 mod steps;
 mod units;
 mod usual;

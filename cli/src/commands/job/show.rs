@@ -9,6 +9,7 @@ use larder_engine::storage::location::place;
 use larder_engine::storage::secret::MASK;
 use larder_jobs::history::{History, Kind, Outcome, Run};
 use larder_jobs::schedule::Past;
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -22,7 +23,7 @@ use crate::render::{self, Side, Table};
 const UPCOMING: usize = 5;
 
 /// A job as it stands.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Row<'a> {
     name: &'a str,
     /// Masked where it is not understood and may have a password in it.
@@ -39,8 +40,9 @@ struct Row<'a> {
 }
 
 /// A job with all that it says.
-#[derive(Serialize)]
-struct Shown<'a> {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ShownJob")]
+pub struct Shown<'a> {
     #[serde(flatten)]
     row: Row<'a>,
     /// The next times of each kind of run.
@@ -49,8 +51,9 @@ struct Shown<'a> {
 }
 
 /// A job in a list for a program.
-#[derive(Serialize)]
-struct Listed<'a> {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Job")]
+pub struct Listed<'a> {
     #[serde(flatten)]
     row: &'a Row<'a>,
     settings: BTreeMap<String, Value>,

@@ -12,6 +12,7 @@ use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use larder_engine::storage::location::{place, shown};
 use larder_engine::storage::secret::MASK;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::args::parse_setting;
@@ -144,8 +145,9 @@ enum What {
 }
 
 /// A location as it is shown.
-#[derive(Debug, Serialize)]
-struct Shown<'a> {
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Location")]
+pub struct Shown<'a> {
     name: &'a str,
     /// Masked where it is not understood and may have a password in it.
     url: &'a str,
