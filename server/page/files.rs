@@ -9,6 +9,8 @@ const SVG: &str = "image/svg+xml";
 #[rustfmt::skip]
 pub const FILES: &[(&str, &str, &[u8])] = &[
     ("/", HTML, include_bytes!("index.html")),
+    ("/api", HTML, include_bytes!("api.html")),
+    ("/api.js", SCRIPT, include_bytes!("api.js")),
     ("/favicon.svg", SVG, include_bytes!("favicon.svg")),
     ("/page.css", CSS, include_bytes!("page.css")),
     ("/page.js", SCRIPT, include_bytes!("page.js")),
@@ -20,6 +22,7 @@ pub const FILES: &[(&str, &str, &[u8])] = &[
     ("/lib/health.js", SCRIPT, include_bytes!("lib/health.js")),
     ("/lib/jobs.js", SCRIPT, include_bytes!("lib/jobs.js")),
     ("/lib/kinds.js", SCRIPT, include_bytes!("lib/kinds.js")),
+    ("/lib/openapi.js", SCRIPT, include_bytes!("lib/openapi.js")),
     ("/lib/paths.js", SCRIPT, include_bytes!("lib/paths.js")),
     ("/lib/progress.js", SCRIPT, include_bytes!("lib/progress.js")),
     ("/lib/retention.js", SCRIPT, include_bytes!("lib/retention.js")),

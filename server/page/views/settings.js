@@ -40,7 +40,7 @@ function servicePart(service) {
       ['Configuration', service.config && h('span', { class: 'path' }, service.config)],
       ['Folders that may be used', service.allow_paths?.length > 0 ? service.allow_paths.join(', ') : service.user ? 'none' : 'all'],
       ['TLS', service.tls ? 'yes' : 'no: put a certificate or a proxy with one before it, if it is reached from elsewhere'],
-      ['API', h('a', { href: '/api/v1/openapi.json' }, 'OpenAPI document')],
+      ['API', [h('a', { href: '/api' }, 'All its routes'), ', ', h('a', { href: '/api/v1/openapi.json' }, 'OpenAPI document')]],
     ]),
   );
 }

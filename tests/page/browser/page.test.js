@@ -463,8 +463,32 @@ test('two users have the same names, and neither sees anything of the other', as
   for (const one of contexts) await one.close();
 });
 
+test('the page of the API has every route, and tries one', async () => {
+  const described = await (await fetch(`${service.url}/api/v1/openapi.json`)).json();
+  const count = Object.values(described.paths).flatMap(Object.keys).length;
+  await open('#/settings', 'Settings');
+  await page.getByRole('link', { name: 'All its routes' }).click();
+  await page.getByRole('heading', { level: 1, name: /^The API of Larder/ }).waitFor();
+  const calls = page.locator('details.call');
+  assert.equal(await calls.count(), count);
+  await page.getByLabel('Search').fill('get /api/v1/jobs list');
+  assert.equal(await page.locator('details.call:visible').count(), 1);
+  await page.locator('details.call:visible > summary').click();
+  await page.getByRole('button', { name: 'Try it: GET /api/v1/jobs' }).click();
+  await page.getByText('200 application/json', { exact: true }).waitFor();
+  await page.getByLabel('The answer').getByText('"name": "photos"').waitFor();
+  await sound('API');
+  await shot('api');
+  await page.setViewportSize({ width: 360, height: 740 });
+  const wide = await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
+  assert.ok(wide <= 0, `${wide} pixels too wide`);
+  await page.setViewportSize({ width: 1200, height: 860 });
+  await page.goto(`${service.url}/#/`);
+  await page.getByRole('heading', { level: 1, name: /All is well/ }).waitFor();
+});
+
 test('every page is small', async () => {
-  for (const hash of ['#/', '#/jobs', '#/new-job', '#/new-destination', '#/snapshots/disk', '#/settings', '#/runs']) {
+  for (const hash of ['api', '#/', '#/jobs', '#/new-job', '#/new-destination', '#/snapshots/disk', '#/settings', '#/runs']) {
     const fresh = await context.newPage();
     let size = 0;
     fresh.on('response', async (response) => {
