@@ -8,7 +8,7 @@
 SHELL := /bin/bash
 env := source scripts/env.sh &&
 
-.PHONY: demo test test-storages test-page setup build fmt clippy doc unit deny no-std fuzz fuzz-smoke python golden-check round-trip bench clean help
+.PHONY: demo test test-storages test-page test-api setup build fmt clippy doc unit deny no-std fuzz fuzz-smoke python golden-check round-trip bench clean help
 
 demo:          ## A first look at larder, in a temporary folder
 	@scripts/demo.sh
@@ -21,6 +21,9 @@ test-storages: ## The storages against servers that take long to install (Ceph, 
 
 test-page:     ## The web page in Chromium against the service (installs Chromium, builds first)
 	@scripts/build.sh && scripts/page-tests.sh browser
+
+test-api:      ## The HTTP API, fuzzed by its own OpenAPI document (EXAMPLES=6; builds first)
+	@scripts/build.sh && scripts/api-tests.sh $(EXAMPLES)
 
 setup:         ## Install what is missing
 	@scripts/setup.sh all
