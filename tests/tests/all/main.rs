@@ -20,6 +20,7 @@ mod copy;
 mod cost;
 mod crash;
 mod damage;
+mod described;
 mod faults;
 mod fixture;
 mod forget;

@@ -1,5 +1,6 @@
 //! The service from the outside: the HTTP API over the real program, its tokens, and its end in the middle of things.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
@@ -8,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
 
+use crate::described::{Came, Described};
 use crate::program::{World, assert_same, noise, run};
 use crate::source_text::root;
 
@@ -17,6 +19,8 @@ pub struct Server {
     pub address: String,
     /// What it said when it began to listen.
     pub said: Value,
+    /// How it describes its answers, against which each of them is held.
+    described: Described,
 }
 
 /// An answer.
@@ -45,10 +49,12 @@ impl Server {
         let said: Value = serde_json::from_str(&line).unwrap();
         assert_eq!(said["message_type"], "listening", "{said}");
         let address = said["address"].as_str().unwrap().to_owned();
+        let told = sent(&address, "GET", "/api/v1/openapi.json", &[], b"");
         Self {
             child,
             address,
             said,
+            described: Described(told.expect(200)),
         }
     }
 
@@ -77,7 +83,8 @@ impl Server {
         self.child.wait().unwrap();
     }
 
-    /// Sends a request with these headers.
+    /// Sends a request with these headers; what is answered has to be as the service describes it.
+    #[track_caller]
     pub fn request(
         &self,
         method: &str,
@@ -85,23 +92,35 @@ impl Server {
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> Answer {
-        let mut stream = TcpStream::connect(&self.address).unwrap();
-        let mut head = format!(
-            "{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nContent-Length: {}\r\n",
-            self.address,
-            body.len()
-        );
-        for (name, value) in headers {
-            head.push_str(&format!("{name}: {value}\r\n"));
+        let answer = sent(&self.address, method, path, headers, body);
+        if answer.whole {
+            self.described.hold(&Came {
+                asked: (method, path),
+                status: answer.status,
+                kind: answer.header("content-type").as_deref(),
+                body: &answer.body,
+            });
         }
-        head.push_str("\r\n");
-        stream.write_all(head.as_bytes()).unwrap();
-        // An answer may come before all was read.
-        let _ = stream.write_all(body);
-        let mut text = Vec::new();
-        let _ = stream.read_to_end(&mut text);
-        Answer::parse(&text)
+        answer
     }
+}
+
+fn sent(address: &str, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+    let mut stream = TcpStream::connect(address).unwrap();
+    let mut head = format!(
+        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Length: {}\r\n",
+        body.len()
+    );
+    for (name, value) in headers {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    head.push_str("\r\n");
+    stream.write_all(head.as_bytes()).unwrap();
+    // An answer may come before all was read.
+    let _ = stream.write_all(body);
+    let mut text = Vec::new();
+    let _ = stream.read_to_end(&mut text);
+    Answer::parse(&text)
 }
 
 impl Drop for Server {
@@ -475,6 +494,150 @@ fn server_is_told_of(client: &Client<'_>, world: &World) {
             && has("/api/v1/locations/cellar/snapshots/latest/file")
     );
     assert!(!json!(audit).to_string().contains("secret of"));
+}
+
+/// Each answer is held against the document where it comes; here none is left out.
+#[test]
+fn whatever_looks_answers_as_it_is_described() {
+    let world = World::bare();
+    world.write("letters/a.txt", "dear all");
+    let server = Server::start(&world, &[]);
+    let client = Client::new(&server);
+    with_job(&world, &client);
+    client.post(
+        "/api/v1/users",
+        &json!({"name": "ann", "kinds": ["s3"]}),
+        201,
+    );
+    let run = client.done("/api/v1/jobs/nightly/run", &json!({}));
+    let folder = encoded(&world.source().join("letters"));
+    let file = encoded(&world.source().join("letters/a.txt"));
+    let paths = server.described.0["paths"].as_object().unwrap();
+    let mut count = 0;
+    for (template, operations) in paths {
+        let Some(look) = operations.get("get") else {
+            continue;
+        };
+        let name = match template.contains("/jobs/") {
+            true => "nightly",
+            false => "cellar",
+        };
+        let id = match template.contains("/runs/") {
+            true => run["id"].as_str().unwrap(),
+            false => "latest",
+        };
+        let mut path = template.replace("{name}", name).replace("{id}", id);
+        path = path.replace("{user}", "ann");
+        if template.ends_with("/find") {
+            // It needs one of several.
+            path.push_str("?pattern=a.txt");
+        }
+        let needed = look["parameters"].as_array().unwrap().iter();
+        let needed = needed.filter(|one| one["in"] == "query" && one["required"] == true);
+        for (index, parameter) in needed.enumerate() {
+            let value = match parameter["name"].as_str().unwrap() {
+                "path" if template.ends_with("/file") => file.as_str(),
+                "path" => folder.as_str(),
+                "from" => "latest",
+                other => panic!("what is {other} of {template}?"),
+            };
+            let before = if index == 0 { '?' } else { '&' };
+            path.push_str(&format!(
+                "{before}{}={value}",
+                parameter["name"].as_str().unwrap()
+            ));
+        }
+        let answer = client.send("GET", &path, b"");
+        assert_eq!(
+            answer.status,
+            200,
+            "{path}\n{}",
+            String::from_utf8_lossy(&answer.body)
+        );
+        assert!(answer.whole, "{path}");
+        count += 1;
+    }
+    assert!(count >= 25, "{count} routes look");
+    // Where the job and the repository are not there, that is told as it is described, too.
+    for path in [
+        "/api/v1/jobs/other",
+        "/api/v1/locations/other/snapshots",
+        "/api/v1/locations/cellar/snapshots/0123/entries",
+        "/api/v1/runs/none",
+        "/api/v1/jobs?limit=0",
+    ] {
+        let answer = client.send("GET", path, b"");
+        assert!(
+            matches!(answer.status, 400 | 404),
+            "{path}: {}",
+            answer.status
+        );
+    }
+    let tried = json!({"name": "attic", "url": world.path("attic"), "dry_run": true});
+    client.post("/api/v1/locations", &tried, 200);
+    let settings =
+        json!({"location": "cellar", "sources": [world.source()], "every": 1, "hours": [3]});
+    let tried = json!({"name": "daily", "settings": settings, "dry_run": true});
+    let told = client.post("/api/v1/jobs", &tried, 200);
+    assert_eq!(told["upcoming"]["backup"].as_array().unwrap().len(), 5);
+}
+
+/// Gives the names in a text that metrics of larder have.
+fn names_of_metrics(text: &str) -> BTreeSet<String> {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let words = text.split(|c| !is_part(c));
+    let names = words.filter(|word| word.starts_with("larder_") && !word.ends_with('_'));
+    names.map(str::to_owned).collect()
+}
+
+#[test]
+fn the_dashboard_shows_metrics_that_there_are() {
+    let world = World::bare();
+    world.write("letters/a.txt", "dear all");
+    let server = Server::start(&world, &[]);
+    let client = Client::new(&server);
+    with_job(&world, &client);
+    // So that there is a next time, too.
+    let settings = json!({"settings": {"every": 1, "hours": [3]}});
+    let edited = client.send(
+        "PATCH",
+        "/api/v1/jobs/nightly",
+        settings.to_string().as_bytes(),
+    );
+    edited.expect(200);
+    client.done("/api/v1/jobs/nightly/run", &json!({}));
+    let metrics = String::from_utf8(client.send("GET", "/metrics", b"").body).unwrap();
+    let told = metrics.lines().filter(|line| !line.starts_with('#'));
+    let told: BTreeSet<String> = told.flat_map(names_of_metrics).collect();
+    let documented = fs::read_to_string(root().join("docs/serve.md")).unwrap();
+    let documented = documented.split("## Metrics").nth(1).unwrap();
+    assert_eq!(
+        names_of_metrics(documented),
+        told,
+        "docs/serve.md and /metrics"
+    );
+    let dashboard = fs::read_to_string(root().join("deploy/grafana/larder.json")).unwrap();
+    let dashboard: Value = serde_json::from_str(&dashboard).unwrap();
+    let mut shown = BTreeSet::new();
+    for panel in dashboard["panels"].as_array().unwrap() {
+        for target in panel["targets"].as_array().unwrap() {
+            assert_eq!(
+                target["datasource"]["uid"], "${source}",
+                "{}",
+                panel["title"]
+            );
+            let query = target["expr"].as_str().unwrap();
+            let names = names_of_metrics(query);
+            assert!(!names.is_empty(), "{query}");
+            shown.extend(names);
+        }
+    }
+    assert_eq!(shown, told, "the dashboard and /metrics");
+    let job = &dashboard["templating"]["list"][1];
+    assert_eq!(
+        job["query"]["query"],
+        "label_values(larder_job_running, job)"
+    );
 }
 
 #[test]
