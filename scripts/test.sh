@@ -39,7 +39,6 @@ step "no_std" 300 tests/no-std-probe/run.sh
 step "fuzz" 1200 scripts/fuzz-smoke.sh
 step "Python" 600 scripts/python-tests.sh
 step "page" 300 scripts/page-tests.sh
-step "API" 600 scripts/api-tests.sh
 for script in tests/e2e/*.sh; do
     [ -f "$script" ] && step "end to end: $(basename "$script" .sh)" 900 "$script"
 done
